@@ -1,0 +1,268 @@
+"""The two attention levels, the MLPs and the TNT block (paper section 2.2, equations 6 to 10).
+
+Parameter names in a ``state_dict`` are timm's, so weights travel both ways. Shape legend of this package:
+``B`` images, ``n`` sentences (patches), ``m`` words a sentence, ``c`` word width, ``N = n + 1`` tokens, ``d`` sentence width, ``h`` heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import DropPath, Mlp
+from torch import Tensor, nn
+
+from tnt_vit.ops import InnerParams, inner_block
+
+__all__ = ["Attention", "SqueezeExcite", "TNTBlock"]
+
+
+def _split_qkv_on_save(module: nn.Module, state: MutableMapping[str, Any], prefix: str, _metadata: object) -> None:
+    """Write timm's two linears ``qk`` and ``v`` instead of our single ``qkv``."""
+    for kind in ("weight", "bias"):
+        qkv = state.pop(f"{prefix}qkv.{kind}", None)
+        if qkv is not None:
+            state[f"{prefix}qk.{kind}"], state[f"{prefix}v.{kind}"] = qkv[: 2 * module.dim], qkv[2 * module.dim :]  # type: ignore[operator, misc]
+
+
+def _join_qkv_on_load(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
+    """Read timm's two linears into our single ``qkv``; a dictionary that already holds ``qkv`` passes unchanged."""
+    for kind in ("weight", "bias"):
+        qk, v = state.pop(f"{prefix}qk.{kind}", None), state.pop(f"{prefix}v.{kind}", None)
+        if qk is not None and v is not None:
+            state[f"{prefix}qkv.{kind}"] = torch.cat([qk, v])
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one projection for queries, keys and values.
+
+    The official code keeps two linears, ``qk`` and ``v``; one product is faster and equal. ``state_dict`` shows timm's names.
+
+    Args:
+        dim: Width of the tokens.
+        num_heads: Heads; must divide ``dim``.
+        qkv_bias: Whether queries, keys and values have a bias (never in the published models).
+        attn_drop: Dropout on the attention weights.
+        proj_drop: Dropout after the output projection.
+        device: Where to put the parameters.
+        dtype: Type of the parameters.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+        self.scale = self.head_dim**-0.5
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.register_state_dict_post_hook(_split_qkv_on_save)
+        self.register_load_state_dict_pre_hook(_join_qkv_on_load)
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project tokens ``(B, N, dim)`` to queries, keys and values, each ``(B, h, N, head_dim)``."""
+        batch, tokens, _ = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Attention weights ``(B, h, N, N)``, rows sum to one; for pictures and the reference path."""
+        q, k, _ = self.heads(x)
+        return ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+
+    def forward(self, x: Tensor, *, explicit: bool = False) -> Tensor:
+        """Attend over axis 1.
+
+        Args:
+            x: Tokens ``(B, N, dim)``.
+            explicit: Spell out scores and softmax. For the words this is the faster form on a CPU (16 tokens, heads 6 wide)
+                and the safe one on a GPU (``B * n`` sequences pass the grid limit of fused kernels).
+
+        Returns:
+            Tokens ``(B, N, dim)``.
+        """
+        q, k, v = self.heads(x)
+        if explicit:
+            weights = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
+            out = self.attn_drop(weights) @ v
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
+        return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gate of the SE variants (Table 12): ``u -> u * tanh(W2 relu(W1 LN(mean_tokens u)))``.
+
+    Args:
+        dim: Width of the tokens.
+        ratio: Hidden width as a fraction of ``dim``; a quarter in the official code.
+        device: Where to put the parameters.
+        dtype: Type of the parameters.
+    """
+
+    def __init__(self, dim: int, ratio: float = 0.25, *, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        hidden = int(dim * ratio)
+        self.fc = nn.Sequential(
+            nn.LayerNorm(dim, device=device, dtype=dtype),
+            nn.Linear(dim, hidden, device=device, dtype=dtype),
+            nn.ReLU(),
+            nn.Linear(hidden, dim, device=device, dtype=dtype),
+            nn.Tanh(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` times its gate; ``(B, N, dim)`` in and out."""
+        return x * self.fc(x.mean(dim=1, keepdim=True))
+
+
+class TNTBlock(nn.Module):
+    """One TNT block: words attend inside their sentence, feed it, and sentences attend to each other.
+
+    Args:
+        dim: Sentence width ``d``.
+        num_heads: Heads among sentences.
+        inner_dim: Word width ``c``; ``None`` leaves the inner part out, which makes an ordinary ViT block (Table 5).
+        inner_num_heads: Heads among words.
+        num_words: Words a sentence, ``m``.
+        mlp_ratio: Hidden width of the sentence MLP over ``dim``; the words' MLP is always 4 times ``c``, as in the official code.
+        qkv_bias: Bias of the query, key and value projections.
+        proj_drop: Dropout after projections and in the MLPs.
+        attn_drop: Dropout on attention weights.
+        drop_path: Stochastic depth; drops single sentences in the inner residuals and whole images in the outer ones.
+        se_ratio: Hidden fraction of the channel gate, 0 for none.
+        legacy: The first public variant: per-word norm before the projection, none after it, projection with bias.
+        device: Where to put the parameters.
+        dtype: Type of the parameters.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        inner_dim: int | None,
+        inner_num_heads: int,
+        num_words: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        se_ratio: float = 0.0,
+        legacy: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        dd: dict[str, Any] = {"device": device, "dtype": dtype}
+        drops: dict[str, Any] = {"qkv_bias": qkv_bias, "attn_drop": attn_drop, "proj_drop": proj_drop, **dd}
+        self.has_inner = inner_dim is not None
+        self.legacy = legacy
+        if inner_dim is not None:
+            self.norm_in = nn.LayerNorm(inner_dim, **dd)
+            self.attn_in = Attention(inner_dim, inner_num_heads, **drops)
+            self.norm_mlp_in = nn.LayerNorm(inner_dim, **dd)
+            self.mlp_in = Mlp(inner_dim, 4 * inner_dim, drop=proj_drop, **dd)
+            self.norm1_proj = nn.LayerNorm(inner_dim if legacy else num_words * inner_dim, **dd)
+            self.proj = nn.Linear(num_words * inner_dim, dim, bias=legacy, **dd)
+            self.norm2_proj = None if legacy else nn.LayerNorm(dim, **dd)
+        self.norm_out = nn.LayerNorm(dim, **dd)
+        self.attn_out = Attention(dim, num_heads, **drops)
+        # One module for all four residuals: the leading axis decides what is dropped (sentences inside, images outside).
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm_mlp = nn.LayerNorm(dim, **dd)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop, **dd)
+        self.se_layer = SqueezeExcite(dim, se_ratio, **dd) if se_ratio > 0 else None
+
+    def inner_params(self) -> InnerParams:
+        """The inner block's weights in the form the fused kernels take."""
+        return InnerParams(
+            norm1_weight=self.norm_in.weight,
+            norm1_bias=self.norm_in.bias,
+            qkv_weight=self.attn_in.qkv.weight,
+            qkv_bias=self.attn_in.qkv.bias,
+            proj_weight=self.attn_in.proj.weight,
+            proj_bias=self.attn_in.proj.bias,
+            norm2_weight=self.norm_mlp_in.weight,
+            norm2_bias=self.norm_mlp_in.bias,
+            fc1_weight=self.mlp_in.fc1.weight,
+            fc1_bias=self.mlp_in.fc1.bias,
+            fc2_weight=self.mlp_in.fc2.weight,
+            fc2_bias=self.mlp_in.fc2.bias,
+            eps=self.norm_in.eps,
+        )
+
+    def forward_words(self, words: Tensor, *, fused: str | None = None) -> Tensor:
+        """Equations 6 and 7: the inner transformer.
+
+        Args:
+            words: Words of all sentences, ``(B * n, m, c)``.
+            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, which training with dropout or
+                stochastic depth needs.
+
+        Returns:
+            Words ``(B * n, m, c)``.
+        """
+        if fused is not None:
+            return inner_block(words, self.inner_params(), self.attn_in.num_heads, backend=fused)
+        words = words + self.drop_path(self.attn_in(self.norm_in(words), explicit=True))
+        return words + self.drop_path(self.mlp_in(self.norm_mlp_in(words)))
+
+    def inject(self, words: Tensor, sentences: Tensor) -> Tensor:
+        """Equation 8, with the two norms of the official code: add the projected words to their sentences.
+
+        Args:
+            words: ``(B * n, m, c)``.
+            sentences: ``(B, n + 1, d)``; the class token in row 0 receives nothing.
+
+        Returns:
+            New sentences ``(B, n + 1, d)``.
+        """
+        batch, tokens, _ = sentences.shape
+        flat = (batch, tokens - 1, self.proj.in_features)
+        if self.norm2_proj is None:
+            update = self.proj(self.norm1_proj(words).reshape(flat))
+        else:
+            update = self.norm2_proj(self.proj(self.norm1_proj(words.reshape(flat))))
+        # Padding with a zero row keeps this out of place without a concatenation.
+        return sentences + F.pad(update, (0, 0, 1, 0))
+
+    def forward_sentences(self, sentences: Tensor, *, explicit: bool = False) -> Tensor:
+        """Equations 9 and 10: the outer transformer, ``(B, n + 1, d)`` in and out."""
+        sentences = sentences + self.drop_path(self.attn_out(self.norm_out(sentences), explicit=explicit))
+        update = self.mlp(self.norm_mlp(sentences))
+        if self.se_layer is not None:
+            update = update + self.se_layer(update)
+        return sentences + self.drop_path(update)
+
+    def forward(
+        self, words: Tensor, sentences: Tensor, *, fused: str | None = None, explicit: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Run the block.
+
+        Args:
+            words: ``(B * n, m, c)``.
+            sentences: ``(B, n + 1, d)``, the class token first.
+            fused: See :meth:`forward_words`.
+            explicit: Spell out the outer attention instead of the fused torch kernel.
+
+        Returns:
+            The new words and sentences. A block without inner part passes the words on unchanged.
+        """
+        if self.has_inner:
+            words = self.forward_words(words, fused=fused)
+            sentences = self.inject(words, sentences)
+        return words, self.forward_sentences(sentences, explicit=explicit)

@@ -1,0 +1,168 @@
+"""The paper's variants by name, here and in timm's registry.
+
+Names of timm's own models (``tnt_s_patch16_224``...) stay timm's in its registry; ours stand beside them with the prefix ``effkit_``,
+and :func:`create_model` takes either. New variants are registered under their plain names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from effkit.errors import UserError, choose
+from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+from tnt_vit.model import TNT
+from tnt_vit.weights import adapt_state, load_checkpoint
+
+__all__ = ["VARIANTS", "Variant", "create_model", "list_models"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One named configuration.
+
+    Attributes:
+        args: Arguments of :class:`~tnt_vit.model.TNT` that differ from its defaults.
+        table: Where the paper has it.
+        hub: Tag of published weights in timm's hub namespace, empty if there are none.
+        note: What the paper leaves open.
+    """
+
+    args: dict[str, Any]
+    table: str
+    hub: str = ""
+    note: str = ""
+    crop_pct: float = 0.9
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+_TI: dict[str, Any] = {"embed_dim": 192, "inner_dim": 12, "num_heads": 3, "inner_num_heads": 2}
+_S: dict[str, Any] = {"embed_dim": 384, "inner_dim": 24, "num_heads": 6, "inner_num_heads": 4}
+_B: dict[str, Any] = {"embed_dim": 640, "inner_dim": 40, "num_heads": 10, "inner_num_heads": 4}
+
+VARIANTS: dict[str, Variant] = {
+    "tnt_ti_patch16_224": Variant(_TI, "Table 1"),
+    "tnt_s_patch16_224": Variant(_S, "Table 1", hub="tnt_s_patch16_224.in1k"),
+    "tnt_b_patch16_224": Variant(_B, "Table 1", hub="tnt_b_patch16_224.in1k"),
+    "tnt_s_legacy_patch16_224": Variant({**_S, "legacy": True}, "arXiv v1", hub="tnt_s_legacy_patch16_224.in1k"),
+    "tnt_ti_se_patch16_224": Variant({**_TI, "se_ratio": 0.25}, "", note="not in the paper"),
+    "tnt_s_se_patch16_224": Variant({**_S, "se_ratio": 0.25}, "Table 12"),
+    "tnt_b_se_patch16_224": Variant({**_B, "se_ratio": 0.25}, "", note="not in the paper"),
+    "tnt_s_patch16_384": Variant({**_S, "img_size": 384}, "Table 9", crop_pct=1.0, note="crop_pct is not stated"),
+    "tnt_b_patch16_384": Variant({**_B, "img_size": 384}, "Table 9", crop_pct=1.0, note="crop_pct is not stated"),
+    "tnt_s1_patch16_224": Variant({**_S, "tnt_blocks": (1, 4, 8, 12)}, "Table 5"),
+    "tnt_s2_patch16_224": Variant({**_S, "tnt_blocks": (1, 6, 12)}, "Table 5"),
+    "tnt_s3_patch16_224": Variant({**_S, "tnt_blocks": (1, 6)}, "Table 5"),
+    "tnt_s4_patch16_224": Variant({**_S, "tnt_blocks": (1,)}, "Table 5"),
+    "tnt_s_m64_patch16_224": Variant(
+        {**_S, "inner_dim": 6, "inner_num_heads": 3, "inner_stride": 2}, "Table 8", note="inner heads not stated; 3 divides 6"
+    ),
+    "tnt_s_m4_patch16_224": Variant({**_S, "inner_dim": 96, "inner_stride": 8}, "Table 8", note="inner heads not stated; 4"),
+}
+
+
+def _cfg(variant: Variant) -> dict[str, Any]:
+    side = variant.args.get("img_size", 224)
+    return {
+        "url": "",
+        "num_classes": 1000,
+        "input_size": (3, side, side),
+        "pool_size": None,
+        "crop_pct": variant.crop_pct,
+        "interpolation": "bicubic",
+        "fixed_input_size": True,
+        # Not the ImageNet statistics: the official weights were trained with 0.5 everywhere.
+        "mean": IMAGENET_INCEPTION_MEAN,
+        "std": IMAGENET_INCEPTION_STD,
+        "first_conv": "pixel_embed.proj",
+        "classifier": "head",
+        "paper_ids": "arXiv:2103.00112",
+        "paper_name": "Transformer in Transformer",
+        **({"hf_hub_id": f"timm/{variant.hub}", "license": "apache-2.0"} if variant.hub else {}),
+    }
+
+
+def registered_name(name: str) -> str:
+    """The name in timm's registry: timm keeps its own names, ours get a prefix there."""
+    return f"effkit_{name}" if VARIANTS[name].hub else name
+
+
+default_cfgs = generate_default_cfgs({registered_name(name): _cfg(variant) for name, variant in VARIANTS.items()})
+
+
+def _entry_point(name: str) -> Callable[..., TNT]:
+    public = registered_name(name)
+
+    def build(pretrained: bool = False, **kwargs: Any) -> TNT:
+        kwargs.pop("cache_dir", None)
+        out_indices = kwargs.pop("out_indices", 3)
+        return build_model_with_cfg(
+            TNT,
+            public,
+            pretrained,
+            pretrained_filter_fn=adapt_state,
+            feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+            **{**VARIANTS[name].args, **kwargs},
+        )
+
+    build.__name__ = build.__qualname__ = public
+    build.__module__ = __name__
+    build.__doc__ = f"TNT as in {VARIANTS[name].table or 'no table of the paper'}: {VARIANTS[name].args}."
+    return build
+
+
+for _name in VARIANTS:
+    _build = _entry_point(_name)
+    globals()[_build.__name__] = _build
+    __all__ += [_build.__name__]  # timm reads a module's __all__ to list its models
+    register_model(_build)
+
+
+def list_models() -> list[str]:
+    """Names that :func:`create_model` knows."""
+    return list(VARIANTS)
+
+
+def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, **overrides: Any) -> TNT:
+    """Build a TNT by name.
+
+    Args:
+        name: One of :func:`list_models`; ``tnt_s`` is short for ``tnt_s_patch16_224``.
+        pretrained: ``False``, the path of a checkpoint, or ``True`` for the published weights through timm's hub entry
+            (downloads when they are not cached).
+        **overrides: Arguments of :class:`~tnt_vit.model.TNT`; with a checkpoint, another ``num_classes`` keeps the classifier fresh.
+
+    Returns:
+        The model, in training mode if fresh, in evaluation mode if it has weights.
+
+    Raises:
+        ValueError: If the name is unknown, there are no published weights, or the checkpoint does not fit.
+
+    Example:
+        >>> create_model("tnt_ti_patch16_224", num_classes=10).num_classes
+        10
+    """
+    full = name if name in VARIANTS else f"{name}_patch16_224"
+    if full not in VARIANTS:
+        choose("name", name, list(VARIANTS))
+    build = globals()[registered_name(full)]
+    if pretrained is False or pretrained is None:
+        return build(**overrides)
+    if pretrained is True:
+        if not VARIANTS[full].hub:
+            having = [n for n, v in VARIANTS.items() if v.hub]
+            raise UserError(f"there are no published weights for {full}; give a path, or use one of {', '.join(having)}")
+        try:
+            return build(pretrained=True, **overrides).eval()
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"the published weights of {full} (timm/{VARIANTS[full].hub}) cannot be had: {str(error).splitlines()[0]}; "
+                "download them where there is a network and give pretrained=PATH"
+            ) from error
+    model = build(**overrides)
+    load_checkpoint(model, pretrained, strict_head="num_classes" not in overrides)
+    return model.eval()
