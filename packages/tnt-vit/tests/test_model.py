@@ -9,7 +9,16 @@ import torch
 from tnt_vit import TNT
 from tnt_vit.stem import fold_word_filters, patchify
 
-SMALL = {"img_size": 32, "patch_size": 16, "embed_dim": 48, "inner_dim": 12, "depth": 3, "num_heads": 3, "inner_num_heads": 2, "num_classes": 5}
+SMALL = {
+    "img_size": 32,
+    "patch_size": 16,
+    "embed_dim": 48,
+    "inner_dim": 12,
+    "depth": 3,
+    "num_heads": 3,
+    "inner_num_heads": 2,
+    "num_classes": 5,
+}
 
 
 def small(**kwargs) -> TNT:
@@ -30,7 +39,9 @@ def test_shapes_of_every_entry_point():
     tokens, maps = model.forward_intermediates(x, indices=2)
     assert tokens.shape == (2, 5, 48)
     assert [m.shape for m in maps] == [(2, 48, 2, 2)] * 2
-    (pair,) = model.forward_intermediates(x, indices=[0], return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True, stop_early=True)
+    (pair,) = model.forward_intermediates(
+        x, indices=[0], return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True, stop_early=True
+    )
     assert [t.shape for t in pair] == [(2, 4, 48), (2, 1, 48)]
     assert [w.shape for w in model.word_features(x)] == [(2, 4, 16, 12)] * 3
     assert [w.shape for w in model.word_features(x, as_map=True)] == [(2, 12, 8, 8)] * 3
@@ -88,7 +99,9 @@ def test_identical_sentences_give_identical_words():
 
 def test_class_logits_ignore_the_order_of_sentences_without_positions():
     x = picture(1, dtype=torch.float64)
-    shuffled = torch.cat([torch.cat([x[..., 16:, 16:], x[..., :16, 16:]], -1), torch.cat([x[..., :16, :16], x[..., 16:, :16]], -1)], -2)
+    shuffled = torch.cat(
+        [torch.cat([x[..., 16:, 16:], x[..., :16, 16:]], -1), torch.cat([x[..., :16, :16], x[..., 16:, :16]], -1)], -2
+    )
     for legacy, invariant in ((False, True), (True, False)):
         model = small(legacy=legacy).double().eval()
         torch.nn.init.zeros_(model.patch_pos)

@@ -95,11 +95,21 @@ def test_state_dict_goes_back_into_timm_strictly():
     ids=str,
 )
 def test_every_variant_equals_the_written_out_reference(kwargs):
-    args = {"img_size": 32, "embed_dim": 48, "inner_dim": 12, "depth": 2, "num_heads": 3, "inner_num_heads": 2, "num_classes": 7}
+    args = {
+        "img_size": 32,
+        "embed_dim": 48,
+        "inner_dim": 12,
+        "depth": 2,
+        "num_heads": 3,
+        "inner_num_heads": 2,
+        "num_classes": 7,
+    }
     args.update({"patch_size": 16, "inner_stride": 4, **kwargs})
     model = tnt_vit.TNT(**args).double().eval()
     _randomise(model)
-    x = torch.randn(2, args.get("in_chans", 3), *model.img_size, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    x = torch.randn(
+        2, args.get("in_chans", 3), *model.img_size, dtype=torch.float64, generator=torch.Generator().manual_seed(3)
+    )
     trace = reference_forward(
         model.state_dict(),
         x,

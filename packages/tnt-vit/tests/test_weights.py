@@ -7,7 +7,16 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from tnt_vit.weights import read_state, to_timm_names
 
-ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "inner_dim": 12, "depth": 2, "num_heads": 3, "inner_num_heads": 2, "num_classes": 5}
+ARGS = {
+    "img_size": 32,
+    "patch_size": 8,
+    "embed_dim": 48,
+    "inner_dim": 12,
+    "depth": 2,
+    "num_heads": 3,
+    "inner_num_heads": 2,
+    "num_classes": 5,
+}
 TO_OFFICIAL = [
     ("patch_pos", "outer_pos"),
     ("pixel_pos", "inner_pos"),
@@ -48,7 +57,9 @@ WRAPPINGS = {
     "state_dict": lambda s: {"epoch": 3, "state_dict": s},
     "ema_first": lambda s: {"state_dict": {k: torch.zeros_like(v) for k, v in s.items()}, "state_dict_ema": s},
     "module": lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
-    "lightning": lambda s: {"state_dict": {f"model.{k}": v for k, v in s.items()} | {"criterion.weight": torch.ones(3)}},
+    "lightning": lambda s: {
+        "state_dict": {f"model.{k}": v for k, v in s.items()} | {"criterion.weight": torch.ones(3)}
+    },
 }
 
 

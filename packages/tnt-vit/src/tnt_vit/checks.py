@@ -57,7 +57,9 @@ def check_architecture(**args: Any) -> None:
     if "drop_path_rate" in args and not 0 <= args["drop_path_rate"] < 1:
         raise UserError(f"drop_path_rate must be in [0, 1), got {args['drop_path_rate']!r}")
     if "se_ratio" in args and (args["se_ratio"] < 0 or 0 < args["se_ratio"] * args["embed_dim"] < 1):
-        raise UserError(f"se_ratio must be 0 or give at least one hidden channel of {args['embed_dim']}, got {args['se_ratio']!r}")
+        raise UserError(
+            f"se_ratio must be 0 or give at least one hidden channel of {args['embed_dim']}, got {args['se_ratio']!r}"
+        )
     if "global_pool" in args:
         choose("global_pool", args["global_pool"], ["", "token", "avg"])
     if "positions" in args:
@@ -101,7 +103,9 @@ def check_input(x: Tensor, in_chans: int, img_size: tuple[int, int], patch: tupl
     if not x.is_floating_point():
         raise UserError(f"input must be floating point, got {x.dtype}; convert with x.float() / 255 and normalise")
     if x.shape[1] != in_chans:
-        raise UserError(f"input has {x.shape[1]} channels, the model has in_chans={in_chans}; build it with in_chans={x.shape[1]}")
+        raise UserError(
+            f"input has {x.shape[1]} channels, the model has in_chans={in_chans}; build it with in_chans={x.shape[1]}"
+        )
     size = (x.shape[2], x.shape[3])
     if dynamic:
         check_architecture(img_size=size, patch_size=patch)

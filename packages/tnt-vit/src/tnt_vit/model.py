@@ -149,7 +149,9 @@ class TNT(nn.Module):
         self.norm2_proj = nn.LayerNorm(embed_dim, **dd)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim, **dd))
         learn_sentence, learn_word = positions in ("both", "sentence"), positions in ("both", "word")
-        self.patch_pos = nn.Parameter(torch.zeros(1, self.num_patches + 1, embed_dim, **dd), requires_grad=learn_sentence)
+        self.patch_pos = nn.Parameter(
+            torch.zeros(1, self.num_patches + 1, embed_dim, **dd), requires_grad=learn_sentence
+        )
         self.pixel_pos = nn.Parameter(
             torch.zeros(1, inner_dim, *self.pixel_embed.word_grid, **dd), requires_grad=learn_word
         )
@@ -288,7 +290,10 @@ class TNT(nn.Module):
 
     def _modes(self, x: Tensor) -> dict[str, Any]:
         """How the blocks run for this input: which fused kernel, and whether attention is spelled out."""
-        return {"fused": resolve_backend(self.backend, x, training=self.training), "explicit": self.backend == "reference"}
+        return {
+            "fused": resolve_backend(self.backend, x, training=self.training),
+            "explicit": self.backend == "reference",
+        }
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised tokens after the last block: ``(B, in_chans, H, W) -> (B, n + 1, d)``."""

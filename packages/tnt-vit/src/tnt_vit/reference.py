@@ -114,7 +114,9 @@ def _picture(picture: Tensor, state: State, depth: int, args: dict) -> tuple[lis
                 add = _norm(torch.stack([w.flatten() for w in words]), state, f"{name}.norm1_proj", eps)
                 add = _norm(_linear(add, state, f"{name}.proj"), state, f"{name}.norm2_proj", eps)
             tokens = torch.cat([tokens[:1], tokens[1:] + add])  # equation 8; the class token receives nothing
-        mixed, weights = _attention(_norm(tokens, state, f"{name}.norm_out", eps), state, f"{name}.attn_out", args["num_heads"])
+        mixed, weights = _attention(
+            _norm(tokens, state, f"{name}.norm_out", eps), state, f"{name}.attn_out", args["num_heads"]
+        )
         tokens = tokens + mixed  # equation 9
         update = _mlp(_norm(tokens, state, f"{name}.norm_mlp", eps), state, f"{name}.mlp")
         if f"{name}.se_layer.fc.1.weight" in state:  # (h) channel gate

@@ -114,7 +114,9 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         tensors = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")} or tensors
     state = to_timm_names(tensors)
     if "cls_token" not in state or "patch_pos" not in state:
-        raise UserError(f"checkpoint {str(file)!r} holds no TNT: cls_token and patch_pos are missing among {len(state)} tensors")
+        raise UserError(
+            f"checkpoint {str(file)!r} holds no TNT: cls_token and patch_pos are missing among {len(state)} tensors"
+        )
     for key, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise UserError(f"checkpoint {str(file)!r}: {key} holds NaN or infinite values")
@@ -173,17 +175,25 @@ def load_checkpoint(model: TNT, path: str | os.PathLike[str], *, strict_head: bo
     own = model.state_dict()
     left: list[str] = []
     if not strict_head:
-        left = [k for k in ("head.weight", "head.bias") if k in own and (k not in state or state[k].shape != own[k].shape)]
+        left = [
+            k for k in ("head.weight", "head.bias") if k in own and (k not in state or state[k].shape != own[k].shape)
+        ]
         state = {k: v for k, v in state.items() if k not in left and not (k.startswith("head.") and k not in own)}
         state.update({k: own[k] for k in left})
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or extra:
-        parts = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in (("missing", missing), ("unknown", extra)) if names]
+        parts = [
+            f"{len(names)} {what} ({', '.join(names[:3])})"
+            for what, names in (("missing", missing), ("unknown", extra))
+            if names
+        ]
         raise UserError(f"checkpoint {str(path)!r} does not fit the model: {'; '.join(parts)}")
     for key, value in state.items():
         if value.shape != own[key].shape:
             hint = "; give num_classes, or strict_head=False to fine-tune" if key.startswith("head.") else ""
-            raise UserError(f"checkpoint {str(path)!r}: {key} is {tuple(value.shape)}, the model needs {tuple(own[key].shape)}{hint}")
+            raise UserError(
+                f"checkpoint {str(path)!r}: {key} is {tuple(value.shape)}, the model needs {tuple(own[key].shape)}{hint}"
+            )
     model.load_state_dict(state)
     return left
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from effkit.errors import UserError, choose
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
-from tnt_vit.model import TNT
-from tnt_vit.weights import adapt_state, load_checkpoint
+if (
+    TYPE_CHECKING
+):  # this module is imported as soon as timm is, which may be in the middle of tnt_vit.model's own imports
+    from tnt_vit.model import TNT
 
 __all__ = ["VARIANTS", "Variant", "create_model", "list_models"]
 
@@ -59,9 +61,13 @@ VARIANTS: dict[str, Variant] = {
     "tnt_s3_patch16_224": Variant({**_S, "tnt_blocks": (1, 6)}, "Table 5"),
     "tnt_s4_patch16_224": Variant({**_S, "tnt_blocks": (1,)}, "Table 5"),
     "tnt_s_m64_patch16_224": Variant(
-        {**_S, "inner_dim": 6, "inner_num_heads": 3, "inner_stride": 2}, "Table 8", note="inner heads not stated; 3 divides 6"
+        {**_S, "inner_dim": 6, "inner_num_heads": 3, "inner_stride": 2},
+        "Table 8",
+        note="inner heads not stated; 3 divides 6",
     ),
-    "tnt_s_m4_patch16_224": Variant({**_S, "inner_dim": 96, "inner_stride": 8}, "Table 8", note="inner heads not stated; 4"),
+    "tnt_s_m4_patch16_224": Variant(
+        {**_S, "inner_dim": 96, "inner_stride": 8}, "Table 8", note="inner heads not stated; 4"
+    ),
 }
 
 
@@ -98,6 +104,9 @@ def _entry_point(name: str) -> Callable[..., TNT]:
     public = registered_name(name)
 
     def build(pretrained: bool = False, **kwargs: Any) -> TNT:
+        from tnt_vit.model import TNT
+        from tnt_vit.weights import adapt_state
+
         kwargs.pop("cache_dir", None)
         out_indices = kwargs.pop("out_indices", 3)
         return build_model_with_cfg(
@@ -155,7 +164,9 @@ def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, *
     if pretrained is True:
         if not VARIANTS[full].hub:
             having = [n for n, v in VARIANTS.items() if v.hub]
-            raise UserError(f"there are no published weights for {full}; give a path, or use one of {', '.join(having)}")
+            raise UserError(
+                f"there are no published weights for {full}; give a path, or use one of {', '.join(having)}"
+            )
         try:
             return build(pretrained=True, **overrides).eval()
         except (OSError, RuntimeError) as error:
@@ -163,6 +174,8 @@ def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, *
                 f"the published weights of {full} (timm/{VARIANTS[full].hub}) cannot be had: {str(error).splitlines()[0]}; "
                 "download them where there is a network and give pretrained=PATH"
             ) from error
+    from tnt_vit.weights import load_checkpoint
+
     model = build(**overrides)
     load_checkpoint(model, pretrained, strict_head="num_classes" not in overrides)
     return model.eval()

@@ -1,0 +1,106 @@
+"""A linear layer for inference whose weights are laid out for the CPU's matrix kernels.
+
+Torch's own linear packs the weight anew at every call and copies the bias into the output first. In float32 on a CPU two families of
+prepacked kernels come with torch (Inductor uses them for frozen models): MKL's, the fastest for wide layers at the few hundred rows of
+one picture, and oneDNN's, the fastest for the narrow layers of the words, with the GELU inside. Which one runs depends on the width
+alone, so results repeat exactly. Elsewhere, and while torch traces, this is ``F.linear``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["PackedLinear", "packed_kernels"]
+
+# From this many input columns on, MKL's kernel was the faster one.
+WIDE = 128
+
+
+@cache
+def packed_kernels() -> frozenset[str]:
+    """Which prepacked kernels work in this build of torch: a subset of ``{"mkl", "onednn"}``; tried once on a small product."""
+    weight, bias, x = torch.eye(16), torch.ones(16), torch.linspace(-2, 2, 64).view(4, 16)
+    found = set()
+    for name, kernel in (("mkl", _Mkl), ("onednn", _OneDnn)):
+        try:
+            good = torch.allclose(kernel(weight, 4)(x, weight, bias, True), F.gelu(x + 1), atol=1e-6)
+        except (AttributeError, RuntimeError, TypeError):  # operator of another torch version, or a build without it
+            good = False
+        if good:
+            found.add(name)
+    return frozenset(found)
+
+
+class _Mkl:
+    """A weight packed for MKL and a number of rows."""
+
+    def __init__(self, weight: Tensor, rows: int) -> None:
+        self.rows = rows
+        self.packed = torch.ops.mkl._mkl_reorder_linear_weight(weight, rows)
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+        out = torch.ops.mkl._mkl_linear(x, self.packed, weight, bias, self.rows)
+        return torch.ops.aten.gelu_(out) if gelu else out
+
+
+class _OneDnn:
+    """A weight packed for oneDNN."""
+
+    def __init__(self, weight: Tensor, rows: int) -> None:
+        self.rows = rows
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
+        post = ("gelu", [], "none") if gelu else ("none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, bias, *post)
+
+
+class PackedLinear(nn.Module):
+    """``x W^T + b``, or its exact GELU.
+
+    Args:
+        weight: ``(out, in)``; copied.
+        bias: ``(out,)`` or ``None``.
+        gelu: Apply the exact GELU to the output.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
+        super().__init__()
+        self.gelu = gelu
+        self.register_buffer("weight", weight.detach().clone().contiguous())
+        self.register_buffer("bias", None if bias is None else bias.detach().clone().contiguous())
+        self._kernel: _Mkl | _OneDnn | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the packed copy out of copies and pickles; it is made again at the next call."""
+        return {**self.__dict__, "_kernel": None}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PackedLinear:
+        self._kernel = None  # moved or cast
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._kernel = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _pack(self, rows: int) -> _Mkl | _OneDnn | None:
+        """The kernel for inputs of ``rows`` rows, made at the first call and whenever the number changes."""
+        if self._kernel is None or self._kernel.rows != rows:
+            order = ("mkl", "onednn") if self.weight.shape[1] >= WIDE else ("onednn", "mkl")
+            name = next((n for n in order if n in packed_kernels()), None)
+            self._kernel = None if name is None else {"mkl": _Mkl, "onednn": _OneDnn}[name](self.weight, rows)
+        return self._kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map rows ``(R, in)`` to ``(R, out)``."""
+        if x.device.type == "cpu" and x.dtype == torch.float32 and len(x) and not torch.compiler.is_compiling():
+            kernel = self._pack(x.shape[0])
+            if kernel is not None:
+                return kernel(x, self.weight, self.bias, self.gelu)
+        out = F.linear(x, self.weight, self.bias)
+        return F.gelu(out) if self.gelu else out
