@@ -33,7 +33,10 @@ def test_registration_in_either_order_and_once(package, order):
 
 
 def test_nothing_is_loaded_before_it_is_asked_for(package):
-    code = "import sys, paper; print('library' in sys.modules, 'paper.zoo' in sys.modules, 'build' in dir(paper), paper.__all__)"
+    code = (
+        "import sys, paper\n"
+        "print('library' in sys.modules, 'paper.zoo' in sys.modules, 'build' in dir(paper), paper.__all__)"
+    )
     assert run(code, package) == "False False True ['build']"
 
 

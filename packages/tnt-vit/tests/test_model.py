@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import timm
-import tnt_vit
 import torch
+
+import tnt_vit
 from tnt_vit import TNT
 from tnt_vit.stem import fold_word_filters, patchify
 

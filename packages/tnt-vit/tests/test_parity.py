@@ -2,8 +2,9 @@
 
 import pytest
 import timm
-import tnt_vit
 import torch
+
+import tnt_vit
 from tnt_vit.reference import reference_forward
 
 PAIRS = [

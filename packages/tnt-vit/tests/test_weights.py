@@ -2,9 +2,10 @@
 
 import pytest
 import timm
-import tnt_vit
 import torch
 from timm.layers import resample_abs_pos_embed
+
+import tnt_vit
 from tnt_vit.weights import read_state, to_timm_names
 
 ARGS = {

@@ -1,7 +1,8 @@
 """Packages that import fast: public names are loaded at first use, registrations wait for the library they register in.
 
-``PACKAGE --help`` and tab completion import the package, and torch and timm take seconds. A paper's ``__init__`` therefore lists where
-its public names live, and says which module to import once timm is there (the one that registers models).
+``PACKAGE --help`` and tab completion import the package, and torch and timm take seconds. A paper's ``__init__``
+therefore lists where its public names live, and says which module to import once timm is there (the one that registers
+models).
 """
 
 from __future__ import annotations

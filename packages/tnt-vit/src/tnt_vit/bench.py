@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from effkit.device import autocast, resolve_device, resolve_precision
-from effkit.errors import UserError, choose
-from effkit.report import Report, Table
-from effkit.results import ResultRow, append_csv
-from effkit.timing import compare, machine_floor
 from torch import Tensor, nn
 
+from effkit.device import autocast, resolve_device, resolve_precision
+from effkit.errors import UserError, choose
+from effkit.report import Report
+from effkit.results import ResultRow, append_csv
+from effkit.timing import compare, machine_floor
 from tnt_vit.optimize import optimize_for_inference
 from tnt_vit.zoo import VARIANTS, create_model
 
@@ -46,7 +46,7 @@ def build_provider(provider: str, variant: str, device: torch.device, dtype: tor
 
     choose("bench.providers", provider, list(PROVIDERS))
     torch.manual_seed(0)
-    model: nn.Module = create_model(variant)
+    model: Any = create_model(variant)
     if provider == "timm":
         if not VARIANTS[variant].hub:
             raise UserError(
@@ -66,7 +66,7 @@ def build_provider(provider: str, variant: str, device: torch.device, dtype: tor
     return model
 
 
-def _training_step(model: nn.Module, x: Tensor) -> Callable[[], None]:
+def _training_step(model: Any, x: Tensor) -> Callable[[], None]:
     model.train()
 
     def step() -> None:
@@ -76,7 +76,7 @@ def _training_step(model: nn.Module, x: Tensor) -> Callable[[], None]:
     return step
 
 
-def _inference(model: nn.Module, x: Tensor) -> Callable[[], Any]:
+def _inference(model: Any, x: Tensor) -> Callable[[], Any]:
     def run() -> Any:
         with torch.inference_mode():
             return model(x)
@@ -160,7 +160,8 @@ def bench_report(
         # A training step multiplies three times as much as a forward pass.
         limit = floor.seconds(macs=macs * batch * (3 if mode == "train" else 1))
         table.note += (
-            f" Floor: {macs / 1e9:.2f} GMACs a picture at the {floor.flops_per_second / 1e9:,.0f} GFLOP/s of this machine's "
+            f" Floor: {macs / 1e9:.2f} GMACs a picture at the {floor.flops_per_second / 1e9:,.0f} GFLOP/s of this "
+            "machine's "
             f"large matrix product are {1e3 * limit:.2f} ms."
         )
         tables.append(table)

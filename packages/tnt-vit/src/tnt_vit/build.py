@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
+
 from effkit.data import DataModule, create_data
 from effkit.device import resolve_device, seed_everything, set_threads
 from effkit.errors import UserError
-from omegaconf import OmegaConf
-
 from tnt_vit.model import TNT
 from tnt_vit.weights import load_checkpoint
 from tnt_vit.zoo import create_model
@@ -47,25 +47,27 @@ def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_ch
 def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT]:
     """Build the data of the ``data`` group and a network for its classes, channels and picture size.
 
-    The picture size is the data's; a network that was not told its own takes it over, and two that disagree are refused.
+    The picture size is the data's; a network that was not told its own takes it over, and two that disagree are
+    refused.
 
     Args:
         cfg: Composed config with ``data`` and ``model``.
-        fresh_head: Whether a classifier for other classes than the checkpoint's may start at random (fine-tuning). If not,
-            such a checkpoint is refused: its accuracy would be chance.
+        fresh_head: Whether a classifier for other classes than the checkpoint's may start at random (fine-tuning). If
+            not, such a checkpoint is refused: its accuracy would be chance.
 
     Raises:
         ValueError: If an argument does not fit, or files are missing.
     """
     args: Any = OmegaConf.to_container(cfg.data, resolve=True)
     data = create_data(**args)
-    model = {**OmegaConf.to_container(cfg.model, resolve=True)}
+    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     if model.get("img_size") is None:
         model["img_size"] = data.image_size
     pretrained = model.pop("pretrained", False)
     if pretrained is True and not fresh_head and data.num_classes != 1000:
         raise UserError(
-            f"model.pretrained=true has 1000 classes and {data.name} has {data.num_classes}; train first, then evaluate that checkpoint"
+            f"model.pretrained=true has 1000 classes and {data.name} has {data.num_classes}; "
+            "train first, then evaluate that checkpoint"
         )
     checkpoint = pretrained if isinstance(pretrained, str) else None
     network = build_model(

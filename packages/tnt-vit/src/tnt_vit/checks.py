@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from effkit.errors import UserError, choose
 from torch import Tensor
+
+from effkit.errors import UserError, choose
 
 __all__ = ["check_architecture", "check_input", "parse_blocks"]
 
@@ -46,7 +47,8 @@ def check_architecture(**args: Any) -> None:
             if patch % args["inner_stride"]:
                 fits = [s for s in range(1, patch + 1) if patch % s == 0]
                 raise UserError(
-                    f"inner_stride={args['inner_stride']} must divide patch_size={_pair(args['patch_size'])}; use one of {fits}"
+                    f"inner_stride={args['inner_stride']} must divide patch_size={_pair(args['patch_size'])}; "
+                    f"use one of {fits}"
                 )
     for dim, heads in (("embed_dim", "num_heads"), ("inner_dim", "inner_num_heads")):
         if dim in args and args[dim] % args[heads]:

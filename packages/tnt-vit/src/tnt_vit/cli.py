@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from effkit.cli import App, run_dir
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
-    from effkit.report import Report
     from omegaconf import DictConfig
+
+    from effkit.report import Report
 
 main = App("tnt-vit", "tnt_vit.configs", summary="Transformer in Transformer: train, use, measure and reproduce TNT.")
 
@@ -20,7 +21,6 @@ def train(cfg: DictConfig) -> Report:
 
     from effkit.lightning import train as fit
     from effkit.report import Report, Table
-
     from tnt_vit.build import build_data_and_model, set_up
     from tnt_vit.weights import save_checkpoint
 
@@ -45,7 +45,6 @@ def evaluate(cfg: DictConfig) -> Report:
     """Measure a trained TNT on the test split of a data set."""
     from effkit.lightning import evaluate as test
     from effkit.report import Report, Table
-
     from tnt_vit.build import build_data_and_model, set_up
 
     set_up(cfg)
@@ -103,7 +102,6 @@ def summary(cfg: DictConfig) -> Report:
 def reproduce(cfg: DictConfig) -> Report:
     """All rows of the paper's tables beside ours; claim=true also trains on digits."""
     from effkit.reproduce import paper_report
-
     from tnt_vit.rows import PAPER
 
     return paper_report(PAPER, table=cfg.table, claim=cfg.claim, run_dir=run_dir())

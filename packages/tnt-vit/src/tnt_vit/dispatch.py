@@ -7,8 +7,9 @@ import os
 from functools import cache
 
 import torch
-from effkit.errors import UserError
 from torch import Tensor
+
+from effkit.errors import UserError
 
 __all__ = ["fused_available", "resolve_backend"]
 
@@ -26,8 +27,8 @@ def fused_available(device: torch.device) -> bool:
 def resolve_backend(backend: str, x: Tensor, *, training: bool) -> str | None:
     """Name of the fused kernel to use for the words of ``x``, or ``None`` for plain torch.
 
-    ``auto`` takes the fused kernel on CUDA when no gradient is asked for: its backward pass recomputes the block in torch, which
-    saves memory rather than time.
+    ``auto`` takes the fused kernel on CUDA when no gradient is asked for: its backward pass recomputes the block in
+    torch, which saves memory rather than time.
 
     Args:
         backend: ``auto``, ``torch``, ``reference`` or ``fused``.

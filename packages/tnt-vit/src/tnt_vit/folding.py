@@ -1,7 +1,8 @@
 """Exact rewritings of trained weights for inference: same function, fewer passes over memory.
 
-Every function here is checked against :mod:`tnt_vit.reference` in float64. The letters are those of the package's README:
-R2 one convolution for the stem, R3 one projection for queries, keys and values, R4 norm gains folded into the next linear.
+Every function here is checked against :mod:`tnt_vit.reference` in float64. The letters are those of the package's
+README: R2 one convolution for the stem, R3 one projection for queries, keys and values, R4 norm gains folded into the
+next linear.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def fold_norm(
         norm: The norm before the linear; its normalisation itself stays.
         weight: The linear's weight ``(out, in)``.
         bias: The linear's bias ``(out,)``, or ``None``.
-        repeats: How often the norm's width repeats along ``in`` (the legacy projection reads ``m`` words that share one norm).
+        repeats: How often the norm's width repeats along ``in`` (the legacy projection reads ``m`` words that share
+            one norm).
 
     Returns:
         ``W diag(g)`` and ``b + W beta`` for the linear after a norm without gain and offset.
@@ -55,10 +57,10 @@ def fold_stem(stem: WordEmbed, word_pos: Tensor) -> tuple[Tensor, Tensor]:
 class BilinearAttention:
     """Attention over few tokens as two linears and two products, with nothing to permute in between.
 
-    With ``x`` the normalised words of a sentence, the scores of head ``h`` are ``x_i^T A_h x_j`` up to terms that the softmax
-    cancels, and the output is ``sum_h U_h sum_j p_hij x_j``: keys and values are the words themselves, all heads of a word lie
-    in neighbouring rows, and the copies that split heads apart are gone. It multiplies more (``h * c`` instead of ``3c`` columns),
-    which pays while heads are few and narrow.
+    With ``x`` the normalised words of a sentence, the scores of head ``h`` are ``x_i^T A_h x_j`` up to terms that the
+    softmax cancels, and the output is ``sum_h U_h sum_j p_hij x_j``: keys and values are the words themselves, all
+    heads of a word lie in neighbouring rows, and the copies that split heads apart are gone. It multiplies more (``h *
+    c`` instead of ``3c`` columns), which pays while heads are few and narrow.
 
     Attributes:
         score_weight: ``(h * c, c)``, the stacked ``A_h^T`` with the scale inside.

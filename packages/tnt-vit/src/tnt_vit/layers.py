@@ -1,7 +1,8 @@
 """The two attention levels, the MLPs and the TNT block (paper section 2.2, equations 6 to 10).
 
 Parameter names in a ``state_dict`` are timm's, so weights travel both ways. Shape legend of this package:
-``B`` images, ``n`` sentences (patches), ``m`` words a sentence, ``c`` word width, ``N = n + 1`` tokens, ``d`` sentence width, ``h`` heads.
+``B`` images, ``n`` sentences (patches), ``m`` words a sentence, ``c`` word width, ``N = n + 1`` tokens, ``d`` sentence
+width, ``h`` heads.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def _join_qkv_on_load(module: nn.Module, state: MutableMapping[str, Any], prefix
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values.
 
-    The official code keeps two linears, ``qk`` and ``v``; one product is faster and equal. ``state_dict`` shows timm's names.
+    The official code keeps two linears, ``qk`` and ``v``; one product is faster and equal. ``state_dict`` shows timm's
+    names.
 
     Args:
         dim: Width of the tokens.
@@ -87,8 +89,8 @@ class Attention(nn.Module):
 
         Args:
             x: Tokens ``(B, N, dim)``.
-            explicit: Spell out scores and softmax. For the words this is the faster form on a CPU (16 tokens, heads 6 wide)
-                and the safe one on a GPU (``B * n`` sequences pass the grid limit of fused kernels).
+            explicit: Spell out scores and softmax. For the words this is the faster form on a CPU (16 tokens, heads 6
+                wide) and the safe one on a GPU (``B * n`` sequences pass the grid limit of fused kernels).
 
         Returns:
             Tokens ``(B, N, dim)``.
@@ -137,7 +139,8 @@ class TNTBlock(nn.Module):
         inner_dim: Word width ``c``; ``None`` leaves the inner part out, which makes an ordinary ViT block (Table 5).
         inner_num_heads: Heads among words.
         num_words: Words a sentence, ``m``.
-        mlp_ratio: Hidden width of the sentence MLP over ``dim``; the words' MLP is always 4 times ``c``, as in the official code.
+        mlp_ratio: Hidden width of the sentence MLP over ``dim``; the words' MLP is always 4 times ``c``, as in the
+            official code.
         qkv_bias: Bias of the query, key and value projections.
         proj_drop: Dropout after projections and in the MLPs.
         attn_drop: Dropout on attention weights.
@@ -181,11 +184,14 @@ class TNTBlock(nn.Module):
             self.norm2_proj = None if legacy else nn.LayerNorm(dim, **dd)
         self.norm_out = nn.LayerNorm(dim, **dd)
         self.attn_out = Attention(dim, num_heads, **drops)
-        # One module for all four residuals: the leading axis decides what is dropped (sentences inside, images outside).
+        # One module for all four residuals: the leading axis decides what is dropped (sentences inside, images
+        # outside).
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm_mlp = nn.LayerNorm(dim, **dd)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop, **dd)
         self.se_layer = SqueezeExcite(dim, se_ratio, **dd) if se_ratio > 0 else None
+
+    mlp_in: Any  # timm's Mlp, whose biases its types call optional
 
     def inner_params(self) -> InnerParams:
         """The inner block's weights in the form the fused kernels take."""
@@ -210,8 +216,8 @@ class TNTBlock(nn.Module):
 
         Args:
             words: Words of all sentences, ``(B * n, m, c)``.
-            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, which training with dropout or
-                stochastic depth needs.
+            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, which training with
+                dropout or stochastic depth needs.
 
         Returns:
             Words ``(B * n, m, c)``.

@@ -1,8 +1,8 @@
-"""TNT, Transformer in Transformer (Han et al., NeurIPS 2021): sentences of 16x16 pixels, words of 4x4 pixels inside them.
+"""TNT, Transformer in Transformer (Han et al., NeurIPS 2021): sentences of 16x16 pixels, words of 4x4 pixels in them.
 
-Follows the official code where it differs from the text (the published weights need it): a 7x7 convolution inside each patch, the
-first sentence tokens made from the words, two layer norms around the word-to-sentence projection. ``legacy=True`` is the first public
-variant. Weight names are timm's.
+Follows the official code where it differs from the text (the published weights need it): a 7x7 convolution inside each
+patch, the first sentence tokens made from the words, two layer norms around the word-to-sentence projection.
+``legacy=True`` is the first public variant. Weight names are timm's.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
 from tnt_vit.checks import check_architecture, check_input, parse_blocks
-from tnt_vit.layers import TNTBlock
 from tnt_vit.dispatch import resolve_backend
+from tnt_vit.layers import TNTBlock
 from tnt_vit.stem import WordEmbed
 
 __all__ = ["TNT", "AttentionMaps"]
@@ -48,7 +48,8 @@ class TNT(nn.Module):
         patch_size: Height and width of a sentence; must divide ``img_size``.
         in_chans: Channels of the picture.
         num_classes: Classes; 0 leaves the classifier out.
-        global_pool: What the classifier reads: the class ``token``, the ``avg`` of the sentences, or everything (``""``).
+        global_pool: What the classifier reads: the class ``token``, the ``avg`` of the sentences, or everything
+            (``""``).
         embed_dim: Sentence width ``d``.
         inner_dim: Word width ``c``.
         depth: Blocks ``L``.
@@ -63,23 +64,29 @@ class TNT(nn.Module):
         attn_drop_rate: Dropout on attention weights.
         drop_path_rate: Stochastic depth of the last block; rises linearly from 0.
         se_ratio: Hidden fraction of the channel gates of the SE variants (Table 12: 0.25), 0 for none.
-        tnt_blocks: Which blocks have an inner part, 1-based as in Table 5; ``"all"`` or a list. The others are plain ViT blocks.
+        tnt_blocks: Which blocks have an inner part, 1-based as in Table 5; ``"all"`` or a list. The others are plain
+            ViT blocks.
         positions: Which position codes are learnt (Table 6): ``both``, ``sentence``, ``word`` or ``none``.
         legacy: The first public variant (whole-picture stem, per-word norm before the projection).
-        dynamic_img_size: Accept any picture whose sides are multiples of the patch; the position table is resampled on the fly.
-        backend: ``auto`` (fused kernel on CUDA outside training, torch otherwise), ``torch``, ``fused`` (raises where it cannot run)
-            or ``reference`` (everything spelled out as the official code does).
+        dynamic_img_size: Accept any picture whose sides are multiples of the patch; the position table is resampled on
+            the fly.
+        backend: ``auto`` (fused kernel on CUDA outside training, torch otherwise), ``torch``, ``fused`` (raises where
+            it cannot run) or ``reference`` (everything spelled out as the official code does).
         device: Where to put the parameters.
         dtype: Type of the parameters.
 
     Raises:
-        ValueError: If sizes do not divide, or block numbers are out of range or repeated; names the argument and the fix.
+        ValueError: If sizes do not divide, or block numbers are out of range or repeated; names the argument and the
+            fix.
 
     Example:
         >>> TNT(img_size=32, patch_size=8, embed_dim=48, inner_dim=12, depth=2, num_heads=3, inner_num_heads=2,
         ...     num_classes=10)(torch.zeros(1, 3, 32, 32)).shape
         torch.Size([1, 10])
     """
+
+    norm: nn.Module
+    blocks: Any  # an nn.ModuleList of TNTBlock, which type checkers cannot say
 
     def __init__(
         self,
@@ -156,7 +163,7 @@ class TNT(nn.Module):
             torch.zeros(1, inner_dim, *self.pixel_embed.word_grid, **dd), requires_grad=learn_word
         )
         self.pos_drop = nn.Dropout(pos_drop_rate)
-        rates = calculate_drop_path_rates(drop_path_rate, depth)
+        rates: Any = calculate_drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.ModuleList(
             TNTBlock(
                 embed_dim,
@@ -184,7 +191,7 @@ class TNT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise as the official code: truncated normal (0.02) linears, class token and position tables, torch's default conv."""
+        """Initialise as the official code: linears, class token and position tables truncated normal, conv as torch."""
         trunc_normal_(self.cls_token, std=0.02)
         for table in (self.patch_pos, self.pixel_pos):
             if table.requires_grad:  # a table that is not learnt stays zero (Table 6)
@@ -365,7 +372,11 @@ class TNT(nn.Module):
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the blocks after the last one asked for, and the norm and head if told to; returns the blocks kept in mind."""
+        """Drop the blocks after the last one asked for, and the norm and head if told to.
+
+        Returns:
+            The 0-based numbers of the blocks that were asked for.
+        """
         wanted, last = feature_take_indices(len(self.blocks), indices)
         self.blocks = self.blocks[: last + 1]
         if prune_norm:

@@ -1,23 +1,23 @@
 """A trained TNT rewritten for inference: the same function to rounding, several times fewer passes over memory.
 
-What changes (each step exact, checked in float64): the stem is one convolution (R2); queries, keys and values are one projection (R3);
-gains of norms are folded into the linears after them (R4); the sentences live in one buffer and the words are added to its rows in
-place (R5); the sentences use torch's fused attention (R6); the words can run ahead of the sentences through all layers, tile by tile
-(R1), because nothing flows back from sentences to words. On a CPU the words' attention takes the bilinear form of
-:mod:`tnt_vit.folding` and the linears run on prepacked oneDNN weights with the GELU inside; on CUDA the fused kernel of
-:mod:`tnt_vit.ops` runs the whole inner block.
+What changes (each step exact, checked in float64): the stem is one convolution (R2); queries, keys and values are one
+projection (R3); gains of norms are folded into the linears after them (R4); the sentences live in one buffer and the
+words are added to its rows in place (R5); the sentences use torch's fused attention (R6); the words can run ahead of
+the sentences through all layers, tile by tile (R1), because nothing flows back from sentences to words. On a CPU the
+words' attention takes the bilinear form of :mod:`tnt_vit.folding` and the linears run on prepacked oneDNN weights with
+the GELU inside; on CUDA the fused kernel of :mod:`tnt_vit.ops` runs the whole inner block.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from effkit.errors import UserError, choose
 from torch import Tensor, nn
 
+from effkit.errors import UserError, choose
 from tnt_vit.checks import check_input
 from tnt_vit.dispatch import resolve_backend
 from tnt_vit.folding import fold_attention, fold_norm, fold_stem
@@ -33,14 +33,18 @@ __all__ = ["InferenceTNT", "optimize_for_inference"]
 def _settle_allocator() -> None:
     """Let glibc keep freed blocks of up to 31 MiB instead of handing them back to the system after every layer.
 
-    Its threshold follows the largest block that was ever freed. Below it, each activation of about a megabyte may be mapped and
-    unmapped anew, which doubled the time of whole layers in some processes. Nothing is touched here, so it costs nothing.
+    Its threshold follows the largest block that was ever freed. Below it, each activation of about a megabyte may be
+    mapped and unmapped anew, which doubled the time of whole layers in some processes. Nothing is touched here, so it
+    costs nothing.
     """
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
 class _Normalize(nn.Module):
     """Layer norm without gain and offset."""
+
+    ones: Tensor
+    zeros: Tensor
 
     def __init__(self, width: int, like: Tensor, eps: float) -> None:
         super().__init__()
@@ -57,6 +61,11 @@ class _Normalize(nn.Module):
 
 class _Inner(nn.Module):
     """The inner half of a block with folded weights."""
+
+    qkv_weight: Tensor
+    qkv_bias: Tensor
+    proj_weight: Tensor
+    proj_bias: Tensor
 
     def __init__(self, block: TNTBlock, num_words: int) -> None:
         super().__init__()
@@ -84,6 +93,16 @@ class _Inner(nn.Module):
         self.project = PackedLinear(weight, bias)
         self.project_norm = block.norm2_proj
 
+    @property
+    def fc1_bias(self) -> Tensor:
+        assert self.fc1.bias is not None
+        return self.fc1.bias
+
+    @property
+    def fc2_bias(self) -> Tensor:
+        assert self.fc2.bias is not None
+        return self.fc2.bias
+
     def params(self) -> InnerParams:
         return InnerParams(
             norm1_weight=None,
@@ -95,9 +114,9 @@ class _Inner(nn.Module):
             norm2_weight=None,
             norm2_bias=None,
             fc1_weight=self.fc1.weight,
-            fc1_bias=self.fc1.bias,
+            fc1_bias=self.fc1_bias,
             fc2_weight=self.fc2.weight,
-            fc2_bias=self.fc2.bias,
+            fc2_bias=self.fc2_bias,
             eps=self.eps,
         )
 
@@ -155,11 +174,17 @@ class InferenceTNT(nn.Module):
 
     Args:
         model: The trained model; its weights are copied.
-        order: ``layers`` runs words and sentences block by block; ``words_first`` runs the words through all layers, one tile of
-            sentences at a time, and the sentences after that (R1).
+        order: ``layers`` runs words and sentences block by block; ``words_first`` runs the words through all layers,
+            one tile of sentences at a time, and the sentences after that (R1).
         tile: Sentences a tile of the words' stream.
         images: Pictures that run together on a CPU, so that their activations stay in its cache.
     """
+
+    inner: Any  # nn.ModuleLists of _Inner and _Outer, and the stem, which is one of two modules
+    outer: Any
+    stem: Any
+    first: Tensor
+    sentence_pos: Tensor
 
     def __init__(self, model: TNT, order: str, tile: int, images: int) -> None:
         super().__init__()
@@ -271,7 +296,8 @@ def optimize_for_inference(
     """
     if not isinstance(model, TNT):
         raise UserError(
-            f"optimize_for_inference takes a tnt_vit.TNT, got {type(model).__name__}; load timm weights with create_model"
+            f"optimize_for_inference takes a tnt_vit.TNT, got {type(model).__name__}; "
+            "load timm weights with create_model"
         )
     choose("order", order, ["layers", "words_first"])
     for name, value in (("tile", tile), ("images", images)):

@@ -1,9 +1,10 @@
 """A linear layer for inference whose weights are laid out for the CPU's matrix kernels.
 
-Torch's own linear packs the weight anew at every call and copies the bias into the output first. In float32 on a CPU two families of
-prepacked kernels come with torch (Inductor uses them for frozen models): MKL's, the fastest for wide layers at the few hundred rows of
-one picture, and oneDNN's, the fastest for the narrow layers of the words, with the GELU inside. Which one runs depends on the width
-alone, so results repeat exactly. Elsewhere, and while torch traces, this is ``F.linear``.
+Torch's own linear packs the weight anew at every call and copies the bias into the output first. In float32 on a CPU
+two families of prepacked kernels come with torch (Inductor uses them for frozen models): MKL's, the fastest for wide
+layers at the few hundred rows of one picture, and oneDNN's, the fastest for the narrow layers of the words, with the
+GELU inside. Which one runs depends on the width alone, so results repeat exactly. Elsewhere, and while torch traces,
+this is ``F.linear``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ WIDE = 128
 
 @cache
 def packed_kernels() -> frozenset[str]:
-    """Which prepacked kernels work in this build of torch: a subset of ``{"mkl", "onednn"}``; tried once on a small product."""
+    """Which prepacked kernels work in this build of torch, of ``mkl`` and ``onednn``; tried once on a small product."""
     weight, bias, x = torch.eye(16), torch.ones(16), torch.linspace(-2, 2, 64).view(4, 16)
     found = set()
     for name, kernel in (("mkl", _Mkl), ("onednn", _OneDnn)):
@@ -56,7 +57,7 @@ class _OneDnn:
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
-        post = ("gelu", [], "none") if gelu else ("none", [], "")
+        post: tuple = ("gelu", [], "none") if gelu else ("none", [], "")
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, bias, *post)
 
 
@@ -68,6 +69,9 @@ class PackedLinear(nn.Module):
         bias: ``(out,)`` or ``None``.
         gelu: Apply the exact GELU to the output.
     """
+
+    weight: Tensor
+    bias: Tensor | None
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
         super().__init__()
@@ -93,7 +97,9 @@ class PackedLinear(nn.Module):
         if self._kernel is None or self._kernel.rows != rows:
             order = ("mkl", "onednn") if self.weight.shape[1] >= WIDE else ("onednn", "mkl")
             name = next((n for n in order if n in packed_kernels()), None)
-            self._kernel = None if name is None else {"mkl": _Mkl, "onednn": _OneDnn}[name](self.weight, rows)
+            if name is None:
+                return None
+            self._kernel = _Mkl(self.weight, rows) if name == "mkl" else _OneDnn(self.weight, rows)
         return self._kernel
 
     def forward(self, x: Tensor) -> Tensor:

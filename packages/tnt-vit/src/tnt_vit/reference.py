@@ -1,8 +1,8 @@
 """TNT written out from the equations, one head and one sentence at a time: slow, and obviously right.
 
-This is the specification that every fast path is tested against. It reads a ``state_dict`` in timm's names, so it shares no code
-with :mod:`tnt_vit.model`. Equation numbers are those of the paper; where the official code adds to them (letters of the list in the
-package's README) the comments say so.
+This is the specification that every fast path is tested against. It reads a ``state_dict`` in timm's names, so it
+shares no code with :mod:`tnt_vit.model`. Equation numbers are those of the paper; where the official code adds to them
+(letters of the list in the package's README) the comments say so.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _mlp(x: Tensor, state: State, name: str) -> Tensor:
 
 
 def inner_block_reference(words: Tensor, state: State, name: str, num_heads: int, eps: float = 1e-5) -> Tensor:
-    """Equations 6 and 7 for the words ``(m, c)`` of one sentence; ``name`` is the block's prefix, e.g. ``"blocks.0"``."""
+    """Equations 6 and 7 for the words ``(m, c)`` of one sentence; ``name`` is the block's prefix, ``"blocks.0"``."""
     words = words + _attention(_norm(words, state, f"{name}.norm_in", eps), state, f"{name}.attn_in", num_heads)[0]
     return words + _mlp(_norm(words, state, f"{name}.norm_mlp_in", eps), state, f"{name}.mlp_in")
 

@@ -1,8 +1,9 @@
 """From pixels to visual words (paper equation 5, as the official code does it).
 
-The official stem cuts the picture into patches and runs a 7x7 convolution inside EACH patch, zero-padded at the patch's border.
-That equals one convolution whose kernel is as large as the patch and whose stride is the patch (each word has its own copy of the
-7x7 filter, shifted and clipped at the border): no copies of overlapping windows, and its output already has the words' layout.
+The official stem cuts the picture into patches and runs a 7x7 convolution inside EACH patch, zero-padded at the
+patch's border. That equals one convolution whose kernel is as large as the patch and whose stride is the patch (each
+word has its own copy of the 7x7 filter, shifted and clipped at the border): no copies of overlapping windows, and its
+output already has the words' layout.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def patchify(x: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def _filter_index(patch: tuple[int, int], stride: int) -> Tensor:
-    """Which of the 49 filter taps word ``w`` reads at each pixel of the patch; 49 stands for none. Shape ``(m, ph * pw)``."""
+    """Which of the 49 filter taps each word reads at each pixel of the patch, ``(m, ph * pw)``; 49 stands for none."""
     rows, cols = patch[0] // stride, patch[1] // stride
     y, x = torch.arange(patch[0]), torch.arange(patch[1])
     tap_y = y[None, :] - torch.arange(rows)[:, None] * stride + PADDING
@@ -48,7 +49,7 @@ def fold_word_filters(weight: Tensor, patch: tuple[int, int], stride: int) -> Te
     Returns:
         Filters ``(m * c, in_chans, ph, pw)``, word-major, for a convolution with stride ``patch``.
     """
-    inner_dim, chans = weight.shape[:2]
+    chans = weight.shape[1]
     taps = F.pad(weight.flatten(2), (0, 1))  # the 50th tap is the zero outside the filter
     index = _filter_index(patch, stride).to(weight.device)
     return taps[:, :, index].permute(2, 0, 1, 3).reshape(-1, chans, *patch)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from effkit.errors import UserError
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
+from effkit.errors import UserError
 from tnt_vit.model import TNT
 
 __all__ = ["adapt_state", "is_legacy_state", "load_checkpoint", "read_state", "save_checkpoint", "to_timm_names"]
@@ -42,7 +42,8 @@ _OFFICIAL = {
 def to_timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Translate the official layout to timm's; timm's own passes unchanged.
 
-    Drops the dead table ``outer_tokens`` and turns ``inner_pos`` ``(1, m, c)`` into ``pixel_pos`` ``(1, c, rows, columns)``.
+    Drops the dead table ``outer_tokens`` and turns ``inner_pos`` ``(1, m, c)`` into ``pixel_pos`` ``(1, c, rows,
+    columns)``.
 
     Args:
         state: Weights by name, with or without a ``module.`` prefix.
@@ -56,12 +57,11 @@ def to_timm_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key == "outer_tokens":
             continue
         name = ".".join(_OFFICIAL.get(part, part) for part in key.split("."))
-        if key == "inner_pos":
-            if value.dim() == 3:  # only square sentences exist in this layout
-                side = round(value.shape[1] ** 0.5)
-                if side * side != value.shape[1]:
-                    raise UserError(f"inner_pos has {value.shape[1]} words, which is not a square grid")
-                value = value.transpose(1, 2).reshape(1, -1, side, side)
+        if key == "inner_pos" and value.dim() == 3:  # only square sentences exist in this layout
+            side = round(value.shape[1] ** 0.5)
+            if side * side != value.shape[1]:
+                raise UserError(f"inner_pos has {value.shape[1]} words, which is not a square grid")
+            value = value.transpose(1, 2).reshape(1, -1, side, side)
         out[name] = value
     return out
 
@@ -79,8 +79,9 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read weights from a file, in timm's names.
 
     Args:
-        path: ``.safetensors``, or a torch file holding a plain dictionary or one under ``state_dict_ema``, ``state_dict`` or ``model``.
-            Lightning checkpoints of this package work too (their ``model.`` prefix is removed).
+        path: ``.safetensors``, or a torch file holding a plain dictionary or one under ``state_dict_ema``,
+            ``state_dict`` or ``model``. Lightning checkpoints of this package work too (their ``model.`` prefix is
+            removed).
 
     Returns:
         Weights by timm's names.
@@ -140,13 +141,15 @@ def adapt_state(state: Mapping[str, Tensor], model: TNT) -> dict[str, Tensor]:
     legacy = is_legacy_state(out)
     if legacy is not None and legacy != model.legacy:
         raise UserError(
-            f"the checkpoint is of the {'legacy' if legacy else 'official'} variant, the model has legacy={model.legacy}; "
+            f"the checkpoint is of the {'legacy' if legacy else 'official'} variant, the model has "
+            f"legacy={model.legacy}; "
             f"build it with legacy={legacy}"
         )
     words = out.get("pixel_pos")
     if words is not None and words.shape != model.pixel_pos.shape:
         raise UserError(
-            f"the checkpoint has words {tuple(words.shape[1:])} (channels, rows, columns), the model {tuple(model.pixel_pos.shape[1:])}; "
+            f"the checkpoint has words {tuple(words.shape[1:])} (channels, rows, columns), the model "
+            f"{tuple(model.pixel_pos.shape[1:])}; "
             "patch_size, inner_stride and inner_dim must be those of the checkpoint"
         )
     table = out.get("patch_pos")
@@ -192,7 +195,8 @@ def load_checkpoint(model: TNT, path: str | os.PathLike[str], *, strict_head: bo
         if value.shape != own[key].shape:
             hint = "; give num_classes, or strict_head=False to fine-tune" if key.startswith("head.") else ""
             raise UserError(
-                f"checkpoint {str(path)!r}: {key} is {tuple(value.shape)}, the model needs {tuple(own[key].shape)}{hint}"
+                f"checkpoint {str(path)!r}: {key} is {tuple(value.shape)}, the model needs "
+                f"{tuple(own[key].shape)}{hint}"
             )
     model.load_state_dict(state)
     return left

@@ -1,7 +1,7 @@
 """The paper's variants by name, here and in timm's registry.
 
-Names of timm's own models (``tnt_s_patch16_224``...) stay timm's in its registry; ours stand beside them with the prefix ``effkit_``,
-and :func:`create_model` takes either. New variants are registered under their plain names.
+Names of timm's own models (``tnt_s_patch16_224``...) stay timm's in its registry; ours stand beside them with the
+prefix ``effkit_``, and :func:`create_model` takes either. New variants are registered under their plain names.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from effkit.errors import UserError, choose
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+from effkit.errors import UserError, choose
 
 if (
     TYPE_CHECKING
@@ -143,7 +144,8 @@ def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, *
         name: One of :func:`list_models`; ``tnt_s`` is short for ``tnt_s_patch16_224``.
         pretrained: ``False``, the path of a checkpoint, or ``True`` for the published weights through timm's hub entry
             (downloads when they are not cached).
-        **overrides: Arguments of :class:`~tnt_vit.model.TNT`; with a checkpoint, another ``num_classes`` keeps the classifier fresh.
+        **overrides: Arguments of :class:`~tnt_vit.model.TNT`; with a checkpoint, another ``num_classes`` keeps the
+            classifier fresh.
 
     Returns:
         The model, in training mode if fresh, in evaluation mode if it has weights.
@@ -171,7 +173,8 @@ def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, *
             return build(pretrained=True, **overrides).eval()
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"the published weights of {full} (timm/{VARIANTS[full].hub}) cannot be had: {str(error).splitlines()[0]}; "
+                f"the published weights of {full} (timm/{VARIANTS[full].hub}) cannot be had: "
+                f"{str(error).splitlines()[0]}; "
                 "download them where there is a network and give pretrained=PATH"
             ) from error
     from tnt_vit.weights import load_checkpoint
