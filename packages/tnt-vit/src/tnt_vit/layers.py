@@ -186,7 +186,7 @@ class TNTBlock(nn.Module):
         self.attn_out = Attention(dim, num_heads, **drops)
         # One module for all four residuals: the leading axis decides what is dropped (sentences inside, images
         # outside).
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path: Any = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm_mlp = nn.LayerNorm(dim, **dd)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop, **dd)
         self.se_layer = SqueezeExcite(dim, se_ratio, **dd) if se_ratio > 0 else None
@@ -216,16 +216,24 @@ class TNTBlock(nn.Module):
 
         Args:
             words: Words of all sentences, ``(B * n, m, c)``.
-            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, which training with
-                dropout or stochastic depth needs.
+            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, as does training with
+                dropout, which the fused block does not have.
 
         Returns:
             Words ``(B * n, m, c)``.
         """
-        if fused is not None:
-            return inner_block(words, self.inner_params(), self.attn_in.num_heads, backend=fused)
+        dropout = self.training and (self.attn_in.attn_drop.p > 0 or self.attn_in.proj_drop.p > 0)
+        if fused is not None and not dropout:
+            scale = self._branch_scale(words) if self.training and isinstance(self.drop_path, DropPath) else None
+            return inner_block(words, self.inner_params(), self.attn_in.num_heads, fused, scale)
         words = words + self.drop_path(self.attn_in(self.norm_in(words), explicit=True))
         return words + self.drop_path(self.mlp_in(self.norm_mlp_in(words)))
+
+    def _branch_scale(self, words: Tensor) -> Tensor:
+        """Stochastic depth of both inner residuals as factors ``(2, B * n)``: 0, or 1 over the share that is kept."""
+        keep = 1 - self.drop_path.drop_prob
+        kept = torch.rand(2, words.shape[0], device=words.device) < keep
+        return kept.to(words.dtype) / keep
 
     def inject(self, words: Tensor, sentences: Tensor) -> Tensor:
         """Equation 8, with the two norms of the official code: add the projected words to their sentences.

@@ -23,7 +23,7 @@ from tnt_vit.dispatch import resolve_backend
 from tnt_vit.folding import fold_attention, fold_norm, fold_stem
 from tnt_vit.layers import TNTBlock
 from tnt_vit.model import TNT
-from tnt_vit.ops import InnerParams, inner_block
+from tnt_vit.ops import InnerParams, inner_block, inner_stack
 from tnt_vit.packed import PackedLinear
 from tnt_vit.stem import patchify
 
@@ -241,10 +241,16 @@ class InferenceTNT(nn.Module):
 
     def _words_first(self, words: Tensor, z: Tensor, fused: str | None) -> Tensor:
         updates: list[list[Tensor]] = [[] for _ in self.outer]
-        for tile in words.split(self.tile):
-            for i, inner in enumerate(self.inner):
-                if self.has_inner[i]:
-                    tile = inner.words(tile, fused)
+        stack = [(i, inner) for i, inner in enumerate(self.inner) if self.has_inner[i]]
+        if fused is not None and stack:  # one kernel keeps the words in registers through all layers
+            params = InnerParams.stack([inner.params() for _, inner in stack])
+            layers = inner_stack(words, params, stack[0][1].num_heads, backend=fused)
+            for (i, inner), after in zip(stack, layers, strict=True):
+                updates[i].append(inner.update(after))
+        else:
+            for tile in words.split(self.tile):
+                for i, inner in stack:
+                    tile = inner.words(tile, None)
                     updates[i].append(inner.update(tile))
         for update, outer in zip(updates, self.outer, strict=True):
             if update:
