@@ -1,0 +1,172 @@
+"""One job of a command: what runs inside Hydra, in this process or in a worker of a launcher.
+
+A `Job` never raises an exception of its task (except while debugging): it returns an `Outcome`, so that one failing job
+of a sweep neither hides the others nor makes Hydra print its own message. All fields can be pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effkit._explain import debugging, explain, one_line
+from effkit._process import is_main_rank, log_to_file, quiet_console, ranks_released, rerunnable_as
+from effkit.errors import UserError, choose
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from effkit.report import Report
+
+FORMATS = ("table", "json")
+# The package whose job is running, for `effkit.cli.build`; a stack, since a command may call another program's.
+RUNNING: list[str] = []
+
+
+@dataclass
+class Outcome:
+    """What came of one job.
+
+    Args:
+        overrides: The words that made this job.
+        run_dir: Its folder; empty for commands that keep none.
+        report: What the task returned.
+        error: One line, if the user made a mistake.
+        trace: The traceback, if the task crashed.
+        exit_code: 0 all is well, 1 a check did not hold or a crash, 2 a mistake of the user.
+    """
+
+    overrides: list[str]
+    run_dir: str = ""
+    report: Report | None = None
+    error: str = ""
+    trace: str = ""
+    exit_code: int = 0
+
+
+class Status:
+    """``status.json`` of a run folder: running, finished, failed or interrupted. Always a whole file.
+
+    A process that was killed leaves "running" and its process number behind.
+    """
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self.path = folder / "status.json"
+        self.values: dict[str, Any] = {"command": command, "pid": os.getpid(), "started": _now()}
+        self.write("running")
+
+    def write(self, status: str, **values: Any) -> None:
+        """Replace the file."""
+        from effkit.report import write_json
+
+        write_json(self.path, {"status": status, **self.values, **values})
+
+    def end(self, status: str, **values: Any) -> None:
+        """Write the last state; a disk that is full by now must not hide how the job ended."""
+        with contextlib.suppress(OSError):
+            self.write(status, ended=_now(), **values)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Job:
+    """Callable for Hydra: runs the task of a command for one composed config.
+
+    Args:
+        program: The program's name.
+        package: Its package; together with effkit's, its ``raise ValueError`` are messages to the user.
+        command: The command's name.
+        task: The command's function.
+        script: Absolute path of the console script.
+        module: Module name instead, when the program was started as ``python -m module``.
+        flags: Words that go before the overrides when another rank composes the same config.
+    """
+
+    program: str
+    package: str
+    command: str
+    task: Callable[[Any], Any]
+    script: str
+    module: str | None = None
+    flags: list[str] = field(default_factory=list)
+
+    def __call__(self, cfg: DictConfig) -> Outcome:
+        """Run the task; see the module's docstring."""
+        from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf, read_write
+
+        hydra_cfg: Any = HydraConfig.get()
+        folder = str(hydra_cfg.runtime.output_dir)
+        with read_write(hydra_cfg):  # in a sweep, and wherever the name holds the time: the ranks run this job, here
+            hydra_cfg.run.dir = folder
+        # Unresolved: an override may itself hold ${...}.
+        given: Any = OmegaConf.to_container(hydra_cfg.overrides, resolve=False)
+        searchpath = [o for o in given["hydra"] if o.startswith("hydra.searchpath=")]
+        outcome = Outcome(overrides=given["task"])
+        status = None
+        if hydra_cfg.output_subdir is not None:  # a command that only reports keeps no folder
+            outcome.run_dir = folder
+            if is_main_rank():
+                status = Status(Path(folder), self.command)
+        if not is_main_rank():
+            quiet_console()
+        words = [self.command, *self.flags, *searchpath, *outcome.overrides]
+        with rerunnable_as(self.script, self.module, words), ranks_released(), _running(self.package):
+            try:
+                outcome.report = self._run(cfg)
+            except Exception as error:
+                self._failed(outcome, error)
+                if status is not None:
+                    status.end("failed", exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
+                if debugging():
+                    raise
+                return outcome
+            except BaseException as stop:  # Ctrl-C, SIGTERM, or sys.exit: Lightning answers the former by the latter
+                if status is not None:
+                    status.end(_how_it_stopped(stop))
+                raise
+        outcome.exit_code = getattr(outcome.report, "exit_code", 0)
+        if status is not None:
+            status.end("finished", exit_code=outcome.exit_code)
+        return outcome
+
+    def _run(self, cfg: DictConfig) -> Report | None:
+        from omegaconf import OmegaConf
+
+        choose("format", cfg.get("format", "table"), FORMATS)
+        if missing := sorted(OmegaConf.missing_keys(cfg)):
+            raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
+        return self.task(cfg)
+
+    def _failed(self, outcome: Outcome, error: Exception) -> None:
+        line = explain(error, ("effkit", self.package))
+        outcome.exit_code = 1 if line is None else 2
+        if line is None:
+            outcome.trace = "".join(traceback.format_exception(error))
+        else:
+            outcome.error = line
+        log_to_file(f"error: {line}" if line is not None else outcome.trace.rstrip())
+
+
+def _how_it_stopped(stop: BaseException) -> str:
+    if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+        return "interrupted"
+    return "finished" if isinstance(stop, SystemExit) and not stop.code else "failed"
+
+
+@contextlib.contextmanager
+def _running(package: str) -> Iterator[None]:
+    RUNNING.append(package)
+    try:
+        yield
+    finally:
+        RUNNING.pop()

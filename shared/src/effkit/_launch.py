@@ -1,0 +1,188 @@
+"""From the words after a command to its printed report: flags, config, one job or a sweep, output, exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from hydra.types import RunMode
+
+from effkit import _help
+from effkit._hydra import Session, flags_for_ranks, parse_flags, session, task_config
+from effkit._job import Job, Outcome
+from effkit._process import is_main_rank, started_with_others, stdout_to_stderr
+from effkit.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from effkit.cli import App, Command
+
+
+def compose(app: App, command: Command, overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of a command; see `effkit.cli.App.compose`."""
+    flags = parse_flags(f"{app.prog} {command.name}", overrides)
+    with session(app.prog, command.name, app.config_module, command.config_name, flags) as hydra:
+        return task_config(hydra.compose())
+
+
+def launch(app: App, command: Command, words: Sequence[str], ends_process: bool) -> int:
+    """Run a command.
+
+    Args:
+        app: The program.
+        command: One of its commands.
+        words: What follows the command's name.
+        ends_process: Whether the process belongs to this command line (and ends with it).
+
+    Returns:
+        The exit code.
+    """
+    flags = parse_flags(f"{app.prog} {command.name}", words)
+    flags.overrides = gather_positional(flags.overrides, command.positional)
+    with session(app.prog, command.name, app.config_module, command.config_name, flags) as hydra:
+        if flags.help:
+            print(_help.command(app, command, hydra))
+            return 0
+        if hydra.shows(flags):
+            return 0
+        main = sys.modules["__main__"].__spec__ if ends_process else None
+        job = Job(
+            program=app.prog,
+            package=app.package,
+            command=command.name,
+            task=command.task,
+            script=_script(app.prog, ends_process),
+            module=main.name if main is not None else None,
+            flags=flags_for_ranks(flags),
+        )
+        return _run(app, job, hydra, flags.multirun, ends_process)
+
+
+def _run(app: App, job: Job, hydra: Session, multirun: bool, ends_process: bool) -> int:
+    config = hydra.peek()
+    extra: list[str] = []
+    document: TextIO | None = None
+    with contextlib.ExitStack() as stack:
+        if config is not None:  # otherwise composing it again below says what is wrong
+            multirun = multirun or config.hydra.mode == RunMode.MULTIRUN
+            if config.get("format") == "json":
+                document = stack.enter_context(stdout_to_stderr(restore=not ends_process))
+            if config.hydra.output_subdir is not None:
+                _check_one_folder(hydra.overrides, multirun)
+            elif multirun:
+                # A command that only reports keeps no folder, but Hydra writes the sweep's config into one.
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{app.prog}-"))
+                extra.append(f"hydra.sweep.dir={quote(folder)}")
+        outcomes: list[Outcome] = hydra.launch(job, multirun, extra)
+        if not is_main_rank():
+            return _code_of_rank(outcomes)
+        for number, outcome in enumerate(outcomes):
+            if outcome.error:
+                app.complain(
+                    f"job {number} ({' '.join(outcome.overrides)}): {outcome.error}" if multirun else outcome.error
+                )
+            elif outcome.trace:
+                print(outcome.trace, end="", file=sys.stderr)
+        if document is not None:
+            _print_json(job.command, outcomes, multirun, document)
+        else:
+            _print_tables(outcomes, multirun)
+    return max((outcome.exit_code for outcome in outcomes), default=0)
+
+
+def _check_one_folder(overrides: Sequence[str], multirun: bool) -> None:
+    """Processes started side by side would each name a folder after their own time."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    launcher = started_with_others()
+    if launcher and not any(override.startswith(f"{key}=") for override in overrides):
+        raise UserError(f"{launcher} started several processes: give all one folder with {key}=..., got none")
+
+
+def _code_of_rank(outcomes: Sequence[Outcome]) -> int:
+    """A rank other than the first fails only if it could not go on: Lightning kills the whole job for it.
+
+    What the report's checks say is for the first rank to tell.
+    """
+    for outcome in outcomes:
+        print(outcome.trace, end="", file=sys.stderr)
+    return max((o.exit_code for o in outcomes if o.error or o.trace), default=0)
+
+
+def _print_tables(outcomes: Sequence[Outcome], multirun: bool) -> None:
+    for number, outcome in enumerate(outcomes):
+        if multirun:
+            print(f"job {number}: {' '.join(outcome.overrides)}")
+        if outcome.report is not None:
+            outcome.report.print()
+            sys.stdout.flush()
+        if outcome.run_dir and not outcome.error and not outcome.trace:
+            print(f"run folder: {_shown(outcome.run_dir)}", file=sys.stderr)
+
+
+def _print_json(command: str, outcomes: Sequence[Outcome], multirun: bool, document: TextIO) -> None:
+    """One document: the report, or for a sweep ``{"title": ..., "jobs": [...]}``; nothing if a single job failed."""
+    if not multirun and (outcomes[0].error or outcomes[0].trace):
+        return
+    value: dict[str, Any]
+    if multirun:
+        value = {"title": command, "jobs": [_job_json(command, outcome) for outcome in outcomes]}
+    else:
+        value = _report_json(command, outcomes[0])
+    document.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    document.flush()
+
+
+def _job_json(command: str, outcome: Outcome) -> dict[str, Any]:
+    failed = outcome.error or outcome.trace.strip().rpartition("\n")[2]
+    return {
+        "overrides": outcome.overrides,
+        "run_dir": outcome.run_dir or None,
+        "exit_code": outcome.exit_code,
+        "error": failed or None,
+        "report": None if failed else _report_json(command, outcome),
+    }
+
+
+def _report_json(command: str, outcome: Outcome) -> dict[str, Any]:
+    from effkit.report import Report
+
+    return (outcome.report or Report(title=command)).to_json()
+
+
+def gather_positional(words: Sequence[str], key: str | None) -> list[str]:
+    """Turn words that are no override into one override: ``a.jpg seed=1`` into ``seed=1``, ``images=['a.jpg']``."""
+    if key is None:
+        return list(words)
+    bare = [word for word in words if "=" not in word and not word.startswith(("+", "~"))]
+    rest = [word for word in words if word not in bare]
+    return [*rest, f"{key}=[{','.join(quote(word) for word in bare)}]"] if bare else rest
+
+
+def quote(word: str) -> str:
+    """Quote a word for Hydra's grammar, so that it arrives as it is."""
+    word = re.sub(r"(\\*)(\$\{)", lambda m: m[1] * 2 + r"\${", word)  # no interpolation
+    word = re.sub(r"(\\*)'", lambda m: m[1] * 2 + r"\'", word)
+    return "'" + re.sub(r"(\\+)$", lambda m: m[1] * 2, word) + "'"
+
+
+def _script(program: str, ends_process: bool) -> str:
+    if ends_process:
+        return os.path.abspath(sys.argv[0])
+    return str(
+        Path(sys.executable).with_name(program)
+    )  # called from Python: the installed script beside the interpreter
+
+
+def _shown(folder: str) -> str:
+    """A path as short as it stays true."""
+    with contextlib.suppress(ValueError):
+        return str(Path(folder).relative_to(Path.cwd()))
+    return folder

@@ -1,0 +1,166 @@
+"""What happens around the epochs of a run: seeds, one row of metrics, checkpoints, the average of the weights.
+
+At the end of an epoch the order is fixed: first its row is on disk, then its checkpoint. A process killed between the
+two leaves a row too many, which resuming drops; the other order would lose one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from torch import Tensor
+
+from effkit.data.sampling import mix_seed, seed_all
+from effkit.errors import UserError
+
+__all__ = ["EpochLog", "EpochSeed", "RunCheckpoint", "WeightEma"]
+
+FIRST_COLUMNS = ("train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
+
+
+class EpochSeed(Callback):
+    """Reseed all generators at the start of each epoch from ``(seed, epoch, rank)``.
+
+    Dropout, stochastic depth and mixup of an epoch then do not depend on whether the run was interrupted before it.
+
+    Args:
+        seed: Seed of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reseed."""
+        seed_all(mix_seed(self.seed, trainer.current_epoch, trainer.global_rank))
+
+
+class WeightEma(WeightAveraging):
+    """Exponential moving average of the weights, updated after each optimizer update and kept in checkpoints.
+
+    Lightning's ``EMAWeightAveraging``, except that integer buffers (counters, index tables) are copied: averaged and
+    cut back to integers they would drift.
+
+    Args:
+        decay: Weight of the old average.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(old: Tensor, new: Tensor, count: Tensor) -> Tensor:
+            return old.lerp(new, 1 - decay) if old.is_floating_point() else new
+
+        super().__init__(use_buffers=True, avg_fn=average)
+
+
+class EpochLog(Callback):
+    """Sends one row of metrics per epoch to every logger, and a line to standard error where there is no progress bar.
+
+    Columns: ``step`` (updates so far), ``lr`` (of the epoch's last update, the largest group's), every scalar the
+        module
+    logged per epoch, ``seconds`` (validation included) and ``images_per_second`` (training only, all processes).
+
+    Args:
+        show: Print the line.
+
+    Raises:
+        UserError: If the training loss is not finite. The epoch's checkpoint is then not written: the last good one
+            stays.
+    """
+
+    def __init__(self, show: bool) -> None:
+        self.show = show
+        self.lr = math.nan
+        self.started = self.trained = 0.0
+        self.images = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+        self.trained = self.images = 0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Note the learning rate: the schedule moves it right after the update."""
+        self.lr = max(group["lr"] for group in optimizer.param_groups)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count images; the time of the last batch ends the training part of the epoch."""
+        self.images += len(batch[0]) if isinstance(batch, tuple | list) else len(batch)
+        self.trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the row."""
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k != "loss"}
+        order = [k for k in FIRST_COLUMNS if k in metrics] + sorted(set(metrics) - set(FIRST_COLUMNS))
+        row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self.lr}
+        row |= {k: metrics[k] for k in order}
+        row["seconds"] = time.perf_counter() - self.started
+        row["images_per_second"] = self.images * trainer.world_size / max(self.trained - self.started, 1e-9)
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=trainer.current_epoch)
+        if self.show and trainer.is_global_zero:
+            print(_line(row, trainer.max_epochs), file=sys.stderr, flush=True)
+        loss = metrics.get("train_loss", 0.0)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"train_loss became {loss} in epoch {trainer.current_epoch + 1}: lower optimizer.lr, set "
+                "trainer.gradient_clip_val=1.0 or use trainer.precision=32-true"
+            )
+
+
+def _line(row: dict[str, Any], epochs: int | None) -> str:
+    parts = [f"epoch {row['epoch'] + 1}/{epochs}"]
+    parts += [f"{k} {row[k]:.4g}" for k in row if k not in ("epoch", "step", "seconds", "images_per_second")]
+    return "  ".join([*parts, f"{row['seconds']:.1f} s", f"{row['images_per_second']:.0f} images/s"])
+
+
+class RunCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt`` (every epoch) and ``best.ckpt`` (highest ``monitor``) in one folder.
+
+    Each file is replaced atomically.
+
+    Args:
+        folder: Where the two files live.
+        monitor: The metric that decides what is best; the higher the better.
+        config: The run's composed configuration as a plain dict, kept in the checkpoints.
+    """
+
+    def __init__(self, folder: Path, monitor: str = "val_top1", config: dict[str, Any] | None = None) -> None:
+        self.folder, self.monitor, self.config = folder, monitor, config
+        self.best: dict[str, float] | None = None
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting the training time, on top of that of the resumed run."""
+        self._started = time.perf_counter() - self.seconds
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoints of the epoch that has just ended."""
+        self.seconds = time.perf_counter() - self._started
+        value = trainer.callback_metrics.get(self.monitor)
+        # best.ckpt first: last.ckpt remembers what is best, so it must not be ahead of that file.
+        if value is not None and (self.best is None or float(value) > self.best[self.monitor]):
+            self.best = {"epoch": trainer.current_epoch, self.monitor: float(value)}
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=False)
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the configuration."""
+        checkpoint["config"] = self.config or {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to know."""
+        return {"best": self.best, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the time of the interrupted run, and its best value where the checkpoint of it is at hand."""
+        self.seconds = state_dict["seconds"]
+        self.best = state_dict["best"] if (self.folder / "best.ckpt").is_file() else None

@@ -1,0 +1,269 @@
+"""Image classification as a Lightning module: loss, mixing, metrics, optimizer. The network comes from outside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from effkit.data.sampling import IGNORE
+from effkit.errors import UserError, choose
+from effkit.lightning.callbacks import WeightEma
+from effkit.lightning.optim import create_optimizer, create_scheduler, plain_options
+
+__all__ = ["Classifier", "MeanLoss", "PercentCorrect"]
+
+MIXUP_KEYS = ("mixup_alpha", "cutmix_alpha", "cutmix_minmax", "prob", "switch_prob", "mode", "correct_lam")
+
+
+class MeanLoss(Metric):
+    """Mean loss per picture over all processes. A NaN shows.
+
+    (torchmetrics' ``MeanMetric`` removes NaNs, and where told not to it ignores the weights of uneven batches as well.)
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, total: Tensor, count: Tensor | int) -> None:
+        """Add the summed loss of ``count`` pictures."""
+        self.total += total
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """Return the mean over everything seen since the last reset."""
+        return self.total / self.count
+
+
+class PercentCorrect(MulticlassAccuracy):
+    """Share of pictures whose label is among the ``top_k`` highest logits, in percent as papers print it."""
+
+    def __init__(self, num_classes: int, top_k: int = 1) -> None:
+        super().__init__(num_classes, top_k=top_k, average="micro", ignore_index=IGNORE, validate_args=False)
+
+    def compute(self) -> Tensor:
+        """Return the percentage over everything seen since the last reset."""
+        return 100 * super().compute()
+
+
+def _build_mixup(options: Mapping[str, Any] | None, num_classes: int, label_smoothing: float) -> Any:
+    """Return timm's Mixup, or ``None`` if nothing is to be mixed."""
+    options = dict(options or {})
+    for key in options:
+        choose("mixup argument", key, MIXUP_KEYS)
+    options = {"mixup_alpha": 0.0, **options}
+    if not (options["mixup_alpha"] > 0 or options.get("cutmix_alpha", 0) > 0 or options.get("cutmix_minmax")):
+        return None
+    from timm.data import Mixup
+
+    choose("mixup.mode", options.get("mode", "batch"), ["batch", "pair", "elem"])
+    return Mixup(**options, label_smoothing=label_smoothing, num_classes=num_classes)
+
+
+class Classifier(LightningModule):
+    """Trains a network on ``(images, labels)`` batches; labels are class indices, or ``(B, num_classes)`` soft targets.
+
+    Metrics, per epoch: ``train_loss``, ``train_top1`` (not while mixing: mixed pictures have no one label),
+    ``val_loss``, ``val_top1``, ``val_top5`` (with more than five classes). Accuracies are percentages, losses are mean
+    cross-entropies; the validation loss is without label smoothing. With ``ema`` validation, checkpoints'
+    ``state_dict`` and the final weights are those of the moving average.
+
+    Args:
+        model: Network from ``(B, C, H, W)`` to logits ``(B, num_classes)``.
+        num_classes: Number of classes.
+        optimizer: Arguments of ``timm.optim.create_optimizer_v2``, e.g. ``{"opt": "adamw", "lr": 1e-3}``; evaluation
+            needs none.
+        scheduler: ``sched`` and its arguments, see ``effkit.lightning.optim.create_scheduler``; ``None`` for a constant
+            learning rate.
+        mixup: Arguments of ``timm.data.Mixup``; ``None`` or zero alphas mix nothing.
+        ema: Decay of the moving average of the weights per update, e.g. 0.9999; ``None`` keeps none.
+        label_smoothing: Weight of the uniform distribution in the target.
+
+    Raises:
+        UserError: If a value is out of range or a key is not known.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        *,
+        optimizer: Mapping[str, Any] | None = None,
+        scheduler: Mapping[str, Any] | None = None,
+        mixup: Mapping[str, Any] | None = None,
+        ema: float | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
+        if ema is not None and not 0 < ema < 1:
+            raise UserError(f"ema={ema!r} must be a decay in (0, 1), e.g. 0.9999, or null")
+        # Plain containers only, so that torch.load(weights_only=True) reads the checkpoint.
+        optimizer, scheduler, mixup = plain_options(optimizer), plain_options(scheduler), plain_options(mixup)
+        self.save_hyperparameters(ignore=["model"], logger=False)
+        self.model = model
+        self.mixup = _build_mixup(mixup, num_classes, label_smoothing)
+        self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
+        self.train_top1 = PercentCorrect(num_classes)
+        self.val_top1 = PercentCorrect(num_classes)
+        self.val_top5 = PercentCorrect(num_classes, top_k=5) if num_classes > 5 else None
+        self._resumed: dict[str, Any] | None = None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``(B, num_classes)``."""
+        return self.model(images)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        logits = self.model(images)
+        if logits.ndim != 2 or logits.shape[1] != self.hparams["num_classes"]:
+            raise UserError(
+                f"the model gives logits of shape {tuple(logits.shape)}, but the data has "
+                f"{self.hparams['num_classes']} classes: build the model with that num_classes"
+            )
+        return logits.float()  # the loss in full precision, whatever the network ran in
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def _mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix a batch; of an odd one the last picture stays as it is, since timm mixes pairs."""
+        even = len(images) - len(images) % 2
+        mixed, targets = self.mixup(images[:even], labels[:even])
+        if even == len(images):
+            return mixed, targets
+        from timm.data.mixup import mixup_target
+
+        left = mixup_target(labels[even:], self.mixup.num_classes, 1.0, self.mixup.label_smoothing)
+        return torch.cat([mixed, images[even:]]), torch.cat([targets, left])
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        images, labels = batch
+        smoothing = self.hparams["label_smoothing"]
+        if self.mixup is not None:
+            images, targets = self._mix(images, labels)
+            smoothing = 0.0  # already in the targets
+        else:
+            targets = labels
+        logits = self._logits(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        self.train_loss.update(loss.detach() * len(images), len(images))
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, logger=False)
+        if self.mixup is None:
+            self.train_top1.update(logits.detach(), labels.argmax(1) if labels.ndim == 2 else labels)
+            self.log("train_top1", self.train_top1, on_step=False, on_epoch=True, logger=False)
+        self.log("loss", loss.detach(), on_step=True, on_epoch=False, logger=False, prog_bar=True)
+        return loss
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], prefix: str) -> None:
+        images, labels = batch
+        logits = self._logits(images)
+        hard = labels.argmax(1) if labels.ndim == 2 else labels
+        loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE)
+        metrics: dict[str, Any] = {"loss": self.val_loss, "top1": self.val_top1}
+        if self.val_top5 is not None:
+            metrics["top5"] = self.val_top5
+        for name, metric in metrics.items():
+            if name == "loss":
+                metric.update(loss, (hard != IGNORE).sum())
+            else:
+                metric.update(logits, hard)
+            self.log(f"{prefix}_{name}", metric, on_step=False, on_epoch=True, logger=False, prog_bar=name == "top1")
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add one batch to the validation metrics."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Add one batch to the test metrics."""
+        self._evaluate(batch, "test")
+
+    # --- set-up ---------------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Bring the moving average of the weights, where one is asked for."""
+        return [] if self.hparams["ema"] is None else [WeightEma(self.hparams["ema"])]
+
+    def configure_optimizers(self) -> Any:
+        """Build optimizer and schedule for the length of this run."""
+        if not self.hparams["optimizer"]:
+            raise UserError("optimizer is not set: training needs at least optimizer.opt and optimizer.lr")
+        optimizer = create_optimizer(self.model, self.hparams["optimizer"])
+        epochs = self.trainer.max_epochs or 1
+        updates = self._updates_per_epoch()
+        self._check_resumed(epochs, updates)
+        options = self.hparams["scheduler"]
+        schedule = create_scheduler(optimizer, options, epochs=epochs, updates_per_epoch=updates)
+        if schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step the schedule by one update (Lightning asks for this hook with schedules that are not torch's)."""
+        scheduler.step()
+
+    def _updates_per_epoch(self) -> int:
+        """Count optimizer updates per epoch without Lightning's ``estimated_stepping_batches``.
+
+        That property starts the training iterator before a checkpoint is restored, and a resumed run would then see the
+        first epoch's order once more.
+        """
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None:
+            return math.ceil(self.trainer.estimated_stepping_batches / (self.trainer.max_epochs or 1))
+        batches = len(datamodule.train_dataloader())
+        limit = self.trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        if batches == 0:
+            raise UserError(f"trainer.limit_train_batches={limit!r} and data.batch_size leave no training batch")
+        return math.ceil(batches / self.trainer.accumulate_grad_batches)
+
+    # --- resuming -------------------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another recipe: half of it would silently win over what the command says."""
+        before = checkpoint.get("hyper_parameters", {})
+        for key in ("optimizer", "scheduler", "ema"):
+            if key in before and before[key] != self.hparams[key]:
+                raise UserError(
+                    f"resume: {key} was {before[key]} in the interrupted run and is {self.hparams[key]} now; "
+                    "give the same, or start a new run"
+                )
+        schedules = checkpoint.get("lr_schedulers") or [{}]
+        self._resumed = {
+            "updates": checkpoint["global_step"],
+            "epochs": checkpoint["epoch"] + 1,
+            "total_steps": schedules[0].get("total_steps"),
+        }
+
+    def _check_resumed(self, epochs: int, updates: int) -> None:
+        if self._resumed is None:
+            return
+        before = self._resumed["updates"] / self._resumed["epochs"]
+        if before != updates:
+            raise UserError(
+                f"resume: an epoch had {before:g} updates in the interrupted run and has {updates} "
+                "now; keep data.batch_size, data.limit, trainer.devices, trainer.accumulate_grad_batches and "
+                "trainer.limit_train_batches"
+            )
+        total = self._resumed["total_steps"]
+        if total is not None and total != epochs * updates:
+            raise UserError(
+                f"resume: the one-cycle schedule was laid out for {total // updates} epochs and cannot be stretched to "
+                f"trainer.max_epochs={epochs}; keep trainer.max_epochs, or start a new run"
+            )

@@ -1,0 +1,125 @@
+"""Checkpoints on disk: found by run folder, written atomically, read without running code from them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import Tensor
+
+from effkit.errors import UserError
+
+__all__ = ["AtomicCheckpointIO", "Resume", "find_resume", "load_checkpoint", "network_state"]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, then renames: whoever reads sees the old checkpoint or the new one, never half of one.
+
+    Lightning's own writes to the system's temporary folder and moves the file, which is a plain copy when that folder
+    is on another file system.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` to ``path`` atomically and durably."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.tmp")  # one name: what a killed process left is overwritten
+        try:
+            with open(temporary, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint; only tensors and plain containers are accepted."""
+        return load_checkpoint(Path(path), map_location)
+
+
+def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a checkpoint with ``weights_only=True``.
+
+    Raises:
+        UserError: If the file is missing, damaged or holds more than tensors and plain containers.
+    """
+    if not path.is_file():
+        raise UserError(f"the checkpoint {path} does not exist")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"the checkpoint {path} cannot be read: {reason}") from error
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Where a run goes on.
+
+    Args:
+        checkpoint: The file.
+        epoch: The first epoch still to be done, counting from 0.
+        folder: The run folder to write on into; ``None`` if the file does not lie in one.
+    """
+
+    checkpoint: Path
+    epoch: int
+    folder: Path | None
+
+
+def find_resume(resume: str | Path | None) -> Resume | None:
+    """Find the checkpoint that ``resume=`` means.
+
+    Args:
+        resume: A run folder (its ``checkpoints/last.ckpt`` is taken), a ``.ckpt`` file, or ``None``.
+
+    Raises:
+        UserError: If there is no checkpoint, or it was not written at the end of an epoch by a training run.
+    """
+    if resume is None or str(resume) == "":
+        return None
+    path = Path(resume).expanduser()
+    if not path.exists():
+        raise UserError(f"resume={str(resume)!r} does not exist: give a run folder or a .ckpt file")
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+        if not path.is_file():
+            raise UserError(f"resume={str(resume)!r} has no checkpoints/last.ckpt: its first epoch never ended")
+    checkpoint = load_checkpoint(path)
+    if not {"epoch", "global_step", "loops", "optimizer_states"} <= set(checkpoint):
+        raise UserError(
+            f"resume={str(resume)!r} is no checkpoint of a training run: it has weights but no optimizer state"
+        )
+    path = path.absolute()
+    folder = path.parent.parent if path.parent.name == "checkpoints" else None
+    return Resume(path, checkpoint["epoch"] + 1, folder)
+
+
+def network_state(path: str | Path, which: str = "best") -> dict[str, Tensor]:
+    """Return the network's weights (without Lightning's prefix) of a run; the averaged ones if the run kept an average.
+
+    Args:
+        path: A run folder or one of its ``.ckpt`` files.
+        which: In a run folder, ``"best"`` or ``"last"``.
+
+    Raises:
+        UserError: If there is no such checkpoint or no network in it.
+    """
+    path = Path(path).expanduser()
+    checkpoint = load_checkpoint(path / "checkpoints" / f"{which}.ckpt" if path.is_dir() else path)
+    prefix = "model."
+    state = {k.removeprefix(prefix): v for k, v in checkpoint.get("state_dict", {}).items() if k.startswith(prefix)}
+    if not state:
+        raise UserError(
+            f"{path} holds no network: a checkpoint of a training run has a state_dict with model.* entries"
+        )
+    return state

@@ -1,0 +1,64 @@
+"""The console script ``effkit``: what concerns all papers at once. Each paper's own commands are in its own script."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effkit._explain import one_line
+from effkit.cli import App
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from effkit.report import Report
+
+main = App("effkit", "effkit.configs", summary="Efficient deep-learning papers, each reproduced by its own package.")
+
+
+@main.command("list")
+def list_papers(cfg: DictConfig) -> Report:
+    """List the installed papers."""
+    from effkit.papers import installed_papers
+    from effkit.report import Report, Table
+
+    rows = [_describe(point) for point in installed_papers().values()]
+    table = Table("", ["paper", "version", "title"], [list(row.values()) for row in rows])
+    lines = [] if rows else ["No paper is installed. Each is a package of its own, e.g.: pip install tnt-vit"]
+    return Report("Installed papers", [table] if rows else [], data={"papers": rows}, lines=lines)
+
+
+def _describe(point: EntryPoint) -> dict[str, str]:
+    """Name, version and title; a paper that cannot be imported is listed with the reason, beside the others."""
+    from effkit.papers import load_paper
+
+    try:
+        title = load_paper(point).title
+    except Exception as error:
+        title = f"cannot be loaded: {one_line(repr(error))}"
+    return {"paper": point.name, "version": point.dist.version if point.dist is not None else "", "title": title}
+
+
+@main.command("doctor")
+def doctor(cfg: DictConfig) -> Report:
+    """Print versions, device, and which backends load here and why the others do not."""
+    from effkit.device import doctor_report
+
+    return doctor_report()
+
+
+@main.command("reproduce")
+def reproduce(cfg: DictConfig) -> Report:
+    """Check the papers' figures and laptop-scale claims, and write one HTML report.
+
+    Runs every installed paper, or those in papers=[...]. Exit code 1 if a claim that ran does not hold.
+    """
+    from effkit.reproduce import reproduce_all
+
+    papers = cfg.papers if cfg.papers is None or isinstance(cfg.papers, str) else list(cfg.papers)
+    return reproduce_all(output=Path(cfg.output), papers=papers, claims=cfg.claims, serial=cfg.serial)
+
+
+if __name__ == "__main__":
+    main()

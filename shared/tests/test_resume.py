@@ -1,0 +1,307 @@
+"""A run that is killed and resumed ends like one that never stopped: same weights to the bit, same rows.
+
+This file is also the program that the kill test runs: ``python test_resume.py FOLDER EPOCH BATCH`` trains until that
+batch of that epoch and then kills itself with SIGKILL, which no clean-up survives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from effkit.data import create_data
+from effkit.errors import UserError
+from effkit.lightning import AtomicCheckpointIO, find_resume, network_state, train
+from effkit.lightning.logging import read_rows
+from effkit.testing import run_cli, write_image_folder
+
+EPOCHS = 4
+TIMED = {"seconds", "images_per_second"}
+
+
+class TinyNet(nn.Module):
+    """Everything that keeps state or draws random numbers: batch norm and dropout."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        stem = nn.Conv2d(3, 8, 5, 2, 2), nn.BatchNorm2d(8), nn.ReLU()
+        self.layers = nn.Sequential(*stem, nn.Dropout(0.2), nn.Flatten(), nn.Linear(512, num_classes))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Stop(Callback):
+    """Ends the process or raises, in the middle of an epoch.
+
+    Args:
+        how: A signal number to send to this process, or an exception to raise.
+        epoch: In which epoch, counting from 0.
+        batch: After which batch, counting from 0.
+    """
+
+    def __init__(self, how, epoch: int, batch: int) -> None:
+        self.how, self.epoch, self.batch = how, epoch, batch
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
+            if isinstance(self.how, int):
+                os.kill(os.getpid(), self.how)
+            else:
+                raise self.how
+
+
+def recipe(epochs: int = EPOCHS, **changes):
+    trainer = {"max_epochs": epochs, "accelerator": "cpu", "devices": 1, "precision": "32-true", "deterministic": True}
+    cfg = {
+        "trainer": {**trainer, "gradient_clip_val": 1.0},
+        "optimizer": {"opt": "adamw", "lr": 2e-3, "weight_decay": 0.05},
+        "scheduler": {"sched": "onecycle", "pct_start": 0.2},
+        "mixup": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
+        "label_smoothing": 0.1,
+        "ema": 0.9,
+        "seed": 3,
+        "resume": None,
+    }
+    return {**cfg, **changes}
+
+
+def run(folder, cfg, *, stop=None, data=None):
+    """Train from scratch, or go on if ``cfg`` says so; returns the network and the figures."""
+    torch.set_num_threads(1)
+    torch.manual_seed(cfg["resume"] is not None)  # a resumed process may start from any weights
+    data = data or create_data("digits", image_size=16, batch_size=16, limit=72, augment="shift", seed=cfg["seed"])
+    model = TinyNet(data.num_classes)
+    metrics = train(cfg, model, data, folder=Path(folder), callbacks=[stop] if stop else [])
+    return model, metrics
+
+
+def rows(folder):
+    return [{k: v for k, v in row.items() if k not in TIMED} for row in read_rows(Path(folder) / "metrics.csv")]
+
+
+def assert_same_run(model, folder, other_model, other_folder):
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other_model.state_dict()[key]), key
+    assert rows(folder) == rows(other_folder)
+    a, b = (torch.load(Path(f) / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, other_folder))
+    for part in ("state_dict", "current_model_state"):
+        for key, value in a.get(part, {}).items():
+            assert torch.equal(value, b[part][key]), (part, key)
+    for key, state in a["optimizer_states"][0]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, b["optimizer_states"][0]["state"][key][name]), (key, name)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, *run(folder, recipe())
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder of a run that died by ``kill -9`` in the middle of its third epoch."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    code, out, err = run_cli([sys.executable, __file__, folder, "2", "2"], timeout=300)
+    assert code == -signal.SIGKILL, out + err
+    return folder
+
+
+def copy(folder, tmp_path):
+    return Path(shutil.copytree(folder, tmp_path / "run"))
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_leaves_its_finished_epochs(killed):
+    assert [row["epoch"] for row in rows(killed)] == ["0", "1"]
+    assert find_resume(killed).epoch == 2
+    assert not (killed / "metrics.json").exists()
+
+
+def test_killed_and_resumed_equals_never_stopped(whole, killed, tmp_path, capfd):
+    whole_folder, whole_model, whole_metrics = whole
+    folder = copy(killed, tmp_path)
+    model, metrics = run(tmp_path / "elsewhere", recipe(resume=str(folder)))
+    assert_same_run(model, folder, whole_model, whole_folder)
+    assert [row["epoch"] for row in rows(folder)] == ["0", "1", "2", "3"]
+    assert metrics["final"] == whole_metrics["final"]
+    assert metrics["best"] == whole_metrics["best"]
+    assert metrics["folder"] == str(folder)
+    assert not (tmp_path / "elsewhere").exists()  # the resumed job writes on into the run's own folder
+    assert json.loads((folder / "metrics.json").read_text())["final"] == metrics["final"]
+    best = network_state(whole_folder, "best")
+    assert all(torch.equal(v, best[k]) for k, v in network_state(folder, "best").items())
+    assert f"resuming {folder} after epoch 2" in capfd.readouterr().err
+
+
+def test_killed_between_row_and_checkpoint(whole, killed, tmp_path):
+    whole_folder, whole_model, _ = whole
+    folder = copy(killed, tmp_path)
+    with open(folder / "metrics.csv", "a") as file:
+        file.write("2,15,0.1,9.9,9.9,9.9,9.9,1.0,1.0\n")  # epoch 2 was logged, its checkpoint never came
+        file.write("3,2")
+    (folder / "checkpoints" / ".last.ckpt.tmp").write_bytes(b"half a checkpoint")
+    model, _ = run(folder, recipe(resume=str(folder)))
+    assert_same_run(model, folder, whole_model, whole_folder)
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_killed_again_and_again(whole, killed, tmp_path):
+    whole_folder, whole_model, _ = whole
+    folder = copy(killed, tmp_path)
+    for epoch in (2, 3):
+        with pytest.raises(RuntimeError, match="power cut"):
+            run(folder, recipe(resume=str(folder)), stop=Stop(RuntimeError("power cut"), epoch, 1))
+    model, metrics = run(folder, recipe(resume=str(folder)))
+    assert_same_run(model, folder, whole_model, whole_folder)
+    assert metrics["seconds"] > sum(float(r["seconds"]) for r in read_rows(folder / "metrics.csv")[:2])
+
+
+def test_killed_before_the_final_figures(whole, tmp_path):
+    whole_folder, whole_model, whole_metrics = whole
+    folder = copy(whole_folder, tmp_path)
+    (folder / "metrics.json").unlink()
+    model, metrics = run(folder, recipe(resume=str(folder)))
+    assert_same_run(model, folder, whole_model, whole_folder)
+    assert {k: v for k, v in metrics.items() if k != "folder"} == {
+        k: v for k, v in whole_metrics.items() if k != "folder"
+    }
+
+
+def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_resumed(whole, tmp_path):
+    whole_folder, whole_model, _ = whole
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, recipe(), stop=Stop(int(signal.SIGINT), 1, 1))
+    assert signal.getsignal(signal.SIGINT) is handler
+    model, _ = run(tmp_path, recipe(resume=str(tmp_path)))
+    assert_same_run(model, tmp_path, whole_model, whole_folder)
+
+
+@pytest.mark.parametrize("schedule", [{"sched": "cosine", "warmup_epochs": 1, "cooldown_epochs": 1}, {"sched": "none"}])
+def test_augmented_pictures_and_other_schedules_resume_alike(tmp_path, schedule):
+    root = write_image_folder(tmp_path / "pictures", count=6)
+
+    def data():
+        return create_data(
+            "imagefolder", root=str(root), image_size=16, batch_size=4, num_workers=0, augment="deit", repeats=2, seed=3
+        )
+
+    cfg = recipe(scheduler=schedule, ema=None, optimizer={"opt": "sgd", "lr": 0.02, "momentum": 0.9})
+    whole_model, _ = run(tmp_path / "whole", cfg, data=data())
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "cut", cfg, stop=Stop(RuntimeError("power cut"), 2, 1), data=data())
+    model, _ = run(tmp_path / "cut", {**cfg, "resume": str(tmp_path / "cut")}, data=data())
+    assert_same_run(model, tmp_path / "cut", whole_model, tmp_path / "whole")
+
+
+# --- what resuming allows and refuses ---------------------------------------------------------------------------------
+
+
+def test_a_cosine_run_can_be_made_longer(tmp_path):
+    cfg = recipe(2, scheduler={"sched": "cosine"}, ema=None)
+    run(tmp_path, cfg)
+    _, metrics = run(tmp_path, recipe(3, scheduler={"sched": "cosine"}, ema=None, resume=str(tmp_path)))
+    assert [row["epoch"] for row in rows(tmp_path)] == ["0", "1", "2"]
+    assert metrics["epochs"] == 3
+    long = [float(row["lr"]) for row in rows(tmp_path)]
+    assert long[2] < long[0]
+
+
+def test_a_checkpoint_file_continues_in_a_new_folder(killed, tmp_path):
+    file = shutil.copy(killed / "checkpoints" / "last.ckpt", tmp_path / "mine.ckpt")
+    _, metrics = run(tmp_path / "new", recipe(resume=str(file)))
+    assert metrics["folder"] == str(tmp_path / "new")
+    assert [row["epoch"] for row in rows(tmp_path / "new")] == ["2", "3"]
+    assert metrics["best"]["epoch"] in (2, 3)  # that of the first epochs is not at hand
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"optimizer": {"opt": "adamw", "lr": 1e-3}},
+            r"resume: optimizer was .*'lr': 0.002.* and is .*'lr': 0.001.* now",
+        ),
+        ({"scheduler": {"sched": "cosine"}}, r"resume: scheduler was .*onecycle.* and is .*cosine"),
+        ({"ema": None}, r"resume: ema was 0.9 in the interrupted run and is None now"),
+        ({"trainer": recipe(6)["trainer"]}, r"one-cycle schedule was laid out for 4 epochs and cannot .*max_epochs=6"),
+        ({"trainer": recipe(1)["trainer"]}, r"resume: .* has done 2 epochs, more than trainer.max_epochs=1"),
+        (
+            {"trainer": {**recipe()["trainer"], "limit_train_batches": 3}},
+            r"resume: an epoch had 5 updates in the interrupted run and has 3 now; keep data.batch_size",
+        ),
+    ],
+)
+def test_another_recipe_is_refused(killed, tmp_path, changes, message):
+    folder = copy(killed, tmp_path)
+    before = rows(folder)
+    with pytest.raises(UserError, match=message):
+        run(folder, recipe(**changes, resume=str(folder)))
+    assert rows(folder) == before
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    assert find_resume(None) is None
+    with pytest.raises(UserError, match=r"resume='.*nowhere' does not exist: give a run folder or a .ckpt file"):
+        find_resume(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has no checkpoints/last.ckpt: its first epoch never ended"):
+        find_resume(tmp_path)
+    garbage = tmp_path / "garbage.ckpt"
+    garbage.write_bytes(b"no checkpoint at all")
+    with pytest.raises(UserError, match=r"the checkpoint .*garbage.ckpt cannot be read"):
+        find_resume(garbage)
+    weights = tmp_path / "weights.ckpt"
+    torch.save({"state_dict": {"model.x": torch.zeros(1)}}, weights)
+    with pytest.raises(UserError, match=r"is no checkpoint of a training run"):
+        find_resume(weights)
+    assert network_state(weights) == {"x": torch.zeros(1)}
+    torch.save({"layer": nn.Linear(2, 2)}, weights)
+    with pytest.raises(UserError, match=r"cannot be read"):  # would have to run code from the file
+        find_resume(weights)
+    torch.save({"state_dict": {}}, weights)
+    with pytest.raises(UserError, match=r"holds no network"):
+        network_state(weights)
+
+
+def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    io, path = AtomicCheckpointIO(), tmp_path / "deep" / "last.ckpt"
+    io.save_checkpoint({"epoch": 1}, path)
+    before = path.read_bytes()
+
+    def save(checkpoint, file):
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(OSError, match="no space left"):
+        io.save_checkpoint({"epoch": 2}, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+    assert io.load_checkpoint(path) == {"epoch": 1}
+
+
+if __name__ == "__main__":
+    target, epoch, batch = sys.argv[1:]
+    run(target, recipe(), stop=Stop(int(signal.SIGKILL), int(epoch), int(batch)))

@@ -1,0 +1,181 @@
+"""What the READMEs print is true: commands exist, with these options; Python runs; links lead somewhere.
+
+Commands are not run but composed: a renamed command, group, option or key fails here within milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+FENCE = re.compile(r"^```(?P<language>\w*)(?P<words>[^\n]*)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
+PRINTED = re.compile(r"^print\(.*\)  # (?P<output>.+)$", re.MULTILINE)
+LINK = re.compile(r"\]\((?P<target>[^)\s#]+)[^)]*\)")
+UV_RUN_FLAGS_WITH_VALUE = {"--package", "--extra", "--with", "--python", "--group", "--directory"}
+# Programs of others that a README may call; what comes after their names is theirs.
+PROGRAMS = {"cd", "export", "git", "pip", "python", "python3", "sbatch", "torchrun", "uv", "uvx"}
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "shared/README.md", "packages/*/README.md"]
+
+
+def documents(root: Path) -> list[Path]:
+    """Return all READMEs, and CONTRIBUTING.md."""
+    return [path for pattern in DOCUMENTS for path in sorted(root.glob(pattern))]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test once for each document."""
+    if "document" in metafunc.fixturenames:
+        root = Path(__file__).resolve().parents[1]
+        found = documents(root)
+        metafunc.parametrize("document", found, ids=[str(path.relative_to(root)) for path in found])
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Yield the words of every shell command in the fenced blocks of a document."""
+    for block in FENCE.finditer(text):
+        if block["language"] not in {"bash", "sh", "shell", "console"}:
+            continue
+        lines = block["body"].replace("\\\n", " ").splitlines()
+        if block["language"] == "console":
+            lines = [line[2:] for line in lines if line.startswith("$ ")]
+        for line in lines:
+            yield from split(line)
+
+
+def split(line: str) -> Iterator[list[str]]:
+    """Yield the commands of a line as lists of words, without comments and variable assignments."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()")
+    lexer.whitespace_split = True
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if set(word) <= set(";&|"):
+            if words:
+                yield words
+            words = []
+        elif words or not re.fullmatch(r"[A-Z_]+=\S*", word):
+            words.append(word)
+
+
+def without_uv_run(words: list[str]) -> list[str]:
+    """Return what ``uv run`` runs."""
+    if words[:2] != ["uv", "run"]:
+        return words
+    rest = words[2:]
+    while rest and rest[0].startswith("-"):
+        rest = rest[2:] if rest[0] in UV_RUN_FLAGS_WITH_VALUE else rest[1:]
+    return rest
+
+
+def is_placeholder(word: str) -> bool:
+    """Return whether a word stands for something the reader fills in: ``...``, ``<file>``, ``key=...``."""
+    return "..." in word or "<" in word
+
+
+def first_of_sweep(word: str) -> str:
+    """Return an override of one job of the sweep that an override asks for."""
+    override = OverridesParser.create().parse_override(word)
+    if not override.is_sweep_override():
+        return word
+    return f"{override.key_or_group}={next(override.sweep_string_iterator())}"
+
+
+def check_ours(app: Any, words: list[str]) -> None:
+    """Compose a command line of ours; raises if the command, or an option of it, does not exist."""
+    assert words, f"{app.prog} needs a command"
+    if words[0].startswith("-"):
+        assert words[0] in {"--help", "--version", "--completion"}
+        return
+    name, rest = words[0], [word for word in words[1:] if not is_placeholder(word)]
+    command = app.find(name)
+    multirun = {"--multirun", "-m"} & set(rest)
+    overrides = []
+    for number, word in enumerate(rest):
+        if word == "--config-dir" or rest[number - 1 : number] == ["--config-dir"] or word in {"--help", *multirun}:
+            continue
+        if "=" in word or word.startswith(("+", "~")):
+            overrides.append(first_of_sweep(word) if multirun else word)
+        else:
+            assert command.positional is not None, f"{word!r}: {app.prog} {name} takes no words without ="
+    app.compose(name, overrides)
+
+
+@pytest.fixture(scope="session")
+def apps(members) -> dict[str, Any]:
+    """All console scripts by name."""
+    return {name: member.load(name) for member in members for name in member.scripts}
+
+
+def test_commands_exist(document, root, apps):
+    text = document.read_text(encoding="utf-8")
+    for words in commands(text):
+        program, *rest = without_uv_run(words)
+        if program in apps:
+            check_ours(apps[program], rest)
+        elif "/" in program:
+            assert (root / program).is_file(), program
+        else:
+            assert program in PROGRAMS or Path(sys.executable).with_name(program).is_file(), program
+
+
+def test_commands_in_the_text_exist(document, apps):
+    for span in INLINE.findall(document.read_text(encoding="utf-8")):
+        words = span.split()
+        if words[:2] == ["uv", "run"]:
+            words = without_uv_run(words)
+        if len(words) > 1 and words[0] in apps and not words[1].isupper():
+            check_ours(apps[words[0]], shlex.split(" ".join(words[1:])))
+
+
+def test_files_named_in_commands_exist(document, root):
+    for words in commands(document.read_text(encoding="utf-8")):
+        for word in words:
+            path = word.partition("[")[0]
+            if re.match(r"(\./)?(packages|shared|tests|scripts|\.ci|\.github)(/|$)", path) and not is_placeholder(path):
+                assert (root / path).exists(), word
+
+
+def test_links_lead_somewhere(document, root):
+    for target in LINK.findall(document.read_text(encoding="utf-8")):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (document.parent / target).exists(), target
+
+
+def test_python_runs_and_prints_what_it_says(document, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = document.read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in FENCE.finditer(text):
+        if block["language"] != "python":
+            continue
+        line = text.count("\n", 0, block.start("body"))
+        code = compile("\n" * line + block["body"], str(document), "exec")
+        if "no-run" not in block["words"]:
+            exec(code, names)  # one namespace for a document: a reader goes on where the last block ended
+            printed = capsys.readouterr().out.splitlines()
+            said = [match["output"] for match in PRINTED.finditer(block["body"])]
+            assert [line for line in said if line not in printed] == []
+
+
+def test_root_readme_starts_with_the_two_commands(root):
+    blocks = FENCE.finditer((root / "README.md").read_text(encoding="utf-8"))
+    first = next(blocks)["body"]
+    assert "pip install -q uv && uv run effkit reproduce" in first
+    assert "pip install -q uv && uv run pytest" in first
+
+
+def test_root_readme_lists_every_member(root, members):
+    text = (root / "README.md").read_text(encoding="utf-8")
+    for member in members:
+        assert f"| [{member.name}]({member.folder.relative_to(root)}) |" in text
+
+
+def test_ci_runs_the_command_of_the_readme(root):
+    assert "uv run pytest" in (root / ".ci" / "run").read_text(encoding="utf-8")
