@@ -59,6 +59,9 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT
         ValueError: If an argument does not fit, or files are missing.
     """
     args: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    for key in ("mean", "std"):
+        if key in args and args[key] is None:
+            args[key] = 0.5  # of all published weights, on every data set
     data = create_data(**args)
     model: Any = OmegaConf.to_container(cfg.model, resolve=True)
     if model.get("img_size") is None:
