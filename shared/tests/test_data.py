@@ -431,6 +431,8 @@ def test_a_mapping_may_change_parts_of_a_preset():
         ("diet", r"data.augment='diet' is not known.*did you mean 'deit'"),
         ({"re_probe": 0.2}, r"data.augment key='re_probe' is not known.*'re_prob'"),
         ({"re_prob": 2}, r"data.augment.re_prob=2 must be in 0..1"),
+        ({"re_prob": "often"}, r"data.augment.re_prob='often' must be in 0..1"),
+        ({"scale": 0.5}, r"data.augment.scale=0.5 must be two rising"),
         ({"scale": [0.5, 0.1]}, r"data.augment.scale=\[0.5, 0.1\] must be two rising"),
         ({"auto_augment": "random"}, r"data.augment.auto_augment='random' is not known to timm"),
         ({"interpolation": "cubic"}, r"data.augment.interpolation='cubic' is not known"),
@@ -468,6 +470,7 @@ def test_bad_arguments_are_explained(name, arguments, message):
     [
         ({"mean": [0.5, 0.5]}, r"data.mean=\[0.5, 0.5\] has 2 values, but the images have 3 channels"),
         ({"std": 0}, r"data.std=.* must be above 0"),
+        ({"mean": "imagenet"}, r"data.mean='imagenet' must be a number or a list of 3 numbers"),
         ({"crop_pct": 0}, r"data.crop_pct=0 must be in \(0, 1\]"),
     ],
 )

@@ -22,10 +22,12 @@ __all__ = ["PROVIDERS", "bench_report", "build_provider"]
 PROVIDERS = {
     "ours": "tnt_vit rewritten by optimize_for_inference",
     "ours_words_first": "the same, words run through all layers first (R1)",
+    "ours_layers": "the same, words and sentences layer by layer",
     "ours_module": "tnt_vit.TNT, the trainable module",
     "timm": "timm's TNT with the same weights",
     "deit": "timm's plain ViT of the same outer size",
 }
+_ORDERS: dict[str, Any] = {"ours": "auto", "ours_words_first": "words_first", "ours_layers": "layers"}
 _PEER_VIT = {192: "deit_tiny_patch16_224", 384: "deit_small_patch16_224"}
 _NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -61,8 +63,8 @@ def build_provider(provider: str, variant: str, device: torch.device, dtype: tor
             raise UserError(f"there is no DeiT of width {width} for {model.img_size}; leave 'deit' out of providers")
         model = timm.create_model(_PEER_VIT[width])
     model = model.to(device=device, dtype=dtype).eval()
-    if provider in ("ours", "ours_words_first"):
-        model = optimize_for_inference(model, order="words_first" if provider == "ours_words_first" else "layers")  # type: ignore[arg-type]
+    if provider in _ORDERS:
+        model = optimize_for_inference(model, order=_ORDERS[provider])
     return model
 
 
@@ -125,7 +127,7 @@ def bench_report(
     names = [choose("bench.providers", p, list(PROVIDERS)) for p in providers]
     if not names:
         raise UserError(f"providers is empty, name some of {', '.join(PROVIDERS)}")
-    if mode == "train" and any(n in ("ours", "ours_words_first") for n in names):
+    if mode == "train" and any(n in _ORDERS for n in names):
         raise UserError("mode=train times trainable modules; use providers=[ours_module,timm,deit]")
     for batch in batch_sizes:
         if not isinstance(batch, int) or batch < 1:

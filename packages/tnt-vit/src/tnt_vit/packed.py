@@ -78,29 +78,36 @@ class PackedLinear(nn.Module):
         self.gelu = gelu
         self.register_buffer("weight", weight.detach().clone().contiguous())
         self.register_buffer("bias", None if bias is None else bias.detach().clone().contiguous())
-        self._kernel: _Mkl | _OneDnn | None = None
+        self._kernels: dict[int, _Mkl | _OneDnn] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the packed copy out of copies and pickles; it is made again at the next call."""
-        return {**self.__dict__, "_kernel": None}
+        return {**self.__dict__, "_kernels": {}}
 
     def _apply(self, fn: Any, recurse: bool = True) -> PackedLinear:
-        self._kernel = None  # moved or cast
+        self._kernels = {}  # moved or cast
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._kernel = None
+        self._kernels = {}
         super()._load_from_state_dict(*args, **kwargs)
 
     def _pack(self, rows: int) -> _Mkl | _OneDnn | None:
-        """The kernel for inputs of ``rows`` rows, made at the first call and whenever the number changes."""
-        if self._kernel is None or self._kernel.rows != rows:
+        """The kernel for inputs of ``rows`` rows, made at the first call.
+
+        Two are kept: a batch is cut into equal chunks and a remainder, and packing anew costs as much as a product.
+        """
+        kernel = self._kernels.pop(rows, None)
+        if kernel is None:
             order = ("mkl", "onednn") if self.weight.shape[1] >= WIDE else ("onednn", "mkl")
             name = next((n for n in order if n in packed_kernels()), None)
             if name is None:
                 return None
-            self._kernel = _Mkl(self.weight, rows) if name == "mkl" else _OneDnn(self.weight, rows)
-        return self._kernel
+            kernel = _Mkl(self.weight, rows) if name == "mkl" else _OneDnn(self.weight, rows)
+        self._kernels[rows] = kernel
+        if len(self._kernels) > 2:
+            del self._kernels[next(iter(self._kernels))]
+        return kernel
 
     def forward(self, x: Tensor) -> Tensor:
         """Map rows ``(R, in)`` to ``(R, out)``."""

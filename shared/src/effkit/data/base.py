@@ -42,7 +42,10 @@ def need_folder(field: str, value: str | Path | None, purpose: str) -> Path:
 
 
 def _per_channel(field: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:
-    values = (float(value),) * channels if isinstance(value, int | float) else tuple(map(float, value))
+    try:
+        values = (float(value),) * channels if isinstance(value, int | float) else tuple(map(float, value))
+    except (TypeError, ValueError):
+        raise UserError(f"{field}={value!r} must be a number or a list of {channels} numbers") from None
     if len(values) != channels:
         raise UserError(f"{field}={list(values)} has {len(values)} values, but the images have {channels} channels")
     if field == "data.std" and min(values) <= 0:

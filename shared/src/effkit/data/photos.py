@@ -80,7 +80,7 @@ class PhotoCrops(MemoryDataModule):
             drop_last=drop_last,
             repeats=repeats,
         )
-        if not 8 <= crop <= LARGEST_CROP:
+        if not isinstance(crop, int) or not 8 <= crop <= LARGEST_CROP:
             raise UserError(f"data.crop={crop!r} must be in 8..{LARGEST_CROP} pixels: the test part is that wide")
         self.crop = crop
 

@@ -41,14 +41,15 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 
 
 def _check_unit(field: str, value: float, *, zero: bool) -> float:
-    if not (0 <= value <= 1 if zero else 0 < value <= 1):
+    if not isinstance(value, int | float) or not (0 <= value <= 1 if zero else 0 < value <= 1):
         raise UserError(f"{field}={value!r} must be in {'0..1' if zero else '(0, 1]'}")
     return value
 
 
 def _check_range(field: str, values: Sequence[float], top: float) -> tuple[float, float]:
-    if len(values) != 2 or not 0 < values[0] <= values[1] <= top:
-        raise UserError(f"{field}={list(values)} must be two rising numbers above 0 and at most {top:g}")
+    numbers = isinstance(values, list | tuple) and all(isinstance(v, int | float) for v in values)
+    if not numbers or len(values) != 2 or not 0 < values[0] <= values[1] <= top:
+        raise UserError(f"{field}={values!r} must be two rising numbers above 0 and at most {top:g}")
     return values[0], values[1]
 
 
