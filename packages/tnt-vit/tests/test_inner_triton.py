@@ -116,6 +116,10 @@ def test_tolerance_rule(device, num_words, width, heads, dtype):
     params, words = _to(_params(width), dtype), _words(7, num_words, width).to(dtype)
     reference = inner_reference(words.double(), _to(params, torch.float64), heads)
     params, words = _to(params, device), words.to(device)
+    if device == "cuda" and dtype == torch.float32 and width > 64:
+        with pytest.raises(UserError, match="exact float32 products of words wider than 64, got 96"):
+            inner_block(words, params, heads, backend="triton")
+        return
     same_dtype = inner_torch(words, params, heads)
     assert_close_to_reference(inner_block(words, params, heads, backend="triton"), same_dtype, reference)
 
@@ -272,6 +276,8 @@ def test_operators_are_registered_correctly(device, layers):
     torch.library.opcheck(op, (words, *params, 3, None, torch.float32), test_utils=checks[: 3 if layers else 4])
 
 
+# Inductor recommends TF32 on GPUs that have it; these tests want exact float32.
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores")
 @pytest.mark.parametrize("backend", ["auto", "triton", "torch"])
 def test_compiles_without_graph_break(device, backend):
     """Forward and backward; on a CPU with ``aot_eager``, which needs no C++ compiler."""
@@ -279,10 +285,17 @@ def test_compiles_without_graph_break(device, backend):
     num_words, width, heads = 4, 12, 3
     params = _requires_grad(_to(_params(width), device, torch.float32))
     words = _words(5, num_words, width).to(device, torch.float32).requires_grad_()
-    function = lambda words, params: 2 * inner_block(words + 1, params, heads, backend=backend).square()
+
+    def function(words, params):
+        out = inner_block(words + 1, params, heads, backend=backend).square()
+        with torch.autocast(device, torch.bfloat16):
+            return out, inner_block(words, params, heads, backend=backend)
+
     compiled = torch.compile(function, fullgraph=True, backend="aot_eager" if device == "cpu" else "inductor")
-    expected, out = function(words, params), compiled(words, params)
-    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    (expected, expected_half), (out, out_half) = function(words, params), compiled(words, params)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(out_half, expected_half, rtol=2e-2, atol=2e-2)
+    assert not torch.equal(out_half, inner_block(words, params, heads, backend=backend))  # autocast was seen
     leaves = [words, *_tensors(params)]
     expected_grads, grads = (torch.autograd.grad(y.sum(), leaves) for y in (expected, out))
     torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-4)
@@ -362,7 +375,9 @@ def test_without_triton_the_error_names_it(monkeypatch):
     ("num_words", "width", "heads", "dtype", "count"),
     [
         (16, 12, 2, "bf16", 1),
-        *(pytest.param(*v, d, None, marks=pytest.mark.slow) for v in VARIANTS[:5] for d in ("bf16", "fp16", "fp32")),
+        *(pytest.param(*variant, "bf16", None, marks=pytest.mark.slow) for variant in VARIANTS[:4]),
+        *(pytest.param(*variant, "fp32", None, marks=pytest.mark.slow) for variant in VARIANTS[:3]),
+        pytest.param(4, 96, 4, "bf16", 1, marks=pytest.mark.slow),
     ],
 )
 def test_tiles_compile_for_hopper(monkeypatch, tmp_path, num_words, width, heads, dtype, count):
@@ -422,16 +437,17 @@ def test_many_images_on_gpu():
 @pytest.mark.slow
 def test_more_than_two_to_the_31_elements_on_gpu():
     num_words, width, heads = TNT_S
-    sentences = 2**31 // (num_words * width) + 1000
+    size = 4096  # the same size class, hence the same tile, as the whole
+    sentences = 2**31 // (num_words * width) + 2 * size
     if torch.cuda.mem_get_info()[0] < 12 * 2**30:
         pytest.skip("needs 12 GiB of free GPU memory")
     params = _to(_params(width), "cuda", torch.bfloat16)
-    part = _words(1000, num_words, width).to("cuda", torch.bfloat16)
-    words = part.repeat(-(-sentences // 1000), 1, 1)[:sentences]
+    part = _words(size, num_words, width).to("cuda", torch.bfloat16)
+    words = part.repeat(-(-sentences // size), 1, 1)[:sentences]
     out = inner_block(words, params, heads, backend="triton")
     expected = inner_block(part, params, heads, backend="triton")
-    for start in (0, sentences // 1000 * 1000 - 1000):
-        torch.testing.assert_close(out[start : start + 1000], expected)
+    for start in (0, sentences // size * size - size):
+        assert torch.equal(out[start : start + size], expected)
 
 
 @pytest.mark.gpu
