@@ -63,13 +63,12 @@ def predict(cfg: DictConfig) -> Report:
 
     device = set_up(cfg)
     model = build_model(cfg.model).to(device)
+    options = _plain(cfg)
     return predict_report(
         model,
-        list(cfg.images),
-        cfg.class_names,
-        topk=cfg.topk,
-        batch_size=cfg.batch_size,
-        pretrained=bool(cfg.model.pretrained),
+        options["images"],
+        **{k: options[k] for k in ("class_names", "topk", "batch_size", "crop_pct")},
+        pretrained=options["model"]["pretrained"],
     )
 
 
@@ -111,15 +110,13 @@ def reproduce(cfg: DictConfig) -> Report:
 def export(cfg: DictConfig) -> Report:
     """Write the model as ONNX or torch.export file and check it against torch."""
     from tnt_vit.build import build_model, set_up
-    from tnt_vit.export import export_model
+    from tnt_vit.export import SUFFIXES, export_model
 
     set_up(cfg)
     model = build_model(cfg.model).eval()
-    suffix = {"onnx": ".onnx", "torch_export": ".pt2"}.get(cfg.to, "")
-    out = cfg.out or run_dir() / f"{_variant(cfg.model.name)}{suffix}"
-    return export_model(
-        model, out, format=cfg.to, batch=cfg.batch, optimize=cfg.optimize, opset=cfg.opset, check=cfg.check
-    )
+    out = cfg.out or run_dir() / f"{_variant(cfg.model.name)}{SUFFIXES.get(cfg.to, '')}"
+    options = {k: cfg[k] for k in ("batch", "optimize", "opset", "check")}
+    return export_model(model, out, cfg.to, **options, pretrained=cfg.model.pretrained)
 
 
 @main.command("convert")
@@ -127,7 +124,8 @@ def convert(cfg: DictConfig) -> Report:
     """Translate a checkpoint of any known layout to timm's names, as .safetensors or .pth."""
     from tnt_vit.convert import convert_checkpoint
 
-    return convert_checkpoint(cfg.src, cfg.dst, variant=cfg.variant, img_size=cfg.img_size)
+    keys = ("src", "dst", "variant", "img_size", "num_heads", "inner_num_heads", "patch_size")
+    return convert_checkpoint(**{k: _plain(cfg)[k] for k in keys})
 
 
 @main.command("visualize", positional="images")
@@ -138,13 +136,14 @@ def visualize(cfg: DictConfig) -> Report:
 
     device = set_up(cfg)
     model = build_model(cfg.model).to(device).eval()
+    options = _plain(cfg)
+    keys = ("figures", "img_size", "feature_size", "blocks", "sentence", "word", "seed")
     return visualize_report(
         model,
-        list(cfg.images) or None,
+        options["images"] or None,
         run_dir(),
-        figures=_plain(cfg.figures),
-        pretrained=bool(cfg.model.pretrained),
-        seed=cfg.seed,
+        **{k: options[k] for k in keys},
+        pretrained=options["model"]["pretrained"],
     )
 
 

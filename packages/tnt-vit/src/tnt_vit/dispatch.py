@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from functools import cache
-
 import torch
 from torch import Tensor
 
 from effkit.errors import UserError
+from tnt_vit.ops.inner_triton import HAS_TRITON, interpreted
 
 __all__ = ["fused_available", "resolve_backend"]
 
 
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
-
-
 def fused_available(device: torch.device) -> bool:
     """Whether the fused Triton kernel can run for tensors on ``device``."""
-    return _has_triton() and (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+    return HAS_TRITON and (device.type == "cuda" or interpreted())
 
 
 def resolve_backend(backend: str, x: Tensor, *, training: bool) -> str | None:
-    """Name of the fused kernel to use for the words of ``x``, or ``None`` for plain torch.
+    """Backend of ``tnt_vit.ops`` for the words of ``x``, or ``None`` for the modules one by one.
 
-    ``auto`` takes the fused kernel on CUDA when no gradient is asked for: its backward pass recomputes the block in
-    torch, which saves memory rather than time.
+    ``auto`` leaves the choice to ``tnt_vit.ops`` on CUDA when no gradient is asked for; the fused kernel's backward
+    pass recomputes the block in torch, which saves memory rather than time.
 
     Args:
         backend: ``auto``, ``torch``, ``reference`` or ``fused``.
@@ -45,6 +37,6 @@ def resolve_backend(backend: str, x: Tensor, *, training: bool) -> str | None:
                 "use backend='auto' or 'torch'"
             )
         return "triton"
-    if backend == "auto" and x.device.type == "cuda" and not training and not torch.is_grad_enabled() and _has_triton():
-        return "triton"
+    if backend == "auto" and x.device.type == "cuda" and not training and not torch.is_grad_enabled():
+        return "auto"
     return None

@@ -1,0 +1,161 @@
+"""Translate a checkpoint of any known layout to timm's names, and show that the result computes the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from effkit.errors import UserError
+from effkit.report import Report, Table
+from tnt_vit.model import TNT
+from tnt_vit.origin import is_untrained, run_config
+from tnt_vit.sizes import Sizes, infer_sizes
+from tnt_vit.weights import adapt_state, load_checkpoint, read_state, save_checkpoint
+
+__all__ = ["SUFFIXES", "convert_checkpoint"]
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+_PARITY = 1e-10  # in float64, relative to the largest logit: other summation orders stay far below
+
+
+def _layout(file: Path) -> tuple[str, int]:
+    """Describe a readable checkpoint: container and names, and how many tensors it holds."""
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(file, framework="pt") as opened:
+            names = list(opened.keys())
+        container = "safetensors"
+    else:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        key = next((k for k in ("state_dict_ema", "state_dict", "model") if isinstance(content.get(k), dict)), "")
+        stored = content[key] if key else content
+        names = [k for k, v in stored.items() if isinstance(v, Tensor)]
+        container = key or "plain dictionary"
+        if "pytorch-lightning_version" in content:
+            container = "Lightning checkpoint"
+    parts = {part for name in names for part in name.split(".")}
+    style = "official names" if parts & {"outer_pos", "inner_pos", "outer_attn"} else "timm's names"
+    prefixes = [p for p in ("module.", "model.", "_orig_mod.") if any(n.startswith(p) for n in names)]
+    return f"{container}, {style}" + (f", prefix {prefixes[0]!r}" if prefixes else ""), len(names)
+
+
+def _load(args: Mapping[str, Any], path: Path) -> TNT:
+    model = TNT(**args, backend="torch")
+    load_checkpoint(model, path)
+    return model.eval()
+
+
+def _timm_twin(args: Mapping[str, Any]) -> torch.nn.Module | None:
+    """Timm's model of the same sizes, or ``None`` if timm has none: it knows no hybrids and no gates."""
+    if args["tnt_blocks"] != "all" or args["se_ratio"]:
+        return None
+    from timm.models.tnt import TNT as Twin
+
+    renamed = {"num_heads": "num_heads_outer", "inner_num_heads": "num_heads_inner", "inner_stride": "first_stride"}
+    kept = {renamed.get(k, k): v for k, v in args.items() if k not in ("tnt_blocks", "se_ratio", "positions")}
+    return Twin(**kept)
+
+
+def _distance(ours: torch.nn.Module, other: torch.nn.Module, x: Tensor) -> tuple[float, float]:
+    """Largest difference of outputs in float64, and the size of the outputs."""
+    with torch.no_grad():
+        a, b = ours.double().eval()(x), other.double().eval()(x)
+    return float((a - b).abs().max()), float(a.abs().max())
+
+
+def _check(src: Path, dst: Path, sizes: Sizes, args: dict[str, Any], resized: bool) -> Table:
+    """Load the result in our model and in timm's, and compare."""
+    rows: list[list[Any]] = []
+    original = adapt_state(read_state(src), TNT(**args, device="meta"))
+    written = read_state(dst)
+    same = written.keys() == original.keys() and all(torch.equal(written[k], original[k].float()) for k in written)
+    rows.append(["names and values equal the source's", None, "match" if same else "differs"])
+    model = _load(args, dst)
+    height, width = model.img_size
+    x = torch.randn(1, model.in_chans, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    if not resized:
+        far, size = _distance(model, _load(sizes.args, src), x)
+        rows.append(["our model: source and result", far, "match" if far <= _PARITY * size else "differs"])
+    twin = _timm_twin(args)
+    if twin is None:
+        rows.append(["timm's model: it has none of these sizes", None, "skipped"])
+    else:
+        twin.load_state_dict(written)
+        far, size = _distance(model, twin, x)
+        rows.append(["timm's model, strict load", far, "match" if far <= _PARITY * size else "differs"])
+    note = "Differences are of logits (float64) on a random picture."
+    return Table("Checks", ["check", "largest difference", "verdict"], rows, note)
+
+
+def convert_checkpoint(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    variant: str | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    *,
+    num_heads: int | None = None,
+    inner_num_heads: int | None = None,
+    patch_size: int | None = None,
+) -> Report:
+    """Convert a checkpoint to timm's layout, in float32.
+
+    Args:
+        src: The official layout, timm's, or a Lightning checkpoint of ours; ``.pth.tar`` with or without EMA (which
+            wins), with or without ``module.``; or ``.safetensors``.
+        dst: The result, ``.safetensors``, ``.pth`` or ``.pt``; its folder is made if it is missing.
+        variant: What the checkpoint must be, a name of ``list_models``; found from the shapes if not given.
+        img_size: Resample the position table for pictures of this size (bicubic); else it stays as it is.
+        num_heads: Heads among sentences, where neither shapes nor variants tell.
+        inner_num_heads: Heads among words, likewise.
+        patch_size: Pixels of a sentence, likewise.
+
+    Returns:
+        The sizes found and where they come from, and the checks; exit code 1 if one failed.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no TNT, is not the variant, or sizes cannot be told.
+    """
+    source, target = Path(src).expanduser(), Path(dst).expanduser()
+    if target.suffix not in SUFFIXES:
+        raise UserError(f"dst={str(dst)!r} must end in one of {', '.join(SUFFIXES)}")
+    state = read_state(source)
+    if target.exists() and target.samefile(source):
+        raise UserError(f"dst={str(dst)!r} is the source itself; give another name")
+    layout, stored = _layout(source)
+    config = run_config(source)
+    size = tuple(img_size) if isinstance(img_size, list | tuple) else img_size
+    given = {"num_heads": num_heads, "inner_num_heads": inner_num_heads, "patch_size": patch_size, "img_size": size}
+    sizes = infer_sizes(state, variant=variant, run=(config or {}).get("model"), given=given)
+    args: dict[str, Any] = {**sizes.args, **({"img_size": size} if size is not None else {})}
+    resized = _pair(args["img_size"]) != _pair(sizes.args["img_size"])
+
+    model = _load(args, source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(model, target)
+    checks = _check(source, target, sizes, args, resized)
+    good = all(row[-1] != "differs" for row in checks.rows)
+
+    rows = [[name, str(value), sizes.origin[name]] for name, value in sorted(sizes.args.items())]
+    if resized:
+        rows.append(["img_size, new", str(args["img_size"]), "given"])
+    params = sum(p.numel() for p in model.parameters())
+    name = sizes.variant or "no published variant"
+    found = Table(f"{source.name}: {layout}; {name}", ["argument", "value", "from"], rows)
+    lines = [f"{stored} tensors read, {len(model.state_dict())} written, {params:,} parameters"]
+    if is_untrained(model):
+        lines.append("WARNING: these weights look untrained (all norms have gain 1 and offset 0)")
+    data = {"args": args, "variant": sizes.variant, "layout": layout, "origin": sizes.origin, "match": good}
+    return Report(
+        "tnt-vit convert", [found, checks], data=data, files=[target], lines=lines, exit_code=0 if good else 1
+    )
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)

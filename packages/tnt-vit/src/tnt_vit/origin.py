@@ -1,0 +1,61 @@
+"""Where weights come from: trained or random, and the training run that made them, as far as their file tells."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+__all__ = ["RANDOM", "is_untrained", "run_config", "weights_note"]
+
+RANDOM = "random weights"
+
+
+def is_untrained(model: nn.Module) -> bool:
+    """Whether every layer norm still has gain one and offset zero, as no trained network has."""
+    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm) and m.elementwise_affine]
+    return bool(norms) and all(bool((n.weight == 1).all()) and bool((n.bias == 0).all()) for n in norms)
+
+
+def weights_note(model: nn.Module, pretrained: bool | str | os.PathLike[str] | None) -> str:
+    """Name a model's weights for a caption.
+
+    Args:
+        model: The model; asked whether it is trained if ``pretrained`` is ``None``.
+        pretrained: As given to ``create_model``: false for random weights, a path, or true for the published ones.
+    """
+    if pretrained is None:
+        return RANDOM if is_untrained(model) else "trained weights"
+    if isinstance(pretrained, bool):
+        return "pretrained weights" if pretrained else RANDOM
+    return f"weights: {Path(pretrained).name}"
+
+
+def run_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Configuration of the training run that wrote a weights file.
+
+    Args:
+        path: A Lightning checkpoint of ours, which holds its configuration, or any file in a run folder or in a
+            folder inside one (``RUN/model.safetensors``, ``RUN/checkpoints/best.ckpt``).
+
+    Returns:
+        The configuration as plain containers, or ``None`` if the file does not come from a run of ours.
+    """
+    file = Path(path).expanduser()
+    if file.suffix == ".ckpt" and file.is_file():
+        try:  # mapped, not read: the tensors are not wanted here
+            config = torch.load(file, map_location="cpu", weights_only=True, mmap=True).get("config")
+        except Exception:  # whoever loads the weights says what is wrong with the file
+            return None
+        if isinstance(config, dict) and config:
+            return config
+    for folder in (file.parent, file.parent.parent):
+        stored = folder / ".hydra" / "config.yaml"
+        if stored.is_file():
+            config = OmegaConf.to_container(OmegaConf.load(stored), resolve=True)
+            return config if isinstance(config, dict) else None  # type: ignore[return-value]
+    return None

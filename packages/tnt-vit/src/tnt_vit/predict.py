@@ -1,0 +1,109 @@
+"""What a model sees in pictures: the most likely classes of each file, with their probabilities."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from effkit.errors import UserError
+from effkit.report import Report, Table
+from tnt_vit.classes import class_names as names_of
+from tnt_vit.classes import normalization
+from tnt_vit.origin import RANDOM, run_config, weights_note
+from tnt_vit.pictures import find_pictures, preprocessing
+
+__all__ = ["predict_report", "probabilities"]
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(itertools.chain(model.parameters(), model.buffers())).device
+
+
+@torch.inference_mode()
+def probabilities(model: nn.Module, x: Tensor) -> Tensor:
+    """Class probabilities ``(B, classes)`` in float32 of preprocessed pictures ``(B, C, H, W)``."""
+    was_training = model.training
+    model.eval()
+    try:
+        return model(x.to(_device(model))).float().softmax(dim=-1).cpu()
+    finally:
+        model.train(was_training)
+
+
+def predict_report(
+    model: nn.Module,
+    paths: Sequence[str | os.PathLike[str]],
+    class_names: Sequence[str] | str | None = None,
+    topk: int = 5,
+    *,
+    batch_size: int = 16,
+    pretrained: bool | str | os.PathLike[str] | None = None,
+    crop_pct: float | None = None,
+) -> Report:
+    """Classify picture files.
+
+    Args:
+        model: A TNT with a classifier, on any device.
+        paths: Files, folders, or names of bundled photographs.
+        class_names: See :func:`tnt_vit.classes.class_names`; the default asks the run that trained the model.
+        topk: How many classes to list; a model with fewer lists all of its own.
+        batch_size: Pictures that run together.
+        pretrained: What the weights are, as given to ``create_model``; ``None`` finds out whether they are
+            trained. A path in a run of ours also tells class names and normalisation.
+        crop_pct: Kept part of the resized picture; the default is the model's own.
+
+    Returns:
+        A table of picture, rank, class and probability, and the same under ``data["pictures"]``.
+
+    Raises:
+        FileNotFoundError: If a file is missing; nothing has run then.
+        ValueError: If an argument or a file cannot be used.
+    """
+    for name, value in (("topk", topk), ("batch_size", batch_size)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+    num_classes = int(model.num_classes)  # type: ignore[arg-type]
+    if num_classes < 1:
+        raise UserError(
+            "the model has no classifier (num_classes=0); build it with the number of classes of its weights"
+        )
+    files = find_pictures(paths)
+    path = pretrained if not isinstance(pretrained, bool) else None
+    config = run_config(path) if path is not None else None
+    data = (config or {}).get("data")
+    names = names_of(num_classes, class_names, data)
+    prepare = preprocessing(model, crop_pct=crop_pct)
+    if data:
+        known = normalization(data)
+        known["mean"], known["std"] = (known[k][: len(prepare.mean)] for k in ("mean", "std"))
+        prepare = replace(prepare, **(known if crop_pct is None else {**known, "crop_pct": crop_pct}))
+
+    rows, pictures = [], []
+    for start in range(0, len(files), batch_size):
+        batch = files[start : start + batch_size]
+        top = probabilities(model, prepare.batch(batch)).topk(min(topk, num_classes))
+        for file, values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
+            ranked = list(zip(indices, values, strict=True))
+            rows += [
+                [file if rank == 1 else None, rank, names[i], round(100 * p, 2)]
+                for rank, (i, p) in enumerate(ranked, 1)
+            ]
+            pictures.append(
+                {"file": file, "top": [{"class": i, "name": names[i], "probability": p} for i, p in ranked]}
+            )
+    note = weights_note(model, pretrained)
+    lines = []
+    if note == RANDOM:
+        lines.append(
+            "WARNING: random weights, these names mean nothing; give model.pretrained=PATH (true: the published ones)"
+        )
+    table = Table(f"Most likely classes ({note})", ["picture", "rank", "class", "probability, %"], rows)
+    random = note == RANDOM
+    return Report(
+        "tnt-vit predict", [table], data={"pictures": pictures, "weights": note, "random_weights": random}, lines=lines
+    )

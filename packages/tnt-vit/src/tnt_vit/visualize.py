@@ -1,0 +1,149 @@
+"""Draw the paper's Figures 3 to 7 for some pictures and write them as PNG files."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from effkit.errors import UserError, choose
+from effkit.report import Report, Table, write_bytes
+from tnt_vit.attention_figures import class_attention, inner_attention, sentence_attention
+from tnt_vit.drawing import Subject
+from tnt_vit.feature_figures import channel_tsne, feature_maps, word_maps
+from tnt_vit.model import TNT
+from tnt_vit.origin import RANDOM
+from tnt_vit.pictures import BUNDLED, find_pictures
+
+__all__ = [
+    "FIGURES",
+    "Subject",
+    "channel_tsne",
+    "class_attention",
+    "feature_maps",
+    "inner_attention",
+    "sentence_attention",
+    "visualize_report",
+    "word_maps",
+]
+
+MAX_BYTES = 300 * 1024
+
+# Name on the command line -> figure of the paper, function.
+FIGURES: dict[str, tuple[str, Callable[..., Figure]]] = {
+    "feature_maps": ("3a", feature_maps),
+    "channel_tsne": ("3b", channel_tsne),
+    "word_maps": ("4", word_maps),
+    "inner_attention": ("5", inner_attention),
+    "sentence_attention": ("6", sentence_attention),
+    "class_attention": ("7", class_attention),
+}
+
+
+def _file_names(pictures: Sequence[str]) -> list[str]:
+    """A distinct, harmless file name stem for every picture."""
+    stems: list[str] = []
+    for picture in pictures:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(picture).stem).strip(".") or "picture"
+        number, name = 2, stem
+        while name in stems:
+            name, number = f"{stem}-{number}", number + 1
+        stems.append(name)
+    return stems
+
+
+def save_photo_png(fig: Figure, path: Path, dpi: int = 120) -> Path:
+    """Save a figure that holds photographs, atomically and below 300 KiB.
+
+    One too large for full colour gets 256 colours of its own, dithered: undithered ones, enough for plots, spoil
+    photographs.
+    """
+    while True:
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        if buffer.tell() >= MAX_BYTES:
+            picture = Image.open(buffer).convert("RGB")
+            palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+            buffer = io.BytesIO()
+            picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
+                buffer, format="PNG", optimize=True
+            )
+        if buffer.tell() < MAX_BYTES or dpi <= 40:
+            return write_bytes(path, buffer.getvalue())
+        dpi = int(dpi * 0.85)
+
+
+def visualize_report(
+    model: TNT,
+    pictures: Sequence[str | os.PathLike[str]] | None,
+    out_dir: str | os.PathLike[str],
+    figures: Sequence[str] | str = "all",
+    *,
+    pretrained: bool | str | None = None,
+    seed: int = 0,
+    img_size: int | tuple[int, int] | None = None,
+    feature_size: int | tuple[int, int] | None = None,
+    blocks: Sequence[int] | None = None,
+    sentence: Sequence[int] | None = None,
+    word: Sequence[int] | None = None,
+) -> Report:
+    """Draw figures for pictures.
+
+    Args:
+        model: A TNT with or without trained weights; random ones are said so on every figure.
+        pictures: Files, folders or names of bundled photographs; all bundled ones if not given.
+        out_dir: Folder for ``PICTURE_FIGURE.png``, made if it is missing.
+        figures: Keys of :data:`FIGURES`, or ``"all"``.
+        pretrained: What the weights are, as given to ``create_model``; ``None`` finds out whether they are trained.
+        seed: Of the choice of channels and of t-SNE.
+        img_size: Picture size of all figures; the model's own if not given.
+        feature_size: Picture size of the feature maps (1024 in the paper); ``img_size`` if not given.
+        blocks: Block numbers from 1; each figure's own choice if not given.
+        sentence: Row and column of the query sentence.
+        word: Row and column of the query word.
+
+    Returns:
+        The files, and a table of them.
+
+    Raises:
+        FileNotFoundError: If a picture is missing; nothing has been drawn then.
+        ValueError: If an argument is out of range.
+    """
+    names = list(FIGURES) if figures in ("all", ["all"]) else [figures] if isinstance(figures, str) else list(figures)
+    for name in names:
+        choose("figures", name, list(FIGURES))
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"figures={names} must name each figure once; choose from {', '.join(FIGURES)}")
+    options: dict[str, dict[str, Any]] = {
+        "feature_maps": {"blocks": blocks, "seed": seed},
+        "channel_tsne": {"seed": seed},
+        "word_maps": {"blocks": blocks},
+        "inner_attention": {"blocks": blocks, "sentence": sentence, "word": word},
+        "sentence_attention": {"blocks": blocks, "sentence": sentence},
+        "class_attention": {},
+    }
+    sources = find_pictures(list(BUNDLED) if pictures is None else pictures)
+    rows: list[list[Any]] = []
+    files: list[Path] = []
+    weights = ""
+    for source, stem in zip(sources, _file_names(sources), strict=True):
+        subject = Subject.of(model, source, img_size=img_size, pretrained=pretrained)
+        weights = subject.weights
+        for name in names:
+            number, function = FIGURES[name]
+            seen = subject
+            if name == "feature_maps" and feature_size is not None:
+                seen = Subject.of(model, source, img_size=feature_size, pretrained=pretrained)
+            file = save_photo_png(function(seen, **options[name]), Path(out_dir) / f"{stem}_{name}.png")
+            files.append(file)
+            rows.append([Path(source).name, f"Fig. {number}", name, "x".join(map(str, seen.x.shape[2:])), file.name])
+    lines = [f"{RANDOM}: give model.pretrained=PATH to see what a trained network does"] if weights == RANDOM else []
+    table = Table(f"Figures of the paper ({weights})", ["picture", "paper", "figure", "pixels", "file"], rows)
+    data = {"weights": weights, "random_weights": weights == RANDOM, "folder": str(out_dir)}
+    return Report("tnt-vit visualize", [table], data=data, files=files, lines=lines)
