@@ -1,4 +1,4 @@
-"""Training learns: real digits, through the same calls as ``tnt-vit train experiment=digits``."""
+"""Training learns: real digits, through the same calls as ``tnt-vit train experiment=digits``, and the claim that is built on it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from effkit.lightning.logging import read_rows
-from tnt_vit.claim import Trained, train_experiment
+from tnt_vit.claim import FLOOR, RUNS, Trained, run_claim, train_experiment
+
+# A fifth of the recipe's epochs in batches half as large.
+SHORT = ("trainer.max_epochs=8", "data.batch_size=32", "threads=2")
+TINY = ("trainer.max_epochs=2", "data.limit=64", "threads=1")
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The digits recipe cut to a fraction of its epochs."""
-    return train_experiment("digits", tmp_path_factory.mktemp("short"), "trainer.max_epochs=8", "threads=2")
+    return train_experiment("digits", tmp_path_factory.mktemp("short"), *SHORT)
 
 
 def test_a_short_run_learns(short: Trained) -> None:
     assert len(short.curve) == 8
-    assert short.accuracy >= 80
     assert short.accuracy == short.curve[-1]
+    assert short.accuracy >= 80
     rows = read_rows(Path(short.metrics["folder"]) / "metrics.csv")
     losses = [float(row["train_loss"]) for row in rows]
-    assert losses[-1] < 0.5 * losses[0]
+    assert losses[-1] < losses[3] < losses[0]
 
 
 def test_the_network_returned_is_the_trained_one(short: Trained) -> None:
@@ -31,3 +33,42 @@ def test_the_network_returned_is_the_trained_one(short: Trained) -> None:
     with torch.no_grad():
         right = (short.model.eval()(images).argmax(1) == labels).float().mean()
     assert 100 * float(right) == pytest.approx(short.accuracy, abs=1e-3)
+
+
+def test_same_seed_same_run(tmp_path: Path) -> None:
+    first = train_experiment("digits", tmp_path / "first", *TINY, "seed=3")
+    again = train_experiment("digits", tmp_path / "again", *TINY, "seed=3")
+    other = train_experiment("digits", tmp_path / "other", *TINY, "seed=4")
+    assert first.metrics["final"] == again.metrics["final"]
+    state = again.model.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in first.model.state_dict().items())
+    assert other.metrics["final"] != first.metrics["final"]
+
+
+def test_claim_judges_tnt_and_shows_the_baseline(tmp_path: Path) -> None:
+    """With two epochs on 64 pictures the floor is out of reach, and the claim must say so."""
+    claim = run_claim(tmp_path, *TINY)
+    rows = {(row.name, row.metric): row for row in claim.rows}
+    judged = rows["TNT on digits", "test accuracy"]
+    assert (judged.paper, judged.tolerance, judged.verdict) == (FLOOR, "at_least", "differs")
+    assert judged.ours < 60
+    baseline = rows["plain ViT on digits", "test accuracy"]
+    assert (baseline.paper, baseline.verdict) == (None, "nothing to compare")
+    assert {row.verdict for row in claim.rows if row.metric == "params"} == {"match"}
+    sizes = [rows[f"{name} on digits", "params"].ours for name in RUNS]
+    assert sizes[0] > sizes[1]  # the plain ViT has no inner blocks
+    assert [figure.name for figure in claim.figures] == ["accuracy.png", "predictions.png"]
+    assert all(figure.parent == tmp_path and 1_000 < figure.stat().st_size < 300_000 for figure in claim.figures)
+    comparison, epochs = claim.tables
+    assert [row[0] for row in comparison.rows] == list(RUNS)
+    assert comparison.rows[0][4] > comparison.rows[1][4]  # MACs
+    assert [row[0] for row in epochs.rows] == [1, 2]
+    assert any("plain ViT" in note for note in claim.notes)
+    assert {path.name for path in tmp_path.iterdir()} == {"accuracy.png", "predictions.png", *RUNS.values()}
+
+
+@pytest.mark.slow
+def test_learns_64_pictures_by_heart(tmp_path: Path) -> None:
+    run = train_experiment("digits", tmp_path, "data.limit=64", "trainer.max_epochs=160", "label_smoothing=0", "threads=2")
+    assert run.metrics["final"]["train_top1"] == 100
+    assert run.metrics["final"]["train_loss"] < 0.1
