@@ -1,4 +1,4 @@
-"""Training learns: real digits, through the same calls as ``tnt-vit train experiment=digits``, and the claim that is built on it."""
+"""Training learns real digits, through the same calls as ``tnt-vit train experiment=digits``; and the claim made of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from effkit.lightning.logging import read_rows
 from tnt_vit.claim import FLOOR, RUNS, Trained, run_claim, train_experiment
 
@@ -69,6 +70,8 @@ def test_claim_judges_tnt_and_shows_the_baseline(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_learns_64_pictures_by_heart(tmp_path: Path) -> None:
-    run = train_experiment("digits", tmp_path, "data.limit=64", "trainer.max_epochs=160", "label_smoothing=0", "threads=2")
+    run = train_experiment(
+        "digits", tmp_path, "data.limit=64", "trainer.max_epochs=160", "label_smoothing=0", "threads=2"
+    )
     assert run.metrics["final"]["train_top1"] == 100
     assert run.metrics["final"]["train_loss"] < 0.1

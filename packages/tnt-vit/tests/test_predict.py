@@ -175,11 +175,11 @@ def test_a_run_folder_tells_as_much_as_its_checkpoint(tmp_path):
 
 def test_bad_arguments(tmp_path):
     model = small()
-    with pytest.raises(ValueError, match="topk.*0"):
+    with pytest.raises(ValueError, match=r"topk.*0"):
         predict_report(model, ["china"], topk=0)
     with pytest.raises(ValueError, match=r"batch_size.*1\.5"):
         predict_report(model, ["china"], batch_size=1.5)
-    with pytest.raises(ValueError, match="crop_pct.*2"):
+    with pytest.raises(ValueError, match=r"crop_pct.*2"):
         predict_report(model, ["china"], crop_pct=2)
     with pytest.raises(ValueError, match="num_classes=0"):
         predict_report(small(0, trained=False), ["china"])

@@ -90,7 +90,7 @@ def bench_report(
     variant: str = "tnt_s_patch16_224",
     *,
     batch_sizes: Sequence[int] = (1, 8),
-    providers: Sequence[str] = ("ours", "ours_module", "timm", "deit"),
+    providers: Sequence[str] = ("ours", "timm", "deit"),
     mode: str = "inference",
     compile: bool = False,
     compile_mode: str | None = None,

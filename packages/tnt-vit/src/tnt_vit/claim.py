@@ -15,7 +15,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from effkit.cost import measure_image
 from effkit.data import DataModule
 from effkit.lightning import train
 from effkit.lightning.logging import read_rows
@@ -24,12 +23,13 @@ from effkit.progress import report_progress
 from effkit.report import PLOT_COLOURS, Table, figure, save_png
 from effkit.rows import Outcome, Row, Tolerance
 from tnt_vit.build import build_data_and_model, set_up
-from tnt_vit.closed_forms import Sizes, params
+from tnt_vit.closed_forms import Sizes, macs, params
 from tnt_vit.model import TNT
 
 __all__ = ["FLOOR", "RUNS", "Trained", "run_claim", "train_experiment"]
 
 FLOOR = 95.5  # percent of the 360 test pictures
+FLOOR_SOURCE = "our floor"
 RUNS = {"TNT": "digits", "plain ViT": "digits_vit"}
 GALLERY = 24  # pictures
 
@@ -117,63 +117,31 @@ def run_claim(run_dir: Path, *overrides: str) -> Claim:
 
 
 def _rows(name: str, run: Trained) -> list[Outcome]:
-    floor = FLOOR if name == "TNT" else None
-    count = run.metrics["params"]
     seconds = run.metrics["seconds"]
 
-    def row(metric: str, ours: float, reference: float | None, source: str, **more: Any) -> Outcome:
-        command = f"tnt-vit train experiment={RUNS[name]}"
-        given = {"unit": "", "evidence": "computed", **more}
-        return Row(
-            "claim",
-            f"{name} on digits",
-            metric,
-            reference,
-            source=source,
-            compute=lambda: ours,
-            command=command,
-            **given,
-        ).judge(ours, seconds)
+    def judged(metric: str, ours: float, reference: float | None, **more: Any) -> Outcome:
+        given = {"unit": "", "evidence": "measured", "command": f"tnt-vit train experiment={RUNS[name]}", **more}
+        row = Row("claim", f"{name} on digits", metric, reference, compute=lambda: ours, **given)
+        return row.judge(ours, seconds)
 
+    floor, source = (FLOOR, FLOOR_SOURCE) if name == "TNT" else (None, "baseline, no floor")
+    enough = Tolerance("at_least")
+    count = sum(params(Sizes.of(run.model)).values())
     return [
-        row(
-            "test accuracy",
-            run.accuracy,
-            floor,
-            "our floor" if floor else "baseline",
-            unit="%",
-            tolerance=Tolerance("at_least"),
-        ),
-        row("params", count, sum(params(Sizes.of(run.model)).values()), "closed form"),
-        row("training time", round(seconds, 1), None, "this machine", unit="s"),
+        judged("test accuracy", run.accuracy, floor, unit="%", source=source, tolerance=enough),
+        judged("params", run.metrics["params"], count, source="closed form", evidence="computed"),
+        judged("training time", round(seconds, 1), None, unit="s", source="this machine"),
     ]
 
 
 def _comparison(runs: dict[str, Trained]) -> Table:
-    columns = [
-        "network",
-        "test accuracy, %",
-        "last training accuracy, %",
-        "params",
-        "MMACs",
-        "epochs",
-        "seconds",
-        "device",
-    ]
+    columns = ["network", "test accuracy, %", "test loss", "params", "MMACs", "epochs", "seconds", "device"]
     rows = []
     for name, run in runs.items():
-        macs = measure_image(run.model, run.data.image_size, run.data.in_chans).macs
+        mega = sum(macs(Sizes.of(run.model)).values()) / 1e6
         final, got = run.metrics["final"], run.metrics
-        cells = [
-            final["val_top1"],
-            final["train_top1"],
-            got["params"],
-            macs / 1e6,
-            got["epochs"],
-            got["seconds"],
-            got["device"],
-        ]
-        rows.append([name, *cells])
+        cost = [got["params"], mega, got["epochs"], got["seconds"], got["device"]]
+        rows.append([name, final["val_top1"], final["val_loss"], *cost])
     note = (
         "The same outer width, depth, heads and recipe; the plain ViT is TNT without the inner blocks (tnt_blocks: [])."
     )

@@ -284,7 +284,7 @@ class InferenceTNT(nn.Module):
 
 
 def optimize_for_inference(
-    model: TNT, *, order: Literal["auto", "layers", "words_first"] = "auto", tile: int = 784, images: int = 4
+    model: TNT, *, order: Literal["auto", "layers", "words_first"] = "auto", tile: int = 784, images: int = 8
 ) -> InferenceTNT:
     """Rewrite a trained model for inference; exact up to rounding.
 

@@ -192,11 +192,14 @@ ELSEWHERE: tuple[tuple[str, str, float, float | None, str], ...] = (
     ("TNT-S, MindSpore port", "tnt_s_patch16_224", 81.47, 95.42, "mindspore-ai/models, research/cv/TNT"),
 )
 
-# The pictures of the paper.
+# The pictures of the paper, and what draws ours.
 FIGURES = {
-    "3": "feature maps of blocks 1, 6 and 12, and a t-SNE of those of block 12",
-    "4": "words, block by block",
-    "5": "attention of a word to the others of its sentence",
-    "6": "attention between sentences",
-    "7": "attention of the class token",
+    "3": (
+        "feature maps of blocks 1, 6 and 12, and a t-SNE of those of block 12",
+        "figures=[feature_maps,channel_tsne] feature_size=1024 blocks=[1,6,12]",
+    ),
+    "4": ("words, block by block", "figures=[word_maps]"),
+    "5": ("attention of a word to the others of its sentence", "figures=[inner_attention]"),
+    "6": ("attention between sentences", "figures=[sentence_attention]"),
+    "7": ("attention of the class token", "figures=[class_attention]"),
 }

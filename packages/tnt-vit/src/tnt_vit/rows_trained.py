@@ -31,9 +31,7 @@ def _row(table: str, name: str, metric: str, figure: float | None, reason: str, 
 
 
 def _evaluate(model: str) -> dict[str, str]:
-    command = (
-        f"tnt-vit eval model={model} model.pretrained=true data.root=PATH data.mean=0.5 data.std=0.5 data.crop_pct=0.9"
-    )
+    command = f"tnt-vit eval model={model} model.pretrained=true data.root=PATH"
     return {"reason": NEEDS_WEIGHTS, "command": command}
 
 
@@ -145,16 +143,8 @@ def dense_rows() -> list[Row]:
 def picture_rows() -> list[Row]:
     """The paper's pictures: nothing to compare, but there is a command that draws ours."""
     reason = "a picture, not a figure to compare; the command draws ours"
-    return [
-        _row(
-            f"fig{number}",
-            what,
-            "picture",
-            None,
-            reason,
-            unit="",
-            source=f"Figure {number}",
-            command="tnt-vit visualize model=tnt_s",
-        )
-        for number, what in paper.FIGURES.items()
-    ]
+    rows = []
+    for number, (what, words) in paper.FIGURES.items():
+        how = {"source": f"Figure {number}", "command": f"tnt-vit visualize {words} model.pretrained=PATH", "unit": ""}
+        rows.append(_row(f"fig{number}", what, "picture", None, reason, **how))
+    return rows
