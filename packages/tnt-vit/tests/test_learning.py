@@ -1,4 +1,4 @@
-"""Training learns real digits, through the same calls as ``tnt-vit train experiment=digits``; and the claim made of it."""
+"""Training learns real digits through the same calls as ``tnt-vit train experiment=digits``; and the claim made of it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from effkit.lightning.logging import read_rows
 from tnt_vit.claim import FLOOR, RUNS, Trained, run_claim, train_experiment
 
 # A fifth of the recipe's epochs in batches half as large.
-SHORT = ("trainer.max_epochs=8", "data.batch_size=32", "threads=2")
-TINY = ("trainer.max_epochs=2", "data.limit=64", "threads=1")
+SHORT = ("trainer.max_epochs=8", "data.batch_size=32")
+TINY = ("trainer.max_epochs=2", "data.limit=64")
 
 
 @pytest.fixture(scope="module")

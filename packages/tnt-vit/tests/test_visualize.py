@@ -51,7 +51,7 @@ def subject() -> Subject:
 
 def maps_of(fig: Figure) -> list[np.ndarray]:
     """Two-dimensional arrays of a figure in drawing order, without those of the input."""
-    images = [image.get_array() for part in [fig, *fig.subfigs] for ax in part.axes for image in ax.images]
+    images = [image.get_array() for ax in fig.axes for image in ax.images]
     return [np.asarray(a) for a in images if a.ndim == 2]
 
 
@@ -104,7 +104,7 @@ def test_an_edited_patch_changes_its_words_only(subject):
 
 def test_feature_maps_show_the_same_seeded_channels_of_each_block(subject):
     fig = feature_maps(subject, [1, 2], channels=5, seed=3)
-    titles = [ax.get_title() for part in fig.subfigs for ax in part.axes if ax.images][1:]
+    titles = [ax.get_title() for ax in fig.axes if ax.images][1:]
     channels = [int(t) for t in titles[:5]]
     assert titles[:5] == titles[5:]
     assert channels == sorted(set(channels))
@@ -112,7 +112,7 @@ def test_feature_maps_show_the_same_seeded_channels_of_each_block(subject):
     drawn = maps_of(fig)
     for i, image in enumerate(drawn):
         np.testing.assert_allclose(image, want[i // 5][0, channels[i % 5]].detach(), rtol=1e-5)
-    other = [ax.get_title() for part in feature_maps(subject, [1], channels=5, seed=4).subfigs for ax in part.axes]
+    other = [ax.get_title() for ax in feature_maps(subject, [1], channels=5, seed=4).axes]
     assert other[1:6] != titles[:5]
 
 
@@ -126,7 +126,7 @@ def test_inner_attention_is_that_of_the_query_word(subject):
     np.testing.assert_allclose(drawn[1], want[1], rtol=1e-5)
     np.testing.assert_allclose(drawn[2], want.mean(0), rtol=1e-5)
     assert drawn[0].sum() == pytest.approx(1, abs=1e-5)
-    boxes = [p for part in fig.subfigs for ax in part.axes for p in ax.patches if isinstance(p, Rectangle)]
+    boxes = [p for ax in fig.axes for p in ax.patches if isinstance(p, Rectangle)]
     assert boxes[0].get_bbox().bounds == (31.5, 15.5, 16, 16)  # x, y, width, height of sentence (1, 2) in pixels
     assert boxes[1].get_bbox().bounds == (-0.5, 11.5, 4, 4)  # word (3, 0) in the enlarged sentence
     assert boxes[2].get_bbox().bounds == (-0.5, 2.5, 1, 1)  # and on the maps
@@ -155,7 +155,7 @@ def test_the_query_is_the_busiest_sentence_unless_named():
     pixels[32:48:2, 16:32] = 255
     model = small()
     subject = Subject.of(model, Image.fromarray(pixels).resize((71, 71), Image.Resampling.NEAREST))
-    titles = [ax.get_title() for part in inner_attention(subject).subfigs for ax in part.axes]
+    titles = [ax.get_title() for ax in inner_attention(subject).axes]
     assert "sentence (2, 1), word (1, 1)" in titles
 
 
@@ -178,7 +178,7 @@ def test_grey_models_show_grey_pictures():
 
 def test_hybrids_draw_inner_attention_where_there_is_some():
     subject = Subject.of(small(tnt_blocks=[2]), "china")
-    labels = [ax.get_ylabel() for part in inner_attention(subject).subfigs for ax in part.axes]
+    labels = [ax.get_ylabel() for ax in inner_attention(subject).axes]
     assert [label for label in labels if label] == ["block 2"]
     titles = [ax.get_title() for ax in word_maps(subject).axes]
     assert titles == ["input", "block 1 (no inner part)", "block 2", "block 3 (no inner part)"]

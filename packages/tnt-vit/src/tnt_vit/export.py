@@ -76,8 +76,6 @@ def _write_onnx(program: ExportedProgram, file: Path, opset: int | None, facts: 
     """Translate to ONNX and save; one file, unless the weights are too large for one."""
     import onnx
 
-    if opset is not None and not (isinstance(opset, int) and OPSETS[0] <= opset <= OPSETS[1]):
-        raise UserError(f"opset must be a whole number in {OPSETS[0]}..{OPSETS[1]}, got {opset!r}")
     written = torch.onnx.export(
         program,
         dynamo=True,
@@ -209,6 +207,8 @@ def export_model(
         raise UserError(f"out={str(out)!r} must end in {SUFFIXES[format]} for format={format!r}")
     if format == "onnx":
         _need_onnx(check)
+        if opset is not None and not (isinstance(opset, int) and OPSETS[0] <= opset <= OPSETS[1]):
+            raise UserError(f"opset must be a whole number in {OPSETS[0]}..{OPSETS[1]}, got {opset!r}")
     elif opset is not None:
         raise UserError(f"opset={opset!r} is for format='onnx', not for {format!r}")
 

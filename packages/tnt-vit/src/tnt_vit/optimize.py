@@ -1,11 +1,12 @@
-"""A trained TNT rewritten for inference: the same function to rounding, several times fewer passes over memory.
+"""A trained TNT rewritten for inference: the same function to rounding, with fewer passes over memory.
 
 What changes (each step exact, checked in float64): the stem is one convolution (R2); queries, keys and values are one
 projection (R3); gains of norms are folded into the linears after them (R4); the sentences live in one buffer and the
-words are added to its rows in place (R5); the sentences use torch's fused attention (R6); the words can run ahead of
+words are added to its rows in place (R5); the sentences use torch's fused attention (R6); after the keys and values of
+the last block only the class token is computed, where the classifier reads nothing else; the words can run ahead of
 the sentences through all layers, tile by tile (R1), because nothing flows back from sentences to words. On a CPU the
-words' attention takes the bilinear form of :mod:`tnt_vit.folding` and the linears run on prepacked oneDNN weights with
-the GELU inside; on CUDA the fused kernel of :mod:`tnt_vit.ops` runs the whole inner block.
+words' attention takes the bilinear form of :mod:`tnt_vit.folding` and the linears run on prepacked weights
+(:mod:`tnt_vit.packed`); on CUDA the fused kernel of :mod:`tnt_vit.ops` runs the whole inner block.
 """
 
 from __future__ import annotations
@@ -145,12 +146,16 @@ class _Inner(nn.Module):
 class _Outer(nn.Module):
     """The outer half of a block with folded weights."""
 
-    def __init__(self, block: TNTBlock) -> None:
+    def __init__(self, block: TNTBlock, *, read_class: bool) -> None:
         super().__init__()
         attention = block.attn_out
         self.num_heads, self.dim = attention.num_heads, attention.dim
         self.normalize = _Normalize(self.dim, attention.qkv.weight, block.norm_out.eps)
-        self.qkv = PackedLinear(*fold_norm(block.norm_out, attention.qkv.weight, attention.qkv.bias))
+        weight, bias = fold_norm(block.norm_out, attention.qkv.weight, attention.qkv.bias)
+        self.qkv = PackedLinear(weight, bias)
+        if read_class:
+            self.query = PackedLinear(weight[: self.dim], bias[: self.dim])
+            self.key_value = PackedLinear(weight[self.dim :], bias[self.dim :])
         self.proj = PackedLinear(attention.proj.weight, attention.proj.bias)
         self.fc1 = PackedLinear(*fold_norm(block.norm_mlp, block.mlp.fc1.weight, block.mlp.fc1.bias), gelu=True)
         self.fc2 = PackedLinear(block.mlp.fc2.weight, block.mlp.fc2.bias)
@@ -167,6 +172,16 @@ class _Outer(nn.Module):
         if self.se_layer is not None:
             update = update + self.se_layer(update)
         return z.add_(update)
+
+    def class_token(self, z: Tensor) -> Tensor:
+        """The new class token ``(B, d)`` alone: all that a classifier of the class token reads of the last block."""
+        batch, tokens, dim = z.shape
+        x = self.normalize(z)
+        q = self.query(x[:, 0]).view(batch, self.num_heads, 1, -1)
+        kv = self.key_value(x.view(-1, dim)).view(batch, tokens, 2, self.num_heads, -1)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        token = z[:, 0] + self.proj(F.scaled_dot_product_attention(q, k, v).reshape(batch, dim))
+        return token + self.fc2(self.fc1(self.normalize(token)))
 
 
 class InferenceTNT(nn.Module):
@@ -207,7 +222,12 @@ class InferenceTNT(nn.Module):
         inner = [_Inner(b, self.num_words) if b.has_inner else None for b in model.blocks]
         self.inner = nn.ModuleList([i if i is not None else nn.Identity() for i in inner])
         self.has_inner = [i is not None for i in inner]
-        self.outer = nn.ModuleList([_Outer(b) for b in model.blocks])
+        # Nothing after the last block looks at the sentences then; a channel gate averages over them, so it needs all.
+        self.read_class = model.global_pool == "token" and model.blocks[-1].se_layer is None
+        last = len(model.blocks) - 1
+        self.outer = nn.ModuleList(
+            [_Outer(b, read_class=self.read_class and i == last) for i, b in enumerate(model.blocks)]
+        )
         self.norm, self.head = model.norm, model.head
         self.requires_grad_(False)
         self.eval()
@@ -228,18 +248,21 @@ class InferenceTNT(nn.Module):
         return words, z
 
     def _by_layers(self, words: Tensor, z: Tensor, fused: str | None) -> Tensor:
-        for has_inner, inner, outer in zip(self.has_inner, self.inner, self.outer, strict=True):
-            if has_inner:
+        """Sentences as the last outer half reads them, block by block."""
+        for i, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
+            if self.has_inner[i]:
                 if fused is not None or words.shape[0] <= self.tile:
                     words = inner.words(words, fused)
                 else:
                     for tile in words.split(self.tile):
                         inner.words(tile, None)  # in place
                 z[:, 1:] += inner.update(words).view(z.shape[0], z.shape[1] - 1, z.shape[2])
-            z = outer(z)
+            if i + 1 < len(self.outer):
+                z = outer(z)
         return z
 
     def _words_first(self, words: Tensor, z: Tensor, fused: str | None) -> Tensor:
+        """Sentences as the last outer half reads them, after the words have run through all layers."""
         updates: list[list[Tensor]] = [[] for _ in self.outer]
         stack = [(i, inner) for i, inner in enumerate(self.inner) if self.has_inner[i]]
         if fused is not None and stack:  # one kernel keeps the words in registers through all layers
@@ -252,31 +275,39 @@ class InferenceTNT(nn.Module):
                 for i, inner in stack:
                     tile = inner.words(tile, None)
                     updates[i].append(inner.update(tile))
-        for update, outer in zip(updates, self.outer, strict=True):
+        for i, (update, outer) in enumerate(zip(updates, self.outer, strict=True)):
             if update:
                 z[:, 1:] += torch.cat(update).view(z.shape[0], z.shape[1] - 1, z.shape[2])
-            z = outer(z)
+            if i + 1 < len(self.outer):
+                z = outer(z)
         return z
 
-    def _tokens(self, x: Tensor) -> Tensor:
+    def _run(self, x: Tensor, *, read_class: bool) -> Tensor:
+        """Class tokens ``(B, d)`` or all tokens ``(B, n + 1, d)`` of a chunk of pictures, before the final norm."""
         fused = resolve_backend("auto" if self.backend == "reference" else self.backend, x, training=False)
-        words, z = self._embed(x)
         words_first = self.order == "words_first" or (self.order == "auto" and x.device.type == "cpu")
-        return (self._words_first if words_first else self._by_layers)(words, z, fused)
+        z = (self._words_first if words_first else self._by_layers)(*self._embed(x), fused)
+        return self.outer[-1].class_token(z) if read_class else self.outer[-1](z)
+
+    def _features(self, x: Tensor, *, read_class: bool) -> Tensor:
+        check_input(x, self.in_chans, self.img_size, self.patch_size, dynamic=False)
+        if x.shape[0] == 0:
+            _, tokens, dim = self.sentence_pos.shape
+            return x.new_empty((0, dim) if read_class else (0, tokens + 1, dim))
+        if x.device.type == "cpu" and x.shape[0] > self.images:
+            return self.norm(torch.cat([self._run(chunk, read_class=read_class) for chunk in x.split(self.images)]))
+        return self.norm(self._run(x, read_class=read_class))
 
     @torch.no_grad()
     def forward_features(self, x: Tensor) -> Tensor:
         """Normalised tokens after the last block: ``(B, in_chans, H, W) -> (B, n + 1, d)``."""
-        check_input(x, self.in_chans, self.img_size, self.patch_size, dynamic=False)
-        if x.shape[0] == 0:
-            return x.new_empty(0, self.sentence_pos.shape[1] + 1, self.sentence_pos.shape[2])
-        if x.device.type == "cpu" and x.shape[0] > self.images:
-            return self.norm(torch.cat([self._tokens(chunk) for chunk in x.split(self.images)]))
-        return self.norm(self._tokens(x))
+        return self._features(x, read_class=False)
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Logits of pictures: ``(B, in_chans, H, W) -> (B, num_classes)``."""
+        if self.read_class:
+            return self.head(self._features(x, read_class=True))
         tokens = self.forward_features(x)
         if self.global_pool:
             tokens = tokens[:, 1:].mean(dim=1) if self.global_pool == "avg" else tokens[:, 0]

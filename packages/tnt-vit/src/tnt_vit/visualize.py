@@ -69,7 +69,8 @@ def save_photo_png(fig: Figure, path: Path, dpi: int = 120) -> Path:
         fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
         if buffer.tell() >= MAX_BYTES:
             picture = Image.open(buffer).convert("RGB")
-            palette = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)
+            sample = picture.resize((max(1, picture.width // 3), max(1, picture.height // 3)), Image.Resampling.NEAREST)
+            palette = sample.quantize(256, method=Image.Quantize.MAXCOVERAGE)
             buffer = io.BytesIO()
             picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
                 buffer, format="PNG", optimize=True
