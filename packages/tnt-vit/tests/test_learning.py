@@ -1,4 +1,4 @@
-"""Training learns real digits through the same calls as ``tnt-vit train experiment=digits``; and the claim made of it."""
+"""Training learns real digits, by the calls of ``tnt-vit train experiment=digits``; and the claim made of it."""
 
 from __future__ import annotations
 

@@ -169,6 +169,15 @@ def test_other_sizes_leave_the_model_alone():
     assert "48x96 pixels" in caption_of(fig)
 
 
+def test_pictures_are_prepared_as_in_the_run_that_trained_the_model(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("data: {name: digits}\n")
+    picture = Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)).convert("RGB")
+    whole = Subject.of(small(), picture, pretrained=str(tmp_path / "model.safetensors"))
+    np.testing.assert_allclose(whole.pixels * 255, np.asarray(picture), atol=1e-4)  # digits are not cropped
+    assert not np.allclose(Subject.of(small(), picture).pixels, whole.pixels)
+
+
 def test_grey_models_show_grey_pictures():
     subject = Subject.of(small(in_chans=1), "china")
     assert subject.pixels.shape == (64, 64)

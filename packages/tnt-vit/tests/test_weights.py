@@ -1,5 +1,7 @@
 """Checkpoints: both layouts, every wrapping, other sizes, and refusals that say why."""
 
+import argparse
+
 import pytest
 import timm
 import torch
@@ -58,6 +60,7 @@ WRAPPINGS = {
     "state_dict": lambda s: {"epoch": 3, "state_dict": s},
     "ema_first": lambda s: {"state_dict": {k: torch.zeros_like(v) for k, v in s.items()}, "state_dict_ema": s},
     "module": lambda s: {"state_dict": {f"module.{k}": v for k, v in s.items()}},
+    "timm_training": lambda s: {"args": argparse.Namespace(lr=1e-3), "arch": "tnt", "state_dict": s},
     "lightning": lambda s: {
         "state_dict": {f"model.{k}": v for k, v in s.items()} | {"criterion.weight": torch.ones(3)}
     },

@@ -146,8 +146,8 @@ def convert_checkpoint(
     if resized:
         rows.append(["img_size, new", str(args["img_size"]), "given"])
     params = sum(p.numel() for p in model.parameters())
-    name = sizes.variant or "no published variant"
-    found = Table(f"{source.name}: {layout}; {name}", ["argument", "value", "from"], rows)
+    rows = [["layout", layout, "file"], ["variant", sizes.variant or "none published", "shapes"], *rows]
+    found = Table(f"What {source.name} is", ["argument", "value", "from"], rows)
     lines = [f"{stored} tensors read, {len(model.state_dict())} written, {params:,} parameters"]
     if is_untrained(model):
         lines.append("WARNING: these weights look untrained (all norms have gain 1 and offset 0)")

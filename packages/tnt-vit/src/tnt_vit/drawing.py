@@ -19,7 +19,7 @@ from torch import Tensor
 from effkit.errors import UserError
 from effkit.report import figure
 from tnt_vit.model import TNT
-from tnt_vit.origin import RANDOM, weights_note
+from tnt_vit.origin import RANDOM, run_data, weights_note
 from tnt_vit.pictures import load_picture, preprocessing
 
 __all__ = [
@@ -87,7 +87,7 @@ class Subject:
         if not isinstance(model, TNT):
             raise UserError(f"figures need a tnt_vit.TNT, whose blocks can be looked into; got {type(model).__name__}")
         weights = weights_note(model, pretrained)
-        prepare = preprocessing(model, img_size=img_size)
+        prepare = preprocessing(model, img_size=img_size, data=run_data(pretrained))
         if prepare.size != model.img_size:
             model = copy.deepcopy(model)
             model.set_input_size(prepare.size)
@@ -201,8 +201,10 @@ def panel(
         **show: Arguments of ``imshow``.
     """
     values = np.asarray(values.detach().cpu().float() if isinstance(values, Tensor) else values)
-    if values.ndim == 2 and cmap is None:
-        cmap, show = "gray", {"vmin": 0, "vmax": 1, **show}
+    if cmap is None:  # pixels: smooth when made smaller, square dots when enlarged
+        show = {"interpolation": "antialiased", **show}
+        if values.ndim == 2:
+            cmap, show = "gray", {"vmin": 0, "vmax": 1, **show}
     if clip and "vmin" not in show:
         low, high = np.percentile(values, [clip, 100 - clip])
         show = {"vmin": low, "vmax": high if high > low else low + 1, **show}

@@ -56,20 +56,20 @@ class ExportableTNT(InferenceTNT):
         super().__init__(copy.deepcopy(model).eval(), "layers", tile=sys.maxsize, images=sys.maxsize)
         _unpack(self)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Normalised tokens after the last block: ``(B, in_chans, H, W) -> (B, n + 1, d)``."""
+    def _features(self, x: Tensor, *, read_class: bool) -> Tensor:
         check_input(x, self.in_chans, self.img_size, self.patch_size, dynamic=False)
         batch, n, dim = x.shape[0], self.sentence_pos.shape[1], self.sentence_pos.shape[2]
         if self.legacy:
             words = self.stem(x, self.pixel_pos).contiguous()
         else:
             words = self.stem(patchify(x, self.patch_size).flatten(1)).view(-1, self.num_words, self.inner_dim)
-        flat = words.reshape(batch * n, self.num_words * self.inner_dim)
+        flat = words.view(batch * n, self.num_words * self.inner_dim)
         first = self.project_norm(self.project(self.flat_normalize(flat))).view(batch, n, dim) + self.sentence_pos
         z = torch.cat([self.first.expand(batch, -1, -1), first], dim=1)
-        for has_inner, inner, outer in zip(self.has_inner, self.inner, self.outer, strict=True):
-            if has_inner:
+        for i, (inner, outer) in enumerate(zip(self.inner, self.outer, strict=True)):
+            if self.has_inner[i]:
                 words = inner.words(words, None)
                 z = z + F.pad(inner.update(words).view(batch, n, dim), (0, 0, 1, 0))
-            z = outer(z)
-        return self.norm(z)
+            if i + 1 < len(self.outer):
+                z = outer(z)
+        return self.norm(self.outer[-1].class_token(z) if read_class else self.outer[-1](z))

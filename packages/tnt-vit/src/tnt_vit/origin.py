@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-__all__ = ["RANDOM", "is_untrained", "run_config", "weights_note"]
+__all__ = ["RANDOM", "is_untrained", "run_config", "run_data", "weights_note"]
 
 RANDOM = "random weights"
 
@@ -59,3 +59,10 @@ def run_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:
             config = OmegaConf.to_container(OmegaConf.load(stored), resolve=True)
             return config if isinstance(config, dict) else None  # type: ignore[return-value]
     return None
+
+
+def run_data(pretrained: bool | str | os.PathLike[str] | None) -> dict[str, Any] | None:
+    """The ``data`` config of the run that trained a model, if ``pretrained`` is a path that leads to one."""
+    if pretrained is None or isinstance(pretrained, bool):
+        return None
+    return (run_config(pretrained) or {}).get("data")

@@ -111,7 +111,8 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map rows ``(R, in)`` to ``(R, out)``."""
-        if x.device.type == "cpu" and x.dtype == torch.float32 and len(x) and not torch.compiler.is_compiling():
+        # The order matters: while tracing, asking for the number of rows would make it a constant of the graph.
+        if not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[0]:
             kernel = self._pack(x.shape[0])
             if kernel is not None:
                 return kernel(x, self.weight, self.bias, self.gelu)

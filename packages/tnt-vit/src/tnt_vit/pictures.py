@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,11 @@ class Preprocessing:
 
 
 def preprocessing(
-    model: nn.Module, *, img_size: int | tuple[int, int] | None = None, crop_pct: float | None = None
+    model: nn.Module,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    crop_pct: float | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> Preprocessing:
     """Preprocessing that a model was made for.
 
@@ -182,6 +186,7 @@ def preprocessing(
         model: A TNT; one that was not built by name is taken to be normalised as the published ones.
         img_size: Another picture size than the model's own.
         crop_pct: Another crop; 1.0 keeps all of a square picture.
+        data: The ``data`` config of the run that trained the model: its normalisation and crop win over the variant's.
 
     Raises:
         ValueError: If ``crop_pct`` is out of range or the model reads no photographs.
@@ -199,6 +204,10 @@ def preprocessing(
         getattr(model, "pretrained_cfg", None) or default_cfgs[registered_name("tnt_s_patch16_224")].default.to_dict()
     )
     found = resolve_data_config({"input_size": (len(cfg["mean"]), *size)}, pretrained_cfg=cfg)
+    if data:
+        from tnt_vit.classes import normalization
+
+        found.update(normalization(data))
     return Preprocessing(
         size=size,
         crop_pct=found["crop_pct"] if crop_pct is None else crop_pct,

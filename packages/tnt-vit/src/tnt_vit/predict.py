@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,7 @@ from torch import Tensor, nn
 from effkit.errors import UserError
 from effkit.report import Report, Table
 from tnt_vit.classes import class_names as names_of
-from tnt_vit.classes import normalization
-from tnt_vit.origin import RANDOM, run_config, weights_note
+from tnt_vit.origin import RANDOM, run_data, weights_note
 from tnt_vit.pictures import find_pictures, preprocessing
 
 __all__ = ["predict_report", "probabilities"]
@@ -73,15 +71,9 @@ def predict_report(
             "the model has no classifier (num_classes=0); build it with the number of classes of its weights"
         )
     files = find_pictures(paths)
-    path = pretrained if not isinstance(pretrained, bool) else None
-    config = run_config(path) if path is not None else None
-    data = (config or {}).get("data")
+    data = run_data(pretrained)
     names = names_of(num_classes, class_names, data)
-    prepare = preprocessing(model, crop_pct=crop_pct)
-    if data:
-        known = normalization(data)
-        known["mean"], known["std"] = (known[k][: len(prepare.mean)] for k in ("mean", "std"))
-        prepare = replace(prepare, **(known if crop_pct is None else {**known, "crop_pct": crop_pct}))
+    prepare = preprocessing(model, crop_pct=crop_pct, data=data)
 
     rows, pictures = [], []
     for start in range(0, len(files), batch_size):

@@ -23,11 +23,13 @@ from tnt_vit.pictures import BUNDLED, find_pictures
 
 __all__ = [
     "FIGURES",
+    "MAX_BYTES",
     "Subject",
     "channel_tsne",
     "class_attention",
     "feature_maps",
     "inner_attention",
+    "save_photo_png",
     "sentence_attention",
     "visualize_report",
     "word_maps",

@@ -5,6 +5,7 @@ Nothing is unpickled beyond tensors (``weights_only=True``), and a file that doe
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import tempfile
@@ -99,7 +100,9 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         content: Any = load_file(file)
     else:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            # timm's training checkpoints carry their arguments along, a plain bag of values.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"checkpoint {str(file)!r} is not a file of plain tensors: {reason}") from error
