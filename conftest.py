@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import signal
 
 import pytest
 
@@ -23,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_finished_on_gpu] = 0
+    # Started in the background or under nohup, this process ignores Ctrl-C and SIGHUP, and so would every program that
+    # a test interrupts.
+    for name, default in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, default)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -12,8 +12,8 @@ from effkit.main import main
 from effkit.report import Report
 
 FAKE = {
-    "good": EntryPoint("good", "fake_papers:GOOD", "effkit.papers"),
-    "broken": EntryPoint("broken", "fake_papers:MISSING", "effkit.papers"),
+    "good": EntryPoint("good", "listed_papers:GOOD", "effkit.papers"),
+    "broken": EntryPoint("broken", "listed_papers:MISSING", "effkit.papers"),
 }
 
 
@@ -21,7 +21,7 @@ FAKE = {
 def papers(monkeypatch, tmp_path):
     """One paper that loads and one that does not, and nothing else."""
     (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "fake_papers.py").write_text(
+    (tmp_path / "modules" / "listed_papers.py").write_text(
         "from effkit.papers import Paper\nGOOD = Paper('good', 'good-dist', 'A good paper', 'Someone, 2020', list)\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "modules")

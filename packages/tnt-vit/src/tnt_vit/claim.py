@@ -203,7 +203,7 @@ def _draw_gallery(data: DataModule, guesses: list[tuple[int, int, int]], path: P
     pictures, wrong = data.split("test"), sum(guess != label for _, guess, label in guesses)
     with figure(width=8, height=4.2) as fig:
         for axes, (index, guess, label) in zip(fig.subplots(3, GALLERY // 3).flat, guesses, strict=False):
-            axes.imshow(pictures[index][0][0], cmap="gray_r")
+            axes.imshow(pictures[index][0][0].numpy(), cmap="gray_r")
             axes.set_axis_off()
             right = guess == label
             axes.set_title(str(guess) if right else f"{guess}, is {label}", color="black" if right else PLOT_COLOURS[1])
