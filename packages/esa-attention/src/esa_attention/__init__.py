@@ -1,0 +1,48 @@
+"""ESA, Efficient Selective Attention: RoPE language models read past their context.
+
+The whole cache is kept; every step attends to a constant number of single tokens, chosen by compressed queries and keys.
+
+Example:
+    >>> from esa_attention import ESAConfig, apply_esa, calibrate
+    >>> compressors = calibrate(model, token_ids, rank=128)  # doctest: +SKIP
+    >>> handle = apply_esa(model, ESAConfig(), compressors)  # doctest: +SKIP
+    >>> model.generate(input_ids)  # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING
+
+from effkit.lazy import attach
+
+if TYPE_CHECKING:
+    from esa_attention import functional as functional
+    from esa_attention.cache import ESACache as ESACache
+    from esa_attention.cache import ESALayer as ESALayer
+    from esa_attention.calibration import calibrate as calibrate
+    from esa_attention.compressor import Compressors as Compressors
+    from esa_attention.compressor import QKCompressor as QKCompressor
+    from esa_attention.compressor import load_compressors as load_compressors
+    from esa_attention.compressor import save_compressors as save_compressors
+    from esa_attention.config import ESAConfig as ESAConfig
+    from esa_attention.integration import ESAHandle as ESAHandle
+    from esa_attention.integration import apply_esa as apply_esa
+    from esa_attention.reference import esa_reference as esa_reference
+    from esa_attention.rope import RopeTables as RopeTables
+
+__version__ = "0.1.0"
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "Compressors": "esa_attention.compressor",
+        "ESACache": "esa_attention.cache",
+        "ESAConfig": "esa_attention.config",
+        "ESAHandle": "esa_attention.integration",
+        "ESALayer": "esa_attention.cache",
+        "QKCompressor": "esa_attention.compressor",
+        "RopeTables": "esa_attention.rope",
+        "apply_esa": "esa_attention.integration",
+        "calibrate": "esa_attention.calibration",
+        "esa_reference": "esa_attention.reference",
+        "load_compressors": "esa_attention.compressor",
+        "save_compressors": "esa_attention.compressor",
+    },
+)

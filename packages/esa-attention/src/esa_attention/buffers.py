@@ -1,0 +1,235 @@
+"""Memory of the cache: buffers that grow by doubling, compressed keys, and the rotated local window.
+
+Everything is token-major: one token's numbers lie together, so that appending a token writes one short run, gathering a
+token reads one, and the rows of the index are a matrix to multiply with.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from esa_attention.rope import RopeTables
+
+__all__ = ["GrowingBuffer", "IndexStore", "RotatedWindow"]
+
+_LEAST = 64  # tokens of a new buffer
+
+
+class GrowingBuffer:
+    """Rows of tokens with amortised constant cost of appending.
+
+    Args:
+        batch: Sequences.
+        shape: Of one token.
+        dtype: Of the numbers.
+        device: Where they are.
+        reserve: Tokens to make room for at once.
+        pin: Page-locked host memory, from which a GPU copies without waiting.
+
+    Attributes:
+        data: ``(B, capacity, *shape)``; what is past ``length`` is undefined.
+        length: Tokens held.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device,
+        reserve: int = 0,
+        pin: bool = False,
+    ) -> None:
+        self.pin = pin
+        self.length = 0
+        self.data = self._new(batch, max(reserve, _LEAST), shape, dtype, device)
+
+    def _new(self, batch: int, capacity: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(batch, capacity, *shape, dtype=dtype, device=device, pin_memory=self.pin)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens there is room for."""
+        return self.data.shape[1]
+
+    @property
+    def rows(self) -> Tensor:
+        """The tokens held, ``(B, length, *shape)``, a view."""
+        return self.data[:, : self.length]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.data.numel() * self.data.element_size()
+
+    def extend(self, count: int) -> Tensor:
+        """Make room for ``count`` more tokens and return their (undefined) rows to write into."""
+        end = self.length + count
+        if end > self.capacity:
+            old = self.data
+            self.data = self._new(old.shape[0], max(end, 2 * self.capacity), old.shape[2:], old.dtype, old.device)
+            self.data[:, : self.length] = old[:, : self.length]
+        new = self.data[:, self.length : end]
+        self.length = end
+        return new
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        self.length = min(self.length, length)
+
+    def rearrange(self, rows: Tensor) -> None:
+        """Make a batch of the sequences ``rows`` (indices, repeats allowed); the capacity stays."""
+        held = self.rows.index_select(0, rows.to(self.data.device))
+        data = self._new(held.shape[0], self.capacity, self.data.shape[2:], self.data.dtype, self.data.device)
+        data[:, : self.length] = held
+        self.data = data
+
+
+class IndexStore:
+    """Compressed keys k' of all tokens, as they are or in 8 bits with one scale a token.
+
+    Args:
+        batch: Sequences.
+        rank: Numbers a token.
+        dtype: Floating type, or ``torch.int8``.
+        device: Where.
+        reserve: Tokens to make room for.
+
+    Attributes:
+        keys: Buffer ``(B, capacity, R)``.
+        scale: Buffer ``(B, capacity)`` for 8 bits: a key is ``keys * scale``. ``None`` otherwise.
+    """
+
+    def __init__(self, batch: int, rank: int, dtype: torch.dtype, device: torch.device, reserve: int = 0) -> None:
+        self.keys = GrowingBuffer(batch, (rank,), dtype, device, reserve)
+        self.scale = GrowingBuffer(batch, (), torch.float32, device, reserve) if dtype == torch.int8 else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.keys.nbytes + (self.scale.nbytes if self.scale else 0)
+
+    def append(self, compressed: Tensor) -> None:
+        """Add tokens ``(B, T, R)``."""
+        rows = self.keys.extend(compressed.shape[1])
+        if self.scale is None:
+            rows.copy_(compressed)
+            return
+        wide = compressed.float()
+        largest = wide.abs().amax(dim=-1)
+        # A global scale would let one large key push all others into a few steps and break the order.
+        scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+        self.scale.extend(compressed.shape[1]).copy_(scale)
+        rows.copy_((wide / scale[..., None]).round_())
+
+    def floats(self, begin: int, end: int) -> Tensor:
+        """Keys ``[begin, end)`` as floating numbers, ``(B, N, R)``; a view where nothing has to be converted."""
+        rows = self.keys.data[:, begin:end]
+        return rows if self.scale is None else rows.float() * self.scale.data[:, begin:end, None]
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        self.keys.crop(length)
+        if self.scale is not None:
+            self.scale.crop(length)
+
+    def rearrange(self, rows: Tensor) -> None:
+        """Make another batch, see :meth:`GrowingBuffer.rearrange`."""
+        self.keys.rearrange(rows)
+        if self.scale is not None:
+            self.scale.rearrange(rows)
+
+
+class RotatedWindow:
+    """Keys of the latest tokens of one sequence, rotated once and kept.
+
+    A token is rotated to its distance from ``base``. Positions only have to differ rightly, so when the window has moved
+    through the buffer, the local tokens are rotated anew from position 0: positions stay as small as the attended
+    length (large ones lose digits in float32), and a token costs a constant number of rotations.
+
+    Args:
+        shape: ``(K, D)`` of a token.
+        dtype: Of the keys.
+        device: Where attention runs.
+        tables: Rotary tables.
+        capacity: Tokens of room; at least the local ones and a chunk.
+        values: Keep the values as well (when they are otherwise in host memory).
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device,
+        tables: RopeTables,
+        capacity: int,
+        values: bool = False,
+    ) -> None:
+        self.tables = tables
+        self.keys = torch.empty(capacity, *shape, dtype=dtype, device=device)
+        self.values = torch.empty_like(self.keys) if values else None
+        self.base = self.end = 0
+        # Tables are float32 as the model's are, so a rotation by p + n and one by p differ in the eighth digit. Whoever
+        # computes in float64 wants the others, and gets every window rotated from position 0.
+        self.moves = dtype != torch.float64
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.keys.numel() * self.keys.element_size() * (1 if self.values is None else 2)
+
+    def read(self, store: Tensor, begin: int, end: int) -> tuple[Tensor, Tensor, int]:
+        """Rotated keys and the values of tokens ``[begin, end)``, brought up to date from the store.
+
+        Args:
+            store: Unrotated keys and values of all tokens of the sequence, ``(capacity, 2, K, D)``.
+            begin: First token.
+            end: One past the last.
+
+        Returns:
+            Keys and values ``(end - begin, K, D)``, views, and the position of the first token.
+        """
+        if end - begin > self.keys.shape[0]:
+            self._enlarge(end - begin)
+        outside = begin < self.base or end - self.base > self.keys.shape[0] or self.end < begin
+        if outside or (begin != self.base and not self.moves):
+            self.base = self.end = begin
+        if end > self.end:
+            fresh = store[self.end : end].to(self.keys.device, non_blocking=True)
+            low, high = self.end - self.base, end - self.base
+            self.keys[low:high] = self.tables.rotate_tokens(fresh[:, 0], low)
+            if self.values is not None:
+                self.values[low:high] = fresh[:, 1]
+            self.end = end
+        low, high = begin - self.base, end - self.base
+        values = store[begin:end, 1] if self.values is None else self.values[low:high]
+        return self.keys[low:high], values, low
+
+    def _enlarge(self, tokens: int) -> None:
+        """Only without a bound on the local part (full attention) is more room ever needed."""
+        held, capacity = self.end - self.base, max(tokens, 2 * self.keys.shape[0])
+
+        def larger(old: Tensor) -> Tensor:
+            new = old.new_empty(capacity, *old.shape[1:])
+            new[:held] = old[:held]
+            return new
+
+        self.keys = larger(self.keys)
+        self.values = None if self.values is None else larger(self.values)
+
+    def crop(self, length: int) -> None:
+        """Forget what was rotated of tokens from ``length`` on."""
+        self.end = max(min(self.end, length), self.base)
+        if length < self.base:
+            self.base = self.end = length
+
+    def copy(self) -> RotatedWindow:
+        """The same window with memory of its own, for another beam."""
+        other = copy.copy(self)
+        other.keys = self.keys.clone()
+        other.values = None if self.values is None else self.values.clone()
+        return other

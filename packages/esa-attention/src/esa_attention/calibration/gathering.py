@@ -1,0 +1,105 @@
+"""One pass of the model over the calibration text: moments, or the samples themselves, of every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from effkit.progress import report_progress
+from esa_attention.calibration.moments import StreamingMoments
+from esa_attention.calibration.observing import FarRows, run_observed
+from esa_attention.calibration.sequences import in_batches
+from esa_attention.calibration.state import StateFile
+from esa_attention.patching import ModelGeometry
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["gather_moments", "gather_samples", "layer_device"]
+
+
+class _Progress:
+    """Counts tokens and says so."""
+
+    def __init__(self, pieces: Sequence[Tensor], done: int) -> None:
+        self._total = sum(len(p) for p in pieces)
+        self._read = sum(len(p) for p in pieces[:done])
+
+    def add(self, ids: Tensor) -> None:
+        self._read += ids.numel()
+        report_progress(f"read {self._read:,} of {self._total:,} tokens", self._read / self._total)
+
+
+def gather_moments(
+    model: PreTrainedModel | nn.Module,
+    shape: ModelGeometry,
+    pieces: Sequence[Tensor],
+    far_position: int,
+    batch_size: int,
+    uncentred: bool,
+    state: StateFile | None,
+) -> list[StreamingMoments]:
+    """Moments of every layer over all pieces.
+
+    Args:
+        model: The model.
+        shape: Its geometry.
+        pieces: Sequences ``(T,)`` that it can read.
+        far_position: Position of the queries.
+        batch_size: Pieces of equal length read at once.
+        uncentred: Keep moments of keys that are not centred too.
+        state: Where moments are kept after every batch and taken up again.
+
+    Raises:
+        UserError: If a query or key is NaN or infinite, or the state is of something else.
+    """
+    found = None if state is None else state.load()
+    moments = [StreamingMoments(shape.key_dim, layer=i, uncentred=uncentred) for i in range(shape.num_layers)]
+    moments, done = (moments, 0) if found is None else found
+    progress = _Progress(pieces, done)
+
+    def receive(layer: int, query: Tensor, key: Tensor) -> None:
+        for query_row, key_row in zip(query, key, strict=True):
+            moments[layer].update(query_row, key_row)
+
+    def after(ids: Tensor) -> None:
+        nonlocal done
+        done += len(ids)
+        if state is not None:
+            state.save(moments, done)
+        progress.add(ids)
+
+    if done < len(pieces):
+        run_observed(model, in_batches(pieces[done:], batch_size), FarRows(shape, far_position, receive), after)
+    return moments
+
+
+def gather_samples(
+    model: PreTrainedModel | nn.Module,
+    shape: ModelGeometry,
+    pieces: Sequence[Tensor],
+    far_position: int,
+    batch_size: int,
+) -> list[list[tuple[Tensor, Tensor]]]:
+    """Queries and keys ``(N, K * D)`` of every layer, batch by batch, in host memory and the type of the keys.
+
+    Raises:
+        UserError: If the model cannot be observed.
+    """
+    samples: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(shape.num_layers)]
+
+    def receive(layer: int, query: Tensor, key: Tensor) -> None:
+        samples[layer].append((query.flatten(0, 1).to("cpu", key.dtype), key.flatten(0, 1).to("cpu", copy=True)))
+
+    progress = _Progress(pieces, 0)
+    run_observed(model, in_batches(pieces, batch_size), FarRows(shape, far_position, receive), progress.add)
+    return samples
+
+
+def layer_device(shape: ModelGeometry, layer: int) -> torch.device:
+    """Where a layer computes; the CPU for weights that are offloaded."""
+    parameter: Any = next(shape.attentions[layer].parameters())
+    return torch.device("cpu") if parameter.device.type == "meta" else parameter.device

@@ -1,0 +1,162 @@
+"""What ESA is told: sizes of the segments, how tokens are selected, how the cache stores them.
+
+Letters of the paper in brackets. Defaults marked "paper" are stated there (section 4); the rest is inferred and named
+as such in the package's README, because the paper does not give it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from effkit.errors import UserError, choose
+
+__all__ = ["ESAConfig"]
+
+Selection = Literal["paper", "strict_causal", "rerank", "reuse"]
+Method = Literal["esa", "full", "sinks_local", "infllm_blocks", "quest_pages"]
+IndexDtype = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+Backend = Literal["auto", "reference", "torch", "triton"]
+
+
+@dataclass(frozen=True)
+class ESAConfig:
+    """Hyper-parameters of Efficient Selective Attention.
+
+    Args:
+        num_initial: Tokens at the beginning that every query reads (l_I). Paper: 128.
+        num_selected: Middle tokens selected per step and layer (k). Paper: 2048.
+        num_local: Tokens right before the current chunk that every query reads (l_L). Paper: 4096.
+        chunk_size: Tokens processed at once while reading a prompt (l_C). Not in our copy of the paper; InfLLM, whose
+            segments it follows, uses 512.
+        proximity: Half-width of the max filter over scores (eps, Eq. 8). The paper's main results equal its row 3.
+        far_position: Position of the query towards initial and selected keys, which stand at 0 (w). The paper gives no
+            value; ``None`` is ``num_local``.
+        selection: ``paper``: one choice a chunk. ``strict_causal``: one a block of ``selection_block`` tokens, so that
+            no later token takes part in an earlier one's choice. ``rerank``: twice the candidates by compressed score,
+            then exact scores. ``reuse``: a decoded token keeps the last choice while its query barely turned. The last
+            two are ours.
+        selection_block: Tokens that choose together; ``None`` is the chunk (``paper``) or 1 (``strict_causal``).
+        rerank_factor: Candidates per selected token under ``rerank``.
+        reuse_threshold: Least cosine between compressed queries for a choice to be kept under ``reuse``.
+        dense_until: Full attention at true positions while no more than so many tokens are seen (ours; 0 never).
+        method: ``esa``, or a baseline on the same cache: ``full`` attention, ``sinks_local`` (StreamingLLM, LM-Infinite),
+            ``infllm_blocks``, ``quest_pages``. Exact scores and key PCA are compressors, not methods.
+        block_size: Tokens of a block under ``infllm_blocks``.
+        block_representatives: Keys that stand for such a block.
+        page_size: Tokens of a page under ``quest_pages``.
+        index_dtype: How compressed keys are stored; ``auto`` is fp32 on a CPU and the model's type elsewhere.
+        offload: Keep keys and values in host memory and only the index on the device.
+        backend: ``auto``, ``reference`` (float64 loops), ``torch``, ``triton``.
+        check_finite: Raise when a key is NaN or infinite (while decoding on a GPU it would cost a synchronisation and is
+            left out: NaN then shows in the logits).
+
+    Raises:
+        UserError: If a value is out of range; names it and the range.
+    """
+
+    num_initial: int = 128
+    num_selected: int = 2048
+    num_local: int = 4096
+    chunk_size: int = 512
+    proximity: int = 3
+    far_position: int | None = None
+    selection: Selection = "paper"
+    selection_block: int | None = None
+    rerank_factor: int = 2
+    reuse_threshold: float = 0.9
+    dense_until: int = 0
+    method: Method = "esa"
+    block_size: int = 128
+    block_representatives: int = 4
+    page_size: int = 16
+    index_dtype: IndexDtype = "auto"
+    offload: bool = False
+    backend: Backend = "auto"
+    check_finite: bool = True
+
+    def __post_init__(self) -> None:
+        least = {
+            "num_initial": 0,
+            "num_selected": 1,
+            "num_local": 1,
+            "chunk_size": 1,
+            "proximity": 0,
+            "far_position": 0,
+            "selection_block": 1,
+            "rerank_factor": 1,
+            "dense_until": 0,
+            "block_size": 1,
+            "block_representatives": 1,
+            "page_size": 1,
+        }
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is None and name in ("far_position", "selection_block"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise UserError(f"{name} must be a whole number of at least {low}, got {value!r}")
+        if not -1.0 <= self.reuse_threshold <= 1.0:
+            raise UserError(f"reuse_threshold is a cosine and must be in -1..1, got {self.reuse_threshold!r}")
+        for name, kind in (("selection", Selection), ("method", Method), ("index_dtype", IndexDtype), ("backend", Backend)):
+            choose(name, getattr(self, name), list(get_args(kind)))
+        for name in ("offload", "check_finite"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.block_representatives > self.block_size:
+            raise UserError(
+                f"block_representatives must be at most block_size={self.block_size}, got {self.block_representatives}"
+            )
+
+    @property
+    def w(self) -> int:
+        """The far position in force."""
+        return self.num_local if self.far_position is None else self.far_position
+
+    @property
+    def choosing_block(self) -> int:
+        """How many tokens of a chunk choose together."""
+        if self.selection_block is not None:
+            return self.selection_block
+        return 1 if self.selection == "strict_causal" else self.chunk_size
+
+    @property
+    def attended(self) -> int:
+        """Most tokens a chunk attends to, itself included (l_I + k + l_L + l_C)."""
+        return self.num_initial + self.num_selected + self.num_local + self.chunk_size
+
+    @classmethod
+    def for_context(cls, trained_context: int, **changes: Any) -> ESAConfig:
+        """Sizes of the paper, or the same proportions where a model's context is too short for them.
+
+        Args:
+            trained_context: Longest sequence the model was trained on.
+            **changes: Fields given as they are.
+
+        Raises:
+            UserError: If the context is shorter than 16 tokens, or a field is out of range.
+
+        Example:
+            >>> ESAConfig.for_context(512).num_local
+            309
+        """
+        if trained_context < 16:
+            raise UserError(f"trained_context must be at least 16 tokens, got {trained_context}")
+        paper = cls()
+        if trained_context >= paper.attended:
+            return paper.replace(**changes)
+        share = trained_context / paper.attended
+        names = ("num_initial", "num_selected", "num_local", "chunk_size")
+        sizes = {name: max(1, int(share * getattr(paper, name))) for name in names}
+        return paper.replace(**{**sizes, **changes})
+
+    def replace(self, **changes: Any) -> ESAConfig:
+        """A copy with some values changed.
+
+        Raises:
+            UserError: If a name is not one of the fields, or a value is out of range.
+        """
+        for name in changes:
+            choose("field of ESAConfig", name, [f.name for f in dataclasses.fields(self)])
+        return dataclasses.replace(self, **changes)

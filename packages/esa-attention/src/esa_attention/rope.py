@@ -1,0 +1,134 @@
+"""Rotary position embedding at positions of our own choice, computed by the model's own module.
+
+Keys are cached unrotated. The few local ones are rotated to positions that only need to have the right differences; the
+far part puts every key at position 0 and every query at position w (appendix G of the paper). Whatever scaling a model
+uses (linear, llama3, YaRN, dynamic, longrope) is in the tables, because the model's module makes them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["RopeTables", "rotate_half"]
+
+# Tables that depend on the length asked for: ours are made for no more than what is attended to at once.
+LENGTH_DEPENDENT = ("dynamic", "longrope")
+
+
+def rotate_half(x: Tensor) -> Tensor:
+    """``(x1, x2) -> (-x2, x1)`` with the halves of the last dimension."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
+class RopeTables:
+    """Cosines and sines of a model's rotary embedding, made once and longer when needed.
+
+    Args:
+        rotary: The model's rotary module, ``rotary(x, position_ids) -> (cos, sin)``; it is copied, so that modules which
+            remember the longest position are not disturbed.
+        device: Where the first tables are made.
+
+    Attributes:
+        rotary_dim: Dimensions of a head that are rotated; the rest pass.
+        attention_scaling: Factor in cosines and sines (YaRN, longrope), 1 otherwise.
+        length_dependent: Whether the tables change with the longest position.
+    """
+
+    def __init__(self, rotary: nn.Module, device: torch.device | str = "cpu") -> None:
+        self._rotary = copy.deepcopy(rotary).to(device)
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.rope_type = str(getattr(rotary, "rope_type", "default"))
+        self.length_dependent = self.rope_type in LENGTH_DEPENDENT
+        cos, _ = self._make(1, torch.device(device))
+        self.rotary_dim = cos.shape[-1]
+        self.attention_scaling = float(cos[0, 0])
+
+    @classmethod
+    def standard(cls, head_dim: int, theta: float = 1e4, rotary_dim: int | None = None) -> RopeTables:
+        """Plain RoPE without a model, for tests and notebooks.
+
+        Args:
+            head_dim: Dimension of a head.
+            theta: Base of the frequencies.
+            rotary_dim: Rotated dimensions; all if not given.
+        """
+        return cls(_Plain(rotary_dim or head_dim, theta))
+
+    def _make(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(length, device=device)[None]
+        with torch.no_grad():
+            cos, sin = self._rotary.to(device)(torch.zeros(1, 1, dtype=torch.float32, device=device), positions)
+        return cos[0].float(), sin[0].float()
+
+    def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosines and sines ``(at least length, rotary_dim)`` in float32."""
+        if device not in self._tables or self._tables[device][0].shape[0] < length:
+            # Exactly what is asked for where the length matters, else with room to grow.
+            room = length if self.length_dependent else max(1024, 1 << (length - 1).bit_length())
+            self._tables[device] = self._make(room, device)
+        return self._tables[device]
+
+    def rotate(self, x: Tensor, first: int, *, fixed: bool = False) -> Tensor:
+        """Rotate tokens to consecutive positions, or all to one.
+
+        Args:
+            x: ``(..., T, D)``.
+            first: Position of the first token.
+            fixed: Put every token at ``first``.
+
+        Returns:
+            The same shape and type; half precision is rotated in float32.
+        """
+        length = 1 if fixed else x.shape[-2]
+        cos, sin = (t[first : first + length] for t in self.tables(first + length, x.device))
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        cos, sin = cos.to(wide.dtype), sin.to(wide.dtype)
+        dim = self.rotary_dim
+        turned = wide[..., :dim]
+        turned = turned * cos + rotate_half(turned) * sin
+        if dim < x.shape[-1]:
+            turned = torch.cat((turned, wide[..., dim:]), dim=-1)
+        return turned.to(x.dtype)
+
+    def rotate_tokens(self, x: Tensor, first: int) -> Tensor:
+        """As :meth:`rotate` for token-major keys ``(..., T, K, D)``."""
+        return self.rotate(x.transpose(-3, -2), first).transpose(-3, -2)
+
+    def rotate_far(self, query: Tensor, position: int) -> Tensor:
+        """Rotate queries for keys that stay unrotated at position 0.
+
+        A key at position 0 is not left alone where the model scales its tables: its rotated dimensions are multiplied by
+        ``attention_scaling``. That factor is put on the query instead, so that cached keys need no work.
+
+        Args:
+            query: ``(..., T, D)``.
+            position: The far position w.
+        """
+        turned = self.rotate(query, position, fixed=True)
+        if self.attention_scaling != 1.0:
+            turned = torch.cat(
+                (turned[..., : self.rotary_dim] * self.attention_scaling, turned[..., self.rotary_dim :]), dim=-1
+            )
+        return turned
+
+
+class _Plain(nn.Module):
+    """The rotary module of a model without one."""
+
+    rope_type = "default"
+
+    def __init__(self, dim: int, theta: float) -> None:
+        super().__init__()
+        inv_freq = 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float) / dim))
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Any, Any]:
+        """Cosines and sines of the angles, both halves alike."""
+        angles = position_ids[..., None].float() * self.inv_freq.float()  # type: ignore[operator]
+        angles = torch.cat((angles, angles), dim=-1)
+        return angles.cos(), angles.sin()
