@@ -145,11 +145,14 @@ class IndexStore:
 
 
 class RotatedWindow:
-    """Keys of the latest tokens of one sequence, rotated once and kept.
+    """Keys of the latest tokens of one sequence, rotated once and kept; their values beside them.
 
     A token is rotated to its distance from ``base``. Positions only have to differ rightly, so when the window has moved
     through the buffer, the local tokens are rotated anew from position 0: positions stay as small as the attended
     length (large ones lose digits in float32), and a token costs a constant number of rotations.
+
+    Head-major, unlike the store: these tokens are read in every step and never gathered, and a product over the keys of
+    one head runs up to twice as fast when they lie together (a token-major row is two pages away from the next).
 
     Args:
         shape: ``(K, D)`` of a token.
@@ -157,7 +160,7 @@ class RotatedWindow:
         device: Where attention runs.
         tables: Rotary tables.
         capacity: Tokens of room; at least the local ones and a chunk.
-        values: Keep the values as well (when they are otherwise in host memory).
+        values: Keep the values as well; else they are read from the store.
     """
 
     def __init__(
@@ -170,7 +173,7 @@ class RotatedWindow:
         values: bool = False,
     ) -> None:
         self.tables = tables
-        self.keys = torch.empty(capacity, *shape, dtype=dtype, device=device)
+        self.keys = torch.empty(shape[0], capacity, shape[1], dtype=dtype, device=device)
         self.values = torch.empty_like(self.keys) if values else None
         self.base = self.end = 0
         # Tables are float32 as the model's are, so a rotation by p + n and one by p differ in the eighth digit. Whoever
@@ -191,31 +194,31 @@ class RotatedWindow:
             end: One past the last.
 
         Returns:
-            Keys and values ``(end - begin, K, D)``, views, and the position of the first token.
+            Keys and values ``(K, end - begin, D)``, views, and the position of the first token.
         """
-        if end - begin > self.keys.shape[0]:
+        if end - begin > self.keys.shape[1]:
             self._enlarge(end - begin)
-        outside = begin < self.base or end - self.base > self.keys.shape[0] or self.end < begin
+        outside = begin < self.base or end - self.base > self.keys.shape[1] or self.end < begin
         if outside or (begin != self.base and not self.moves):
             self.base = self.end = begin
         if end > self.end:
-            fresh = store[self.end : end].to(self.keys.device, non_blocking=True)
+            fresh = store[self.end : end].to(self.keys.device, non_blocking=True).permute(1, 2, 0, 3)
             low, high = self.end - self.base, end - self.base
-            self.keys[low:high] = self.tables.rotate_tokens(fresh[:, 0], low)
+            self.keys[:, low:high] = self.tables.rotate(fresh[0], low)
             if self.values is not None:
-                self.values[low:high] = fresh[:, 1]
+                self.values[:, low:high] = fresh[1]
             self.end = end
         low, high = begin - self.base, end - self.base
-        values = store[begin:end, 1] if self.values is None else self.values[low:high]
-        return self.keys[low:high], values, low
+        values = store[begin:end, 1].transpose(0, 1) if self.values is None else self.values[:, low:high]
+        return self.keys[:, low:high], values, low
 
     def _enlarge(self, tokens: int) -> None:
         """Only without a bound on the local part (full attention) is more room ever needed."""
-        held, capacity = self.end - self.base, max(tokens, 2 * self.keys.shape[0])
+        held, capacity = self.end - self.base, max(tokens, 2 * self.keys.shape[1])
 
         def larger(old: Tensor) -> Tensor:
-            new = old.new_empty(capacity, *old.shape[1:])
-            new[:held] = old[:held]
+            new = old.new_empty(old.shape[0], capacity, old.shape[2])
+            new[:, :held] = old[:, :held]
             return new
 
         self.keys = larger(self.keys)

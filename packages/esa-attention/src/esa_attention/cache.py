@@ -159,7 +159,8 @@ class ESALayer(DynamicLayer):
         room = c.num_local + c.chunk_size
         if not self.tables.length_dependent:
             room += c.chunk_size  # how far the window moves before its keys are rotated anew
-        return RotatedWindow((heads, dim), self.dtype, self.device, self.tables, room, values=c.offload)
+        values = c.offload or self.device.type == "cpu"
+        return RotatedWindow((heads, dim), self.dtype, self.device, self.tables, room, values)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append the keys and values of ``T`` tokens, ``(B, K, T, D)`` each.

@@ -18,7 +18,7 @@ from esa_attention.cache import ESALayer, LastChoice
 from esa_attention.compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.functional import fold_queries, merge_attention_states
-from esa_attention.ops.attention_torch import attend
+from esa_attention.ops.attention_torch import attend, one_softmax, one_softmax_runs
 from esa_attention.ops.scoring import chunk_scores, decode_scores, decode_scores_int8, select
 from esa_attention.rope import RopeTables
 from esa_attention.segments import Segments, segments
@@ -77,17 +77,23 @@ def _chunk(layer: ESALayer, row: int, query: Tensor, current: int, start: int, s
     if config.method == "full" or end - start <= config.dense_until:
         return _local(layer, row, query, Segments(start, start, start, current, end), scaling)[0]
     cut = segments(current, end, config.num_initial, config.num_local, start)
-    near, near_lse = _local(layer, row, query, cut, scaling)
     if cut.initial_end == cut.start and cut.num_middle == 0:
-        return near
+        return _local(layer, row, query, cut, scaling)[0]
     turned = layer.tables.rotate_far(query, config.w)
-    parts = []
     choices = choose_tokens(layer, row, turned, cut)
     for watcher in layer.watchers:
         watcher(layer.layer_idx, row, cut, choices)
+    if one_softmax_runs(query):
+        assert layer.store is not None
+        far = far_tokens(layer, row, cut, choices[0][2])
+        keys, values, position = layer.derived.windows[row].read(layer.store.data[row], cut.local, cut.end)
+        near_query = layer.tables.rotate(query, position + cut.current - cut.local)
+        return one_softmax((turned, *far), (near_query, keys, values), scaling)
+    near, near_lse = _local(layer, row, query, cut, scaling)
+    parts = []
     for low, high, chosen in choices:
         keys, values = far_tokens(layer, row, cut, chosen)
-        parts.append(attend(turned[None, :, low:high], keys, values, scaling))
+        parts.append(attend(turned[None, :, low:high], keys[None], values[None], scaling))
     far, far_lse = parts[0] if len(parts) == 1 else (torch.cat([p[i] for p in parts], dim=2) for i in (0, 1))
     return merge_attention_states([near, far[0]], [near_lse, far_lse[0]])[0]
 
@@ -98,7 +104,7 @@ def _local(layer: ESALayer, row: int, query: Tensor, cut: Segments, scaling: flo
     keys, values, position = layer.derived.windows[row].read(layer.store.data[row], cut.local, cut.end)
     past = cut.current - cut.local
     turned = layer.tables.rotate(query, position + past)[None]
-    keys, values = keys.transpose(0, 1)[None], values.transpose(0, 1)[None]
+    keys, values = keys[None], values[None]
     if query.shape[1] == 1:
         out, lse = attend(turned, keys, values, scaling)
         return out[0], lse[0]
@@ -112,12 +118,11 @@ def _local(layer: ESALayer, row: int, query: Tensor, cut: Segments, scaling: flo
 
 
 def far_tokens(layer: ESALayer, row: int, cut: Segments, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Unrotated keys and values ``(1, K, N, D)`` of initial and chosen tokens, gathered into memory that is kept."""
+    """Unrotated keys and values ``(K, N, D)`` of initial and chosen tokens, gathered into memory that is kept."""
     assert layer.store is not None
     store = layer.store.data[row]
     num_initial = cut.initial_end - cut.start
     shape = (num_initial + chosen.shape[0], *store.shape[1:])
-    # Under a name of its own per row: another row's far part may still be in use.
     host = layer.workspace.get("far", shape, store.dtype, store.device, layer.store.pin)
     host[:num_initial] = store[cut.start : cut.initial_end]
     if chosen.shape[0]:
@@ -127,7 +132,7 @@ def far_tokens(layer: ESALayer, row: int, cut: Segments, chosen: Tensor) -> tupl
         far = layer.workspace.get("far_device", shape, store.dtype, layer.device)
         far.copy_(host, non_blocking=True)
         torch.cuda.current_stream(layer.device).synchronize()  # the pinned rows are written again by the next layer
-    return far[:, 0].transpose(0, 1)[None], far[:, 1].transpose(0, 1)[None]
+    return far[:, 0].transpose(0, 1), far[:, 1].transpose(0, 1)
 
 
 def choose_tokens(layer: ESALayer, row: int, turned: Tensor, cut: Segments) -> Choices:

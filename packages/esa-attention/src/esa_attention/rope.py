@@ -89,15 +89,11 @@ class RopeTables:
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         cos, sin = cos.to(wide.dtype), sin.to(wide.dtype)
         dim = self.rotary_dim
-        turned = wide[..., :dim]
-        turned = turned * cos + rotate_half(turned) * sin
+        turned = wide if dim == x.shape[-1] else wide[..., :dim]
+        turned = torch.addcmul(turned * cos, rotate_half(turned), sin)
         if dim < x.shape[-1]:
             turned = torch.cat((turned, wide[..., dim:]), dim=-1)
         return turned.to(x.dtype)
-
-    def rotate_tokens(self, x: Tensor, first: int) -> Tensor:
-        """As :meth:`rotate` for token-major keys ``(..., T, K, D)``."""
-        return self.rotate(x.transpose(-3, -2), first).transpose(-3, -2)
 
     def rotate_far(self, query: Tensor, position: int) -> Tensor:
         """Rotate queries for keys that stay unrotated at position 0.

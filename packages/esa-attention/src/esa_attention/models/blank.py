@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     M = TypeVar("M", bound=PreTrainedModel)
 
-__all__ = ["blank_model"]
+__all__ = ["blank_model", "placed"]
 
 
 def blank_model(model_class: type[M], config: PreTrainedConfig, *, seed: int = 0) -> M:
@@ -30,3 +30,9 @@ def blank_model(model_class: type[M], config: PreTrainedConfig, *, seed: int = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model_class(config).eval()
+
+
+def placed(model: M, device: torch.device | str, dtype: torch.dtype) -> M:
+    """Move a model; in one place because the type hints of transformers lose ``to``."""
+    mover: Any = model
+    return mover.to(device=device, dtype=dtype)

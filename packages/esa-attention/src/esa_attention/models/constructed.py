@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from effkit.errors import UserError
-from esa_attention.models.blank import blank_model
+from esa_attention.models.blank import blank_model, placed
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -107,7 +107,7 @@ def constructed_induction(
     config = constructed_config(rope_theta, vocab_size, max_position_embeddings)
     model = blank_model(LlamaForCausalLM, config)
     _write_weights(model, seed)
-    return model.to(device=device, dtype=dtype)
+    return placed(model, device, dtype)
 
 
 @torch.no_grad()

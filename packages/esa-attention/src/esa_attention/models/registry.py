@@ -69,11 +69,11 @@ def build_model(
 def _tiny(path: Any, *, device: Any, dtype: torch.dtype, family: str = "llama", seed: int = 0, **overrides: Any) -> Any:
     import transformers
 
-    from esa_attention.models.blank import blank_model
+    from esa_attention.models.blank import blank_model, placed
 
     config = config_for("tiny_random", family=family, **overrides)
     model_class = getattr(transformers, f"{TINY_FAMILIES[family][0]}ForCausalLM")
-    return blank_model(model_class, config, seed=seed).to(device=device, dtype=dtype)
+    return placed(blank_model(model_class, config, seed=seed), device, dtype)
 
 
 def _constructed(path: Any, **options: Any) -> Any:
@@ -108,13 +108,14 @@ def _stories_file(path: str | os.PathLike[str] | None, wanted: str) -> Path:
 
 
 def _byte_lm(path: str | os.PathLike[str] | None, *, device: Any, dtype: torch.dtype, **options: Any) -> Any:
+    from esa_attention.models.blank import placed
     from esa_attention.models.byte_lm import load_byte_lm, train_byte_lm
 
     if path is None:
-        return train_byte_lm(**options).model.to(device=device, dtype=dtype)
+        return placed(train_byte_lm(**options).model, device, dtype)
     if options:
         raise UserError(f"path={os.fspath(path)!r} is a trained byte_lm and takes no {', '.join(options)}")
-    return load_byte_lm(path).to(device=device, dtype=dtype)
+    return placed(load_byte_lm(path), device, dtype)
 
 
 def _pretrained(

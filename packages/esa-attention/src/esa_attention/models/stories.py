@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError
-from esa_attention.models.blank import blank_model
+from esa_attention.models.blank import blank_model, placed
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -117,8 +117,8 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     fields = np.frombuffer(raw, "<i4").tolist()
     if fields[0] == _NEWER_MAGIC:
         raise UserError(f"{name} is of version {fields[1]} of the llama2.c format; export it again with --version 0")
-    header = Header(*fields[:5], vocab_size=abs(fields[5]), seq_len=fields[6], shared=fields[5] > 0)
     sizes = [*fields[:5], abs(fields[5]), fields[6]]
+    header = Header(*sizes, fields[5] > 0)
     plausible = all(0 < n <= _LARGEST for n in sizes) and header.num_heads % header.num_kv_heads == 0
     if not plausible or header.dim % (2 * header.num_heads):
         raise UserError(f"{name} is no llama2.c model: its head reads {fields}")
@@ -173,7 +173,7 @@ def load_llama2c(
     model = blank_model(LlamaForCausalLM, header.to_config())
     _check_rope(blocks, model.model.rotary_emb.inv_freq, path)
     model.load_state_dict(_to_transformers(blocks, header), strict=True)
-    return model.to(device=device, dtype=dtype)
+    return placed(model, device, dtype)
 
 
 def _check_rope(blocks: dict[str, Tensor], inv_freq: Tensor, path: str | os.PathLike[str]) -> None:

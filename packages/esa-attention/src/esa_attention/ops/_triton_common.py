@@ -70,7 +70,9 @@ def kernels(name: str) -> ModuleType:
     return _load(name, interpreted())
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, stages: int = 2, **constants: Any) -> None:
+def launch(
+    kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, stages: int = 2, **constants: Any
+) -> None:
     """Run a kernel on the device of its first tensor."""
     if interpreted():
         kernel[grid](*arguments, **constants)

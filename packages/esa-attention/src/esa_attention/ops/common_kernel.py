@@ -1,7 +1,8 @@
 """Device functions that several kernels call; see :mod:`esa_attention.ops._triton_common` for how files are loaded.
 
-Reductions and scans in all kernels name their combine function because ``tl.sum`` and the like are themselves decorated
-when triton is first imported, which may be before interpreter mode was asked for.
+Reductions and scans name their combine function, one of those below, because ``tl.sum`` and the like are themselves
+decorated when triton is first imported, which may be in the other mode. The interpreter knows triton's own combine
+functions by identity, and is slow with others.
 """
 
 # No `from __future__ import annotations` here: triton reads the annotations of kernels.
@@ -11,12 +12,30 @@ import triton.language as tl
 from esa_attention.ops._triton_common import interpreted
 
 if interpreted():
+    add = tl.standard._sum_combine
+    greater = tl.standard._elementwise_max
+    lesser = tl.standard._elementwise_min
 
     def loop_bound(value):
         """Bound of a ``range``; triton 3.6 would hand a NumPy array to ``int()``, which NumPy deprecates."""
         return int(value.handle.data.item()) if isinstance(value, tl.tensor) else value
 
 else:
+
+    @triton.jit
+    def add(a, b):
+        """Sum, for reductions and scans."""
+        return a + b
+
+    @triton.jit
+    def greater(a, b):
+        """Maximum, for reductions."""
+        return tl.maximum(a, b)
+
+    @triton.jit
+    def lesser(a, b):
+        """Minimum, for reductions."""
+        return tl.minimum(a, b)
 
     @triton.jit
     def loop_bound(value):
@@ -58,16 +77,33 @@ def order_key(x):
 
 
 @triton.jit
+def columns(ptr, rows_offset, mask, first, COUNT: tl.constexpr, PADDED: tl.constexpr):
+    """Dimensions ``[first, first + COUNT)`` of the rows in ``mask`` (of all, without one), padded with 0."""
+    d = tl.arange(0, PADDED)
+    place = ptr + rows_offset[:, None] + (first + d)[None, :]
+    inside = (d < COUNT)[None, :]
+    if mask is None:
+        if COUNT == PADDED:
+            return tl.load(place)
+        else:
+            return tl.load(place, mask=inside, other=0.0)
+    elif COUNT == PADDED:
+        return tl.load(place, mask=mask[:, None], other=0.0)
+    else:
+        return tl.load(place, mask=mask[:, None] & inside, other=0.0)
+
+
+@triton.jit
 def attend_tile(scores, value, acc, top, total, DOT: tl.constexpr, PRECISION: tl.constexpr, EMULATE_BF16: tl.constexpr):
     """One step of the online softmax: scores ``(rows, keys)`` in powers of two, values ``(keys, dim)``.
 
     A row that has seen no key yet has ``top`` minus infinity; subtracting 0 there instead keeps NaN away.
     """
-    new_top = tl.maximum(top, tl.reduce(scores, 1, tl.standard._elementwise_max))
+    new_top = tl.maximum(top, tl.reduce(scores, 1, greater))
     safe = tl.where(new_top == -float("inf"), 0.0, new_top)
     weights = tl.exp2(scores - safe[:, None])
     shrink = tl.exp2(top - safe)
-    total = total * shrink + tl.reduce(weights, 1, tl.standard._sum_combine)
+    total = total * shrink + tl.reduce(weights, 1, add)
     acc = tl.dot(
         operand(weights, DOT, EMULATE_BF16),
         value,

@@ -12,6 +12,7 @@ import triton.language as tl
 from esa_attention.ops._triton_common import kernels
 
 _common = kernels("common_kernel")
+add = _common.add
 order_key = _common.order_key
 segments = _common.segments
 
@@ -59,13 +60,13 @@ def decode_scores_kernel(
     score = tl.full((BLOCK,), -float("inf"), ACC)
     if (first + BLOCK > low) & (first < high):
         score = tl.full((BLOCK,), 0.0, ACC)
-        for part in tl.static_range(0, RANK, PART):
+        for part in tl.range(0, RANK, PART, num_stages=1):
             r = part + tl.arange(0, PART)
             inside = r < RANK
             query = tl.load(query_ptr + row * query_row_stride + r, mask=inside, other=0.0).to(ACC)
             tile = index_ptr + row * index_row_stride + token[:, None] * index_stride + r[None, :]
             key = tl.load(tile, mask=middle[:, None] & inside[None, :], other=0).to(ACC)
-            score += tl.reduce(key * query[None, :], 1, tl.standard._sum_combine)
+            score += tl.reduce(key * query[None, :], 1, add)
         if scale_ptr is not None:
             score *= tl.load(scale_ptr + row * scale_row_stride + token, mask=middle, other=0.0).to(ACC)
         score = tl.where(middle, score, -float("inf"))

@@ -25,7 +25,8 @@ __all__ = ["MAX_PROXIMITY", "check_index", "check_scores", "decode_scores"]
 MAX_PROXIMITY = 32  # a tile of tokens must be much wider than the window
 
 _BLOCK = 256  # tokens of a tile, halo included
-_PART = 128  # numbers of an index row that a tile holds at a time
+_PART = 128  # index rows of at most this length are read at once,
+_WIDE_PART = 64  # longer ones so many numbers at a time
 
 
 def check_index(index: Tensor, index_scale: Tensor | None, query_index: Tensor, query_shape: tuple[int, ...]) -> None:
@@ -145,7 +146,7 @@ def decode_scores(
     index, query_index = widened(index), widened(query_index)
     constants: dict[str, Any] = {
         "RANK": rank,
-        "PART": min(power_of_two(rank), _PART),
+        "PART": power_of_two(rank) if rank <= _PART else _WIDE_PART,
         "EPS": proximity,
         "LEVELS": (2 * proximity).bit_length(),
         "BLOCK": _BLOCK,

@@ -20,6 +20,9 @@ import triton.language as tl
 from esa_attention.ops._triton_common import kernels
 
 _common = kernels("common_kernel")
+add = _common.add
+greater = _common.greater
+lesser = _common.lesser
 loop_bound = _common.loop_bound
 order_key = _common.order_key
 segments = _common.segments
@@ -28,22 +31,22 @@ segments = _common.segments
 @triton.jit
 def _count(x):
     """Number of true entries."""
-    return tl.reduce(x.to(tl.int32), 0, tl.standard._sum_combine)
+    return tl.reduce(x.to(tl.int32), 0, add)
 
 
 @triton.jit
 def _before(x):
     """For each entry, how many of the earlier ones are true."""
     x = x.to(tl.int32)
-    return tl.associative_scan(x, 0, tl.standard._sum_combine) - x
+    return tl.associative_scan(x, 0, add) - x
 
 
 @triton.jit
 def _pick(counts, wanted):
     """The digit at which the running count reaches ``wanted``, and how many are still wanted within it."""
-    total = tl.associative_scan(counts, 0, tl.standard._sum_combine)
+    total = tl.associative_scan(counts, 0, add)
     short = total < wanted
-    taken = tl.reduce(tl.where(short, total, 0), 0, tl.standard._elementwise_max)
+    taken = tl.reduce(tl.where(short, total, 0), 0, greater)
     return _count(short), wanted - taken
 
 
@@ -194,9 +197,9 @@ def _rank(own_ptr, dilated_ptr, candidates_ptr, number, wanted, FEW: tl.constexp
     worst = tl.full((FEW,), (1 << (32 + LOW_BITS)) - 1, tl.uint64)
     rest = tl.where(listed, rest, worst)
     # Entries that are not listed may only tie with the worst that is.
-    no_worse = tl.reduce((listed[None, :] & (rest[None, :] <= rest[:, None])).to(tl.int32), 1, tl.standard._sum_combine)
+    no_worse = tl.reduce((listed[None, :] & (rest[None, :] <= rest[:, None])).to(tl.int32), 1, add)
     enough = listed & (no_worse >= wanted)
-    threshold = tl.reduce(tl.where(enough, rest, worst), 0, tl.standard._elementwise_min)
+    threshold = tl.reduce(tl.where(enough, rest, worst), 0, lesser)
     return threshold, wanted - _count(listed & (rest < threshold))
 
 
@@ -213,20 +216,20 @@ def _radix(
 ):
     """The same for any number of candidates, digit by digit."""
     BINS: tl.constexpr = 1 << FINE_BITS
-    threshold = tl.full((1,), 0, tl.uint64)
+    threshold = tl.cast(0, tl.uint64)
     for level in tl.static_range(0, (32 + LOW_BITS) // FINE_BITS):
-        shift = (32 + LOW_BITS) - FINE_BITS * (level + 1)
         counts = tl.full((BINS,), 0, tl.int32)
         for base in range(0, loop_bound(number), CHUNK):
             entry = base + tl.arange(0, CHUNK)
             listed = entry < number
             token = tl.load(candidates_ptr + entry, mask=listed, other=0)
-            rest = _load_rest(own_ptr, dilated_ptr, token, listed, LOW_BITS) >> shift
+            rest = _load_rest(own_ptr, dilated_ptr, token, listed, LOW_BITS)
+            rest = rest >> (32 + LOW_BITS - FINE_BITS * (level + 1))
             shares = listed & ((rest >> FINE_BITS) == threshold)
             counts += tl.histogram((rest & (BINS - 1)).to(tl.int32), BINS, mask=shares)
         digit, wanted = _pick(counts, wanted)
         threshold = (threshold << FINE_BITS) | digit.to(tl.uint64)
-    return tl.reduce(threshold, 0, tl.standard._elementwise_max), wanted
+    return threshold, wanted
 
 
 @triton.jit
@@ -254,7 +257,7 @@ def _before_tile(
         rest = _load_rest(own_ptr, dilated_ptr, token, earlier, LOW_BITS)
         chosen += (earlier & (rest < threshold)).to(tl.int32)
         ties += (earlier & (rest == threshold)).to(tl.int32)
-    return tl.reduce(chosen, 0, tl.standard._sum_combine), tl.reduce(ties, 0, tl.standard._sum_combine)
+    return tl.reduce(chosen, 0, add), tl.reduce(ties, 0, add)
 
 
 @triton.jit(do_not_specialize=["new_tokens", "num_initial", "num_local", "num_selected"])
@@ -319,9 +322,7 @@ def write_kernel(
     if number <= FEW:
         threshold, wanted = _rank(own_ptr, dilated_ptr, candidates_ptr, number, wanted, FEW, LOW_BITS)
     else:
-        threshold, wanted = _radix(
-            own_ptr, dilated_ptr, candidates_ptr, number, wanted, CHUNK, LOW_BITS, FINE_BITS
-        )
+        threshold, wanted = _radix(own_ptr, dilated_ptr, candidates_ptr, number, wanted, CHUNK, LOW_BITS, FINE_BITS)
     chosen_before, ties_before = _before_tile(
         own_ptr, dilated_ptr, candidates_ptr, better_ptr, number, first, tile, threshold, CHUNK, LOW_BITS
     )

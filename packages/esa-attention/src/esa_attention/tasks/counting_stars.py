@@ -6,7 +6,7 @@ After the benchmark of that name (Song and others, 2024), whose settings the ESA
 
 from __future__ import annotations
 
-from esa_attention.tasks.sample import Sample, build_context, seeded, spread
+from esa_attention.tasks.sample import Sample, build_context, seeded
 from esa_attention.tasks.vocab import TaskVocab
 
 __all__ = ["counting_stars"]
@@ -32,7 +32,8 @@ def counting_stars(vocab: TaskVocab, length: int, num_stars: int = 32, seed: int
     """
     generator = seeded(seed)
     facts = vocab.stars(num_stars, generator)
-    context, positions = build_context(vocab, facts, spread(num_stars, generator), length, generator)
+    depths = [(i + 0.5) / num_stars for i in range(num_stars)]  # evenly, as in the benchmark
+    context, positions = build_context(vocab, facts, depths, length, generator)
     texts = [fact.text for fact in facts if fact.text]
     return Sample(
         context,

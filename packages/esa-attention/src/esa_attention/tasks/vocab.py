@@ -57,8 +57,9 @@ class TaskVocab(Protocol):
 class SymbolVocab:
     """Keys, values and filler as single tokens, for :func:`~esa_attention.models.constructed.constructed_induction`.
 
-    Ids 0 and 1 stay unused; then come the keys, twice as many values, and the rest is filler: with the defaults keys
-    2-33, values 34-97, filler 98-127.
+    Id 0 stays unused, 1 begins every context; then come the keys, twice as many values, and the rest is filler: with the
+    defaults keys 2-33, values 34-97, filler 98-127. The begin token is there because the first token of all has no
+    predecessor and takes itself for one: a key in its place would answer itself.
 
     Args:
         vocab_size: Tokens of the model.
@@ -87,8 +88,8 @@ class SymbolVocab:
 
     @property
     def prefix(self) -> Tensor:
-        """No begin token."""
-        return torch.empty(0, dtype=torch.long)
+        """The begin token."""
+        return torch.tensor([1])
 
     @property
     def answer_ids(self) -> Tensor:

@@ -1,0 +1,144 @@
+"""Attention over [initial | selected] at far positions and [local | current] at true ones (section 3.8), in Triton.
+
+This file has the decoding step; :func:`prefill_attention` comes from :mod:`esa_attention.ops.chunk_attend_triton`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from esa_attention.ops._triton_common import (
+    check_integers,
+    dot_constants,
+    kernels,
+    launch,
+    power_of_two,
+    require,
+    widened,
+)
+from esa_attention.ops.attend_shapes_triton import attention_shapes, output, staged, tensor_cores
+from esa_attention.ops.chunk_attend_triton import prefill_attention
+
+__all__ = ["decode_attention", "decode_splits", "prefill_attention"]
+
+_LOG2_E = math.log2(math.e)
+_KEYS = 64  # keys of a tile
+
+
+def decode_splits(batch: int, num_kv_heads: int, num_keys: int) -> int:
+    """How many programs share the keys of one head in a decoding step.
+
+    Two programs for each of the 132 processors of an H100 keep its memory busy; a share should not be less than two
+    tiles of keys.
+
+    Args:
+        batch: Rows.
+        num_kv_heads: Key-value heads.
+        num_keys: Keys that a row attends to: initial, selected and local ones.
+    """
+    wanted = -(-2 * 132 // (batch * num_kv_heads))
+    return max(1, min(wanted, num_keys // (2 * _KEYS), 128))
+
+
+def decode_attention(
+    query_far: Tensor,
+    query_local: Tensor,
+    kv: Tensor,
+    selected: Tensor,
+    count: Tensor,
+    start: Tensor,
+    length: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    *,
+    scale_far: float,
+    scale_local: float,
+    num_initial: int,
+    num_local: int,
+    num_splits: int | None = None,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Attention of the newest token of every row: one softmax over far and local keys (section 3.8).
+
+    Far keys (initial and selected tokens) meet ``query_far`` unrotated, as if all of them stood at position 0. Local keys
+    (the last ``num_local`` tokens, and the new one) are rotated to their positions 0, 1, ... in that window: dimensions
+    ``i`` and ``i + rotary_dim / 2`` are a pair, those from ``rotary_dim`` on are left. Products sum in float32.
+
+    Args:
+        query_far: Queries rotated to the far position, ``(B, H, D)``.
+        query_local: Queries rotated to their place in the window, which is the number of local tokens, ``(B, H, D)``.
+        kv: Unrotated keys and values ``(B, capacity, 2, K, D)``; tokens beyond the length may hold anything.
+        selected: Absolute indices of selected tokens ``(B, k)`` int64.
+        count: How many of them are meant ``(B,)`` int32.
+        start: First real token of every row ``(B,)``, int32 or int64.
+        length: Number of tokens in all, the new one included, ``(1,)`` or ``(B,)``.
+        cos: Cosines ``(positions, rotary_dim / 2)`` of the window's positions, at least ``num_local + 1`` of them,
+            float32 (a narrower type halves what is read of them, and loses as much as it does in the model).
+        sin: The same for sines.
+        scale_far: Factor on the scores of far keys.
+        scale_local: Factor on the scores of local keys.
+        num_initial: Size of the initial part (l_I).
+        num_local: Size of the local part (l_L).
+        num_splits: Programs that share the keys of a head; :func:`decode_splits` by default.
+        out: Written and returned if given.
+
+    Returns:
+        Output ``(B, H, D)`` in the type of the queries, and the log of the sum of exponentials ``(B, H)`` (natural log,
+        float32, or float64 for float64 keys). Rows without any token have output 0 and minus infinity.
+
+    Raises:
+        UserError: If shapes, types or devices are wrong, or Triton cannot run here.
+    """
+    require(
+        query_far.ndim == 3 and query_local.ndim == 3,
+        f"query_far and query_local must have the shape (B, H, D), got {tuple(query_far.shape)} and "
+        f"{tuple(query_local.shape)}",
+    )
+    batch = query_far.shape[0]
+    shapes = attention_shapes(
+        *(query_far[:, :, None], query_local[:, :, None], kv, selected, count, start, length, cos, sin),
+        *(num_initial, num_local, (batch,)),
+    )
+    if num_splits is None:
+        num_splits = decode_splits(batch, shapes.kv_heads, num_initial + selected.shape[1] + num_local)
+    check_integers(1, num_splits=num_splits)
+    out = output(out, (batch, shapes.heads, shapes.dim), query_far)
+
+    constants = dot_constants(kv.dtype)
+    keys, stages = (_KEYS, 3) if tensor_cores(constants, kv.dtype) else (32, 1)
+    wide = torch.float64 if kv.dtype == torch.float64 else torch.float32
+    parts = torch.empty(batch, shapes.heads, num_splits, shapes.dim, dtype=wide, device=kv.device)
+    top = torch.empty(batch, shapes.heads, num_splits, dtype=wide, device=kv.device)
+    total = torch.empty_like(top)
+    lse = torch.empty(batch, shapes.heads, dtype=wide, device=kv.device)
+    written = staged(out)
+    query_far, query_local, kv = widened(query_far), widened(query_local), widened(kv)
+    cos, sin = widened(cos), widened(sin)
+    code = kernels("attend_kernel")
+    launch(
+        code.decode_attention_kernel,
+        (num_splits, shapes.kv_heads, batch),
+        *(query_far, query_local, kv, selected, count, start, length, cos, sin, parts, top, total),
+        *(*query_far.stride()[:2], *query_local.stride()[:2], *kv.stride()[:4], selected.stride(0)),
+        *(0 if length.numel() == 1 else 1, cos.stride(0), num_initial, num_local),
+        *(scale_far * _LOG2_E, scale_local * _LOG2_E),
+        GROUP=shapes.group,
+        ROWS=power_of_two(shapes.group, 16),
+        KEYS=keys,
+        stages=stages,
+        **shapes.constants(),
+        **constants,
+    )
+    launch(
+        code.merge_kernel,
+        (shapes.heads, batch),
+        *(parts, top, total, written, lse, *written.stride()[:2], num_splits),
+        DIM=shapes.dim,
+        DIM_PADDED=power_of_two(shapes.dim, 16),
+        SPLITS=power_of_two(num_splits),
+        ACC=constants["ACC"],
+    )
+    return (out if written is out else out.copy_(written)), lse

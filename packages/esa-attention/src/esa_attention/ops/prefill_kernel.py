@@ -1,0 +1,200 @@
+"""Triton kernels of the chunk score (Eq. 4): two passes of matrix products that never store queries x tokens.
+
+``row_max_kernel`` finds each query's best middle token, ``chunk_scores_kernel`` computes the products again, subtracts
+that and takes the best query for each token: the second product costs less than writing and reading the matrix. Both
+keep the elementwise maximum of the tiles they see and reduce it once at the end, which saves a reduction per product.
+``dilate_kernel`` is the max filter.
+"""
+
+# No `from __future__ import annotations` here: triton reads the annotations of kernels.
+import triton
+import triton.language as tl
+
+from esa_attention.ops._triton_common import kernels
+
+_common = kernels("common_kernel")
+greater = _common.greater
+loop_bound = _common.loop_bound
+operand = _common.operand
+segments = _common.segments
+
+
+@triton.jit
+def _rows(ptr, first, last, stride, part, RANK: tl.constexpr, PART: tl.constexpr, SIZE: tl.constexpr):
+    """Numbers ``[part, part + PART)`` of the rows ``[first, first + SIZE)``; 0 beyond ``last`` or ``RANK``."""
+    row = first + tl.arange(0, SIZE)
+    r = part + tl.arange(0, PART)
+    mask = (row < last)[:, None] & (r < RANK)[None, :]
+    return tl.load(ptr + row.to(tl.int64)[:, None] * stride + r[None, :], mask=mask, other=0)
+
+
+@triton.jit(do_not_specialize=["queries", "new_tokens", "num_initial", "num_local", "span"])
+def row_max_kernel(
+    index_ptr,  # (B, capacity, RANK)
+    scale_ptr,  # (B, capacity) or None
+    query_ptr,  # (B, queries, RANK)
+    start_ptr,
+    length_ptr,
+    best_ptr,  # (B, splits, queries) fp32
+    index_row_stride,
+    index_stride,
+    scale_row_stride,
+    query_row_stride,
+    query_stride,
+    length_stride,
+    queries,
+    new_tokens,
+    num_initial,
+    num_local,
+    span,  # tokens of a split
+    RANK: tl.constexpr,
+    PART: tl.constexpr,
+    QUERIES: tl.constexpr,  # of a tile
+    TOKENS: tl.constexpr,  # of a tile
+    DOT: tl.constexpr,
+    ACC: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATE_BF16: tl.constexpr,
+):
+    """Best score of each query among the middle tokens of one split."""
+    split = tl.program_id(0)
+    row = tl.program_id(2).to(tl.int64)
+    _, _, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
+    low = tl.maximum(low, split.to(tl.int64) * span).to(tl.int32)
+    high = tl.minimum(high, (split.to(tl.int64) + 1) * span).to(tl.int32)
+    index_ptr += row * index_row_stride
+    query_ptr += row * query_row_stride
+    first_query = tl.program_id(1) * QUERIES
+
+    best = tl.full((QUERIES, TOKENS), -float("inf"), ACC)
+    if RANK <= PART:  # the queries stay where they are
+        q_all = operand(_rows(query_ptr, first_query, queries, query_stride, 0, RANK, PART, QUERIES), DOT, EMULATE_BF16)
+    for first in range(loop_bound(low), loop_bound(high), TOKENS):
+        if RANK <= PART:
+            k = operand(_rows(index_ptr, first, high, index_stride, 0, RANK, PART, TOKENS), DOT, EMULATE_BF16)
+            score = tl.dot(q_all, tl.trans(k), out_dtype=ACC, input_precision=PRECISION)
+        else:
+            score = tl.full((QUERIES, TOKENS), 0.0, ACC)
+            for part in range(0, RANK, PART):
+                q = _rows(query_ptr, first_query, queries, query_stride, part, RANK, PART, QUERIES)
+                k = _rows(index_ptr, first, high, index_stride, part, RANK, PART, TOKENS)
+                k = tl.trans(operand(k, DOT, EMULATE_BF16))
+                score = tl.dot(operand(q, DOT, EMULATE_BF16), k, score, out_dtype=ACC, input_precision=PRECISION)
+        token = first + tl.arange(0, TOKENS)
+        if scale_ptr is not None:
+            score *= tl.load(scale_ptr + row * scale_row_stride + token, mask=token < high, other=0.0)[None, :]
+        best = tl.maximum(best, tl.where((token < high)[None, :], score, -float("inf")))
+    best = tl.reduce(best, 1, greater)
+    query = first_query + tl.arange(0, QUERIES)
+    place = best_ptr + (row * tl.num_programs(0) + split) * queries + query
+    tl.store(place, best, mask=query < queries)
+
+
+@triton.jit(do_not_specialize=["capacity", "queries", "block", "first_new", "new_tokens", "num_initial", "num_local"])
+def chunk_scores_kernel(
+    index_ptr,
+    scale_ptr,
+    query_ptr,
+    start_ptr,
+    length_ptr,
+    best_ptr,  # (B, queries): each query's best score in the middle
+    own_ptr,  # (B, blocks, capacity)
+    index_row_stride,
+    index_stride,
+    scale_row_stride,
+    query_row_stride,
+    query_stride,
+    length_stride,
+    own_row_stride,
+    own_block_stride,
+    capacity,
+    queries,
+    block,  # queries that choose together
+    first_new,  # place of the first query in the chunk
+    new_tokens,
+    num_initial,
+    num_local,
+    RANK: tl.constexpr,
+    PART: tl.constexpr,
+    QUERIES: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DOT: tl.constexpr,
+    ACC: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATE_BF16: tl.constexpr,
+):
+    """Eq. 4 for a tile of tokens and one block of queries."""
+    row = tl.program_id(2).to(tl.int64)
+    start, length, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
+    index_ptr += row * index_row_stride
+    query_ptr += row * query_row_stride
+    first = tl.program_id(0) * TOKENS
+    token = first + tl.arange(0, TOKENS)
+    middle = (token >= low) & (token < high)
+
+    result = tl.full((TOKENS,), -float("inf"), ACC)
+    if (first + TOKENS > low) & (first < high):
+        # Queries of padding neither choose nor count.
+        first_query = tl.program_id(1) * block
+        last_query = tl.minimum(first_query + block, queries)
+        first_real = start - (length - new_tokens + first_new)
+        first_query = tl.maximum(first_query, first_real.to(tl.int32))
+        best = tl.full((TOKENS, QUERIES), -float("inf"), ACC)
+        if RANK <= PART:
+            k_all = operand(_rows(index_ptr, first, high, index_stride, 0, RANK, PART, TOKENS), DOT, EMULATE_BF16)
+        scale = tl.full((TOKENS,), 1.0, ACC)
+        if scale_ptr is not None:
+            scale = tl.load(scale_ptr + row * scale_row_stride + token, mask=middle, other=0.0).to(ACC)
+        for query_base in range(loop_bound(first_query), loop_bound(last_query), QUERIES):
+            if RANK <= PART:
+                q = _rows(query_ptr, query_base, last_query, query_stride, 0, RANK, PART, QUERIES)
+                q = tl.trans(operand(q, DOT, EMULATE_BF16))
+                score = tl.dot(k_all, q, out_dtype=ACC, input_precision=PRECISION)
+            else:
+                score = tl.full((TOKENS, QUERIES), 0.0, ACC)
+                for part in range(0, RANK, PART):
+                    k = _rows(index_ptr, first, high, index_stride, part, RANK, PART, TOKENS)
+                    q = _rows(query_ptr, query_base, last_query, query_stride, part, RANK, PART, QUERIES)
+                    q = tl.trans(operand(q, DOT, EMULATE_BF16))
+                    score = tl.dot(operand(k, DOT, EMULATE_BF16), q, score, out_dtype=ACC, input_precision=PRECISION)
+            query = query_base + tl.arange(0, QUERIES)
+            # Infinity where there is no query makes the difference minus infinity, the neutral value.
+            top = tl.load(best_ptr + row * queries + query, mask=query < last_query, other=float("inf"))
+            best = tl.maximum(best, score * scale[:, None] - top[None, :])
+        result = tl.where(middle, tl.reduce(best, 1, greater), -float("inf"))
+    place = own_ptr + row * own_row_stride + tl.program_id(1).to(tl.int64) * own_block_stride + token
+    tl.store(place, result, mask=token < capacity)
+
+
+@triton.jit(do_not_specialize=["capacity", "new_tokens", "num_initial", "num_local"])
+def dilate_kernel(
+    own_ptr,  # (B, blocks, capacity)
+    dilated_ptr,  # (B, blocks, capacity)
+    start_ptr,
+    length_ptr,
+    own_row_stride,
+    own_block_stride,
+    dilated_row_stride,
+    dilated_block_stride,
+    length_stride,
+    capacity,
+    new_tokens,
+    num_initial,
+    num_local,
+    EPS: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    """Max filter over ``2 EPS + 1`` tokens, clipped to the middle (Eq. 8)."""
+    row = tl.program_id(2).to(tl.int64)
+    number = tl.program_id(1).to(tl.int64)
+    _, _, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
+    own_ptr += row * own_row_stride + number * own_block_stride
+    dilated_ptr += row * dilated_row_stride + number * dilated_block_stride
+    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    middle = (token >= low) & (token < high)
+    best = tl.load(own_ptr + token, mask=middle, other=-float("inf"))
+    for distance in tl.static_range(1, EPS + 1):
+        before = tl.load(own_ptr + token - distance, mask=middle & (token - distance >= low), other=-float("inf"))
+        after = tl.load(own_ptr + token + distance, mask=middle & (token + distance < high), other=-float("inf"))
+        best = tl.maximum(best, tl.maximum(before, after))
+    tl.store(dilated_ptr + token, best, mask=token < capacity)
