@@ -168,6 +168,41 @@ def test_crop_and_another_question_over_one_context():
         assert not torch.equal(answers[0], answers[1])
 
 
+def test_selection_is_changed_over_one_reading():
+    model, ids = _model(vocab_size=130), torch.randperm(120, generator=torch.Generator().manual_seed(0))[None] + 2
+    name = cache_argument(model)
+    logits = []
+    with apply_esa(model, FEW.replace(proximity=3)) as handle:
+        cache = handle.new_cache()
+        model(ids[:, :100], **{name: cache})
+        for proximity in (3, 0, 3):
+            cache.reconfigure(proximity=proximity)
+            logits.append(model(ids[:, 100:108], **{name: cache}).logits)
+            cache.crop(-8)
+        assert torch.equal(logits[0], logits[2])
+        assert not torch.equal(logits[0], logits[1])
+        with pytest.raises(UserError, match="num_local.*num_initial"):
+            cache.reconfigure(num_local=8)
+
+
+def test_modes_of_torch_may_change_between_calls():
+    """Tensors made under inference_mode cannot be written outside it; the cache must not care."""
+    model, ids = _model(), _ids(1, 120)
+    name = cache_argument(model)
+    with apply_esa(model, FEW) as handle:
+        cache = handle.new_cache()
+        with torch.inference_mode():
+            first = model(ids[:, :60], **{name: cache}).logits
+            cache.reorder_cache(torch.tensor([0]))
+        second = model(ids[:, 60:61], **{name: cache}).logits
+        with torch.inference_mode():
+            third = model(ids[:, 61:], **{name: cache}).logits
+        cache.batch_repeat_interleave(2)
+        again = handle.new_cache()
+        parts = [model(part, **{name: again}).logits for part in ids.split([60, 1, 59], dim=1)]
+    torch.testing.assert_close(torch.cat((first, second, third), 1), torch.cat(parts, 1), rtol=0, atol=1e-12)
+
+
 def test_several_models_at_once_keep_apart():
     first, second, untouched = _model(seed=0), _model("qwen3", seed=1), _model(seed=2)
     ids = _ids(length=60)
@@ -378,7 +413,7 @@ def test_caches_that_are_not_ours():
             with pytest.raises(UserError, match=f"cache_implementation='{kind}'"):
                 model.generate(ids, max_new_tokens=2, cache_implementation=kind)
         other = _model(seed=1)
-        with apply_esa(other, FEW) as second, pytest.raises(UserError, match="another model or configuration"):
+        with apply_esa(other, FEW) as second, pytest.raises(UserError, match="made by another handle"):
             model(ids, **{name: second.new_cache()})
         mine = handle.new_cache()
         assert model.generate(ids, max_new_tokens=2, do_sample=False, **{name: mine}).shape == (2, 42)

@@ -1,6 +1,4 @@
-"""Scores of a decoding step against Eqs. 3 and 8 spelled out: through triton's interpreter on a CPU, compiled on a GPU."""
-
-import mmap
+"""Scores of a decoding step against Eqs. 3 and 8 spelled out: interpreted on a CPU, compiled on a GPU."""
 
 import pytest
 import torch
@@ -172,18 +170,18 @@ def test_one_length_for_each_row(interpreter):
         torch.testing.assert_close((own[b : b + 1], dilated[b : b + 1]), expected, rtol=0, atol=1e-10)
 
 
-def test_offsets_beyond_two_to_the_31(interpreter):
-    """Tokens that lie 2^24 numbers apart in memory of which only their own pages exist."""
+def test_offsets_beyond_two_to_the_31(interpreter, tmp_path):
+    """Tokens that lie 2^24 numbers apart, in a file that has only the pages that are written."""
     stride, tokens, rank = 2**24, 150, 16
-    memory = mmap.mmap(-1, stride * tokens, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE)
-    index = torch.frombuffer(memory, dtype=torch.int8).view(1, tokens, stride)[:, :, :rank]
+    assert tokens * stride > 2**31
+    file = torch.from_file(str(tmp_path / "index"), shared=True, size=tokens * stride, dtype=torch.int8)
+    index = file.view(1, tokens, stride)[:, :, :rank]
     generator = torch.Generator().manual_seed(1)
     index.copy_(torch.randint(-127, 128, (1, tokens, rank), dtype=torch.int8, generator=generator))
     scale, query = torch.ones(1, tokens), torch.randint(-9, 10, (1, rank), generator=generator).float()
-    expected = _expected(index, query, [0], tokens, 1)
+    own, dilated = _expected(index, query, [0], tokens, 1)
     results = _run(index, scale, query, [0], tokens, 1)
-    assert tokens * stride > 2**31
-    torch.testing.assert_close(results, tuple(t.float() for t in expected), rtol=0, atol=0)
+    torch.testing.assert_close(results, (own.float(), dilated.float()), rtol=0, atol=0)
 
 
 def test_short_middle_is_left_alone(device):
@@ -276,19 +274,10 @@ def test_compiles_for_hopper(monkeypatch, tmp_path, kind, rank):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     types = {"index_ptr": f"*{kind}", "start_ptr": "*i64", "length_ptr": "*i64", "histogram_ptr": "*i32"}
-    fixed = {
-        "RANK": rank,
-        "PART": 128,
-        "EPS": 3,
-        "LEVELS": 3,
-        "BLOCK": score_triton._BLOCK,
-        "BINS": BINS,
-        "DIGIT_SHIFT": 20,
-        "ACC": "fp32",
-    }
+    fixed = {**score_triton._constants(rank, 3), "ACC": "fp32"}
     if kind != "i8":
         fixed["scale_ptr"] = None
-    usage = compile_kernel("score_kernel", "decode_scores_kernel", types, fixed, warps=8)
+    usage = compile_kernel("score_kernel", "decode_scores_kernel", types, fixed, warps=score_triton._WARPS)
     assert usage.stack == 0
     assert usage.registers <= 128
     assert usage.shared <= 48 * 1024

@@ -19,6 +19,12 @@ __all__ = ["GrowingBuffer", "IndexStore", "RotatedWindow"]
 _LEAST = 64  # tokens of a new buffer
 
 
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False) -> Tensor:
+    """Memory that may be written in any mode: a tensor made under ``inference_mode`` could never be written outside it."""
+    with torch.inference_mode(False):
+        return torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
+
+
 class GrowingBuffer:
     """Rows of tokens with amortised constant cost of appending.
 
@@ -49,7 +55,7 @@ class GrowingBuffer:
         self.data = self._new(batch, max(reserve, _LEAST), shape, dtype, device)
 
     def _new(self, batch: int, capacity: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        return torch.empty(batch, capacity, *shape, dtype=dtype, device=device, pin_memory=self.pin)
+        return empty((batch, capacity, *shape), dtype, device, self.pin)
 
     @property
     def capacity(self) -> int:
@@ -173,8 +179,9 @@ class RotatedWindow:
         values: bool = False,
     ) -> None:
         self.tables = tables
-        self.keys = torch.empty(shape[0], capacity, shape[1], dtype=dtype, device=device)
-        self.values = torch.empty_like(self.keys) if values else None
+        size = (shape[0], capacity, shape[1])
+        self.keys = empty(size, dtype, device)
+        self.values = empty(size, dtype, device) if values else None
         self.base = self.end = 0
         # Tables are float32 as the model's are, so a rotation by p + n and one by p differ in the eighth digit. Whoever
         # computes in float64 wants the others, and gets every window rotated from position 0.
@@ -217,7 +224,7 @@ class RotatedWindow:
         held, capacity = self.end - self.base, max(tokens, 2 * self.keys.shape[1])
 
         def larger(old: Tensor) -> Tensor:
-            new = old.new_empty(old.shape[0], capacity, old.shape[2])
+            new = empty((old.shape[0], capacity, old.shape[2]), old.dtype, old.device)
             new[:, :held] = old[:, :held]
             return new
 
@@ -233,6 +240,7 @@ class RotatedWindow:
     def copy(self) -> RotatedWindow:
         """The same window with memory of its own, for another beam."""
         other = copy.copy(self)
-        other.keys = self.keys.clone()
-        other.values = None if self.values is None else self.values.clone()
+        other.keys = empty(self.keys.shape, self.keys.dtype, self.keys.device).copy_(self.keys)
+        if self.values is not None:
+            other.values = empty(self.values.shape, self.values.dtype, self.values.device).copy_(self.values)
         return other

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from effkit.errors import UserError
-from esa_attention.buffers import GrowingBuffer, IndexStore, RotatedWindow
+from effkit.errors import UserError, choose
+from esa_attention.buffers import GrowingBuffer, IndexStore, RotatedWindow, empty
 from esa_attention.compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.functional import fold_keys
@@ -23,6 +23,11 @@ from esa_attention.rope import RopeTables
 
 __all__ = ["ESACache", "ESALayer", "Workspace"]
 
+# What only the selection asks for, and not what is stored.
+RECONFIGURABLE = (
+    *("num_initial", "num_selected", "proximity", "selection", "selection_block", "rerank_factor", "reuse_threshold"),
+    "backend",
+)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
@@ -38,7 +43,7 @@ class Workspace:
         held = self._held.get(key)
         if held is None or held.shape[0] < shape[0]:
             rows = shape[0] if held is None else max(shape[0], held.shape[0] + held.shape[0] // 2)
-            held = torch.empty(rows, *shape[1:], dtype=dtype, device=device, pin_memory=pin)
+            held = empty((rows, *shape[1:]), dtype, device, pin)
             self._held[key] = held
         return held[: shape[0]]
 
@@ -298,7 +303,26 @@ class ESACache(Cache):
         self.workspace = Workspace()
         layers = [ESALayer(config, c, tables, reserve, self.workspace) for c in compressors]
         super().__init__(layers=layers)
+        self.made_for: object = None  # the handle whose model it belongs to
         self._start: tuple[Tensor, list[int]] | None = None
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change how the next tokens are selected, over what is cached already.
+
+        Reading a long context is what takes time; sizes and orders of the selection can be compared on one reading.
+
+        Args:
+            **changes: Fields of the configuration, of those in :data:`RECONFIGURABLE`.
+
+        Raises:
+            UserError: If a field decides what is stored, or a value is out of range.
+        """
+        for name in changes:
+            choose("field that can be changed", name, RECONFIGURABLE)
+        self.config = self.config.replace(**changes)
+        for layer in self.layers:
+            layer.config = self.config  # type: ignore[union-attr]
+            layer.derived.choices.clear()  # type: ignore[union-attr]
 
     def starts(self, mask: Tensor | None, batch: int, length: int) -> list[int] | None:
         """First real token of every sequence; ``None`` where nothing is padded.

@@ -90,8 +90,8 @@ def esa_operations(
 ) -> Operations:
     r"""Operations of one step of ESA (Appendix A).
 
-    :math:`4 l_C d_H d' + 2 l_C d' + (2 d' + 1)\, l_M l_C + (4 d_H + 3 H)\, l_C\, (l_I + l_L + l_C + k)`. Where the middle
-    part has no more than ``k`` tokens, nothing is scored and no query is mapped.
+    :math:`4 l_C d_H d' + 2 l_C d' + (2 d' + 1)\, l_M l_C + (4 d_H + 3 H)\, l_C\, (l_I + l_L + l_C + k)`. Where the
+    middle part has no more than ``k`` tokens, nothing is scored and no query is mapped.
 
     Args:
         shape: The model.

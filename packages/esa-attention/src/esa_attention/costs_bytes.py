@@ -110,7 +110,7 @@ def esa_decode_bytes(
 def decode_ratio(
     shape: ModelShape, config: ESAConfig, length: int, rank: int = RANK, storage: Storage | None = None
 ) -> float:
-    """How many times fewer bytes a decoding step reads under ESA: the bound on its speed-up where bandwidth is the limit.
+    """How many times fewer bytes a decoding step reads under ESA: where bandwidth is the limit, no step is faster.
 
     Example:
         >>> round(decode_ratio(ModelShape(32, 32, 8, 128), ESAConfig(), 131_072), 2)

@@ -58,6 +58,7 @@ class ESAHandle:
             reserve: Tokens to make room for at once; the cache grows by doubling in any case.
         """
         cache = ESACache(self.config, self.compressors, self.tables, reserve)
+        cache.made_for = self
         for index, layer in enumerate(cache.layers):
             layer.watchers, layer.layer_idx = self._watchers, index  # type: ignore[attr-defined]
         return cache
@@ -113,8 +114,8 @@ class ESAHandle:
                 f"{name} must be an ESACache, got {type(cache).__name__}: ESA keeps unrotated keys and an index. Leave "
                 f"{name} out, or give {name}=handle.new_cache()"
             )
-        if cache.config != self.config or len(cache.layers) != self.geometry.num_layers:
-            raise UserError(f"{name} was made for another model or configuration; use handle.new_cache() of this one")
+        if cache.made_for is not self:
+            raise UserError(f"{name} was made by another handle; use handle.new_cache() of the one in force")
 
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cache: Any

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from effkit.progress import report_progress
-from esa_attention.calibration.moments import StreamingMoments
+from esa_attention.calibration.moments import StreamingMoments, check_finite
 from esa_attention.calibration.observing import FarRows, run_observed
 from esa_attention.calibration.sequences import in_batches
 from esa_attention.calibration.state import StateFile
@@ -87,11 +87,13 @@ def gather_samples(
     """Queries and keys ``(N, K * D)`` of every layer, batch by batch, in host memory and the type of the keys.
 
     Raises:
-        UserError: If the model cannot be observed.
+        UserError: If a query or key is NaN or infinite.
     """
     samples: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(shape.num_layers)]
 
     def receive(layer: int, query: Tensor, key: Tensor) -> None:
+        check_finite("queries", layer, query)
+        check_finite("keys", layer, key)
         samples[layer].append((query.flatten(0, 1).to("cpu", key.dtype), key.flatten(0, 1).to("cpu", copy=True)))
 
     progress = _Progress(pieces, 0)

@@ -16,9 +16,27 @@ from torch import Tensor
 
 from effkit.errors import UserError
 
-__all__ = ["StreamingMoments"]
+__all__ = ["StreamingMoments", "check_finite"]
 
 _BLOCK = 4096  # rows converted to float64 at once
+
+
+def check_finite(what: str, layer: int, values: Tensor) -> None:
+    """Refuse NaN and infinities, which would spoil a layer without a sound.
+
+    Args:
+        what: ``queries`` or ``keys``.
+        layer: Number of the layer.
+        values: What has to be finite.
+
+    Raises:
+        UserError: If a value is not.
+    """
+    if not bool(torch.isfinite(values).all()):
+        raise UserError(
+            f"calibration {what} of layer {layer} must be finite, got NaN or infinity "
+            "(a model in float16 may overflow: load it in bfloat16 or float32)"
+        )
 
 
 class StreamingMoments:
@@ -76,12 +94,8 @@ class StreamingMoments:
         first = _wide(key[:1])
         mean = first + _sum_rows(key, first) / count
         # Sums of finite half or single precision values stay finite in float64, so they tell about all entries.
-        for name, value in (("queries", _sum_rows(query_bar, torch.zeros_like(first))), ("keys", mean)):
-            if not bool(torch.isfinite(value).all()):
-                raise UserError(
-                    f"calibration {name} of layer {self.layer} must be finite, got NaN or infinity "
-                    "(a model in float16 may overflow: load it in bfloat16 or float32)"
-                )
+        check_finite("queries", self.layer, _sum_rows(query_bar, torch.zeros_like(first)))
+        check_finite("keys", self.layer, mean)
         self._move(first.device)
         for rows in query_bar.split(_BLOCK):
             wide = _wide(rows)

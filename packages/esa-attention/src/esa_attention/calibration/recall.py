@@ -76,8 +76,9 @@ def score_error(compressor: QKCompressor, query: Tensor, key: Tensor, *, centred
     """
     _check(compressor, query, key)
     lost, total = 0.0, 0.0
-    for exact, low in _scores(compressor, query, key):
-        exact, low = (s.double() if s.device.type != "mps" else s for s in (exact, low))
+    # Differences of scores: not a matter for single precision, where the device has double.
+    least = torch.float32 if key.device.type == "mps" else torch.float64
+    for exact, low in _scores(compressor, query, key, least):
         if centred:
             exact, low = (s - s.mean(dim=-1, keepdim=True) for s in (exact, low))
         lost += float((exact - low).square().sum())
@@ -171,9 +172,11 @@ def _check(compressor: QKCompressor, query: Tensor, key: Tensor) -> None:
             raise UserError(f"{name} must be finite, got NaN or infinity")
 
 
-def _scores(compressor: QKCompressor, query: Tensor, key: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Exact and compressed scores ``(t, N)`` of a few queries at a time, at least in float32."""
-    wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
+def _scores(
+    compressor: QKCompressor, query: Tensor, key: Tensor, least: torch.dtype = torch.float32
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Exact and compressed scores ``(t, N)`` of a few queries at a time, at least in the type ``least``."""
+    wide = torch.promote_types(torch.promote_types(query.dtype, key.dtype), least)
     query, key = query.to(wide), key.to(wide)
     maps = compressor.to(dtype=wide)
     index = maps.project_key(key)

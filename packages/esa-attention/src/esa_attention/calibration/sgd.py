@@ -90,23 +90,22 @@ def sgd_paper(
         UserError: If an argument is out of range, or a sample is NaN or infinite.
     """
     check_training(lr, batch_size, epochs, init)
-    query, key = _gather(samples)
-    count, dim = key.shape
-    check_rank(rank, dim)
-    generator = torch.Generator().manual_seed(seed)
-    # Drawn in any case, so that both initialisations see the same batches.
-    weights = _default_init(rank, dim, generator, bias)
-    if init == "closed_form":
-        moments = StreamingMoments(dim, uncentred=True)
-        moments.update(query, key)
-        found = closed_form(moments, rank, bias=True)
-        weights = list(found.tensors().values())[: len(weights)]
-    steps = epochs * -(-count // batch_size)
-    losses = torch.zeros(steps, dtype=torch.float32, device=key.device)
     # Callers may have gradients switched off, or be in inference mode.
     with torch.inference_mode(False), torch.enable_grad():
+        query, key = _gather(samples)
+        count, dim = key.shape
+        check_rank(rank, dim)
+        generator = torch.Generator().manual_seed(seed)
+        # Drawn in any case, so that both initialisations see the same batches.
+        weights = _default_init(rank, dim, generator, bias)
+        if init == "closed_form":
+            moments = StreamingMoments(dim, uncentred=True)
+            moments.update(query, key)
+            found = closed_form(moments, rank, bias=True)
+            weights = list(found.tensors().values())[: len(weights)]
         parameters = [w.to(key.device, torch.float32, copy=True).requires_grad_() for w in weights]
         optimizer = torch.optim.Adam(parameters, lr=lr)
+        losses = torch.zeros(epochs * -(-count // batch_size), device=key.device)
         step = 0
         for epoch in range(epochs):
             report_progress(f"epoch {epoch + 1} of {epochs}", epoch / epochs)
@@ -115,13 +114,13 @@ def sgd_paper(
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-                losses[step] = loss.detach()
+                losses[step] = loss.detach()  # read once at the end: no synchronisation a step
                 step += 1
     if not bool(torch.isfinite(losses).all()):
         raise UserError(f"lr must be small enough for the loss to stay finite, got {lr!r}")
     query_weight, key_weight, *biases = (p.detach() for p in parameters)
-    heads = (num_kv_heads, dim // num_kv_heads)
-    return SgdResult(QKCompressor(*heads, query_weight, key_weight, *biases), losses.cpu())
+    maps = QKCompressor(num_kv_heads, dim // num_kv_heads, query_weight, key_weight, *biases)
+    return SgdResult(maps, losses.cpu())
 
 
 def _gather(samples: Samples | Iterable[Samples]) -> Samples:

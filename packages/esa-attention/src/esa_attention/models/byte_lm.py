@@ -94,7 +94,7 @@ def train_byte_lm(
     seed: int = 0,
     context: int = 256,
     batch_size: int = 8,
-    lr: float = 4e-3,
+    lr: float = 2e-3,
     weight_decay: float = 0.1,
 ) -> ByteLMRun:
     """Train on the training side of the topics with AdamW, a short warm-up and a cosine to 3 % of the rate.

@@ -117,8 +117,10 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     fields = np.frombuffer(raw, "<i4").tolist()
     if fields[0] == _NEWER_MAGIC:
         raise UserError(f"{name} is of version {fields[1]} of the llama2.c format; export it again with --version 0")
-    sizes = [*fields[:5], abs(fields[5]), fields[6]]
-    header = Header(*sizes, fields[5] > 0)
+    dim, hidden_dim, num_layers, num_heads, num_kv_heads, vocab_size, seq_len = fields
+    shared, vocab_size = vocab_size > 0, abs(vocab_size)
+    sizes = (dim, hidden_dim, num_layers, num_heads, num_kv_heads, vocab_size, seq_len)
+    header = Header(dim, hidden_dim, num_layers, num_heads, num_kv_heads, vocab_size, seq_len, shared)
     plausible = all(0 < n <= _LARGEST for n in sizes) and header.num_heads % header.num_kv_heads == 0
     if not plausible or header.dim % (2 * header.num_heads):
         raise UserError(f"{name} is no llama2.c model: its head reads {fields}")

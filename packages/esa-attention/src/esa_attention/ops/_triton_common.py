@@ -71,16 +71,32 @@ def kernels(name: str) -> ModuleType:
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, stages: int = 2, **constants: Any
+    kernel: Any,
+    grid: tuple[int, ...],
+    *arguments: Any,
+    warps: int = 4,
+    stages: int = 2,
+    fuse: bool = True,
+    **constants: Any,
 ) -> None:
-    """Run a kernel on the device of its first tensor."""
+    """Run a kernel on the device of its first tensor.
+
+    Args:
+        kernel: From :func:`kernels`.
+        grid: Numbers of programs.
+        *arguments: Its tensors and numbers, in order.
+        warps: Warps of a program.
+        stages: Stages of its software pipeline.
+        fuse: Whether a product and a sum may become one operation that rounds once. Always said, because triton 3.9
+            warns that its default will change.
+        **constants: Its ``constexpr`` arguments.
+    """
     if interpreted():
         kernel[grid](*arguments, **constants)
         return
     tensor = next(a for a in arguments if isinstance(a, Tensor))
     with torch.cuda.device(tensor.device):
-        # Fused multiply-adds are asked for by name: triton 3.9 warns that its default will change.
-        kernel[grid](*arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=True, **constants)
+        kernel[grid](*arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=fuse, **constants)
 
 
 def widened(tensor: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class AttentionShapes(NamedTuple):
         """Query heads of a key-value head."""
         return self.heads // self.kv_heads
 
-    def constants(self) -> dict[str, int]:
+    def constants(self) -> dict[str, Any]:
         """Constants of kernels: the dimensions, and those that are rotated and left, padded."""
         rest = self.dim - 2 * self.half
         return {

@@ -6,6 +6,7 @@ This file has the decoding step; :func:`prefill_attention` comes from :mod:`esa_
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,14 +26,26 @@ from esa_attention.ops.chunk_attend_triton import prefill_attention
 __all__ = ["decode_attention", "decode_splits", "prefill_attention"]
 
 _LOG2_E = math.log2(math.e)
-_KEYS = 64  # keys of a tile
+
+
+def _tile(dim: int, cores: bool) -> dict[str, Any]:
+    """Keys of a tile, warps and stages, by the registers and shared memory of the code compiled for sm_90.
+
+    Three stages are what it takes to prefetch keys whose indices are loaded too; tiles of this size let three programs
+    share a processor, which keeps more of its memory requests in flight than one program with larger tiles. Exact
+    float32 keeps its operands in registers.
+    """
+    keys = max(4096 // dim, 16)
+    if cores:
+        return {"KEYS": min(keys, 64), "warps": 4, "stages": 3}
+    return {"KEYS": min(keys, 32), "warps": 4 if dim <= 128 else 8, "stages": 1}
 
 
 def decode_splits(batch: int, num_kv_heads: int, num_keys: int) -> int:
     """How many programs share the keys of one head in a decoding step.
 
-    Two programs for each of the 132 processors of an H100 keep its memory busy; a share should not be less than two
-    tiles of keys.
+    Two programs for each of the 132 processors of an H100 keep its memory busy; a share of less than 128 keys would be
+    over before its prefetching pays.
 
     Args:
         batch: Rows.
@@ -40,7 +53,7 @@ def decode_splits(batch: int, num_kv_heads: int, num_keys: int) -> int:
         num_keys: Keys that a row attends to: initial, selected and local ones.
     """
     wanted = -(-2 * 132 // (batch * num_kv_heads))
-    return max(1, min(wanted, num_keys // (2 * _KEYS), 128))
+    return max(1, min(wanted, num_keys // 128, 128))
 
 
 def decode_attention(
@@ -63,9 +76,10 @@ def decode_attention(
 ) -> tuple[Tensor, Tensor]:
     r"""Attention of the newest token of every row: one softmax over far and local keys (section 3.8).
 
-    Far keys (initial and selected tokens) meet ``query_far`` unrotated, as if all of them stood at position 0. Local keys
-    (the last ``num_local`` tokens, and the new one) are rotated to their positions 0, 1, ... in that window: dimensions
-    ``i`` and ``i + rotary_dim / 2`` are a pair, those from ``rotary_dim`` on are left. Products sum in float32.
+    Far keys (initial and selected tokens) meet ``query_far`` unrotated, as if all of them stood at position 0. Local
+    keys (the last ``num_local`` tokens, and the new one) are rotated to their positions 0, 1, ... in that window:
+    dimensions ``i`` and ``i + rotary_dim / 2`` are a pair, those from ``rotary_dim`` on are left. Products sum in
+    float32.
 
     Args:
         query_far: Queries rotated to the far position, ``(B, H, D)``.
@@ -108,7 +122,7 @@ def decode_attention(
     out = output(out, (batch, shapes.heads, shapes.dim), query_far)
 
     constants = dot_constants(kv.dtype)
-    keys, stages = (_KEYS, 3) if tensor_cores(constants, kv.dtype) else (32, 1)
+    sizes = shapes.constants()
     wide = torch.float64 if kv.dtype == torch.float64 else torch.float32
     parts = torch.empty(batch, shapes.heads, num_splits, shapes.dim, dtype=wide, device=kv.device)
     top = torch.empty(batch, shapes.heads, num_splits, dtype=wide, device=kv.device)
@@ -127,9 +141,8 @@ def decode_attention(
         *(scale_far * _LOG2_E, scale_local * _LOG2_E),
         GROUP=shapes.group,
         ROWS=power_of_two(shapes.group, 16),
-        KEYS=keys,
-        stages=stages,
-        **shapes.constants(),
+        **_tile(sizes["DIM_PADDED"], tensor_cores(constants, kv.dtype)),
+        **sizes,
         **constants,
     )
     launch(
@@ -137,8 +150,9 @@ def decode_attention(
         (shapes.heads, batch),
         *(parts, top, total, written, lse, *written.stride()[:2], num_splits),
         DIM=shapes.dim,
-        DIM_PADDED=power_of_two(shapes.dim, 16),
+        DIM_PADDED=sizes["DIM_PADDED"],
         SPLITS=power_of_two(num_splits),
         ACC=constants["ACC"],
+        warps=min(max(power_of_two(num_splits) * sizes["DIM_PADDED"] // 2048, 1), 16),  # 64 numbers a thread
     )
     return (out if written is out else out.copy_(written)), lse

@@ -1,8 +1,8 @@
-"""Triton kernels of attention for a chunk: rotation of the local window, then one online softmax over far and local keys.
+"""Triton kernels of attention for a chunk: rotation of the local window, then one softmax over far and local keys.
 
 A program takes a tile of rows: the query heads of one group times some tokens, so that each key is read once for the
-group. It first runs over the far list [initial | selected], gathered by index, then over local and current keys with the
-causal mask, in the same softmax, so nothing is merged.
+group. It first runs over the far list [initial | selected], gathered by index, then over local and current keys with
+the causal mask, in the same online softmax, so nothing is merged.
 
 - Far keys are gathered in the kernel: a row of one head is 256 bytes (bfloat16, 128 dimensions), whole cache lines, and
   after the first program that reads it a row comes from the L2 cache. A contiguous copy would be read the same way, and

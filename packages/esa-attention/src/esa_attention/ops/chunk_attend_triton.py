@@ -25,17 +25,29 @@ _LOG2_E = math.log2(math.e)
 _ROTATE_TOKENS = 64  # tokens whose keys one program rotates
 
 
-def _tile(rows: int, group: int, dim: int, cores: bool) -> dict[str, int]:
-    """Rows and keys of a tile, warps and stages, for blocks of ``rows`` queries times heads of a group.
+def _tile(rows: int, group: int, dim: int, dtype: torch.dtype, cores: bool) -> dict[str, Any]:
+    """Rows and keys of a tile, warps and stages, by the registers and spills of the code compiled for sm_90.
 
-    Two warp groups of 64 rows each share the keys in shared memory. Exact float32 has no tensor cores and keeps its
-    operands in registers, so its tiles are small.
+    With 16-bit operands two warp groups of 64 rows share tiles of 64 keys, which three stages prefetch together with
+    their indices. Exact float32 has no tensor cores and keeps its operands in registers, so its tiles are small.
+
+    Args:
+        rows: Queries times heads of the group that share a list.
+        group: Heads of a group, which are not divided.
+        dim: Head dimension, padded.
+        dtype: Of the keys.
+        cores: Whether products run on tensor cores.
     """
-    least = power_of_two(group, 16)
     if not cores:
-        return {"ROWS": max(min(power_of_two(rows, 16), 32), least), "KEYS": 32, "warps": 4, "stages": 1}
-    tile = max(min(power_of_two(rows, 16), 128), least)
-    return {"ROWS": tile, "KEYS": 64, "warps": 8 if tile >= 128 else 4, "stages": 3 if dim <= 128 else 2}
+        most, keys, warps, stages = (32, 32, 4, 1) if dim <= 64 else (16, 32, 4, 1) if dim <= 128 else (16, 16, 8, 1)
+    else:
+        most, keys, warps, stages = (128, 64, 8, 3) if dim <= 128 else (64, 32, 8, 3)
+        if dtype == torch.float32:
+            keys //= 2
+    tile = max(min(power_of_two(rows, 16), most), power_of_two(group, 16))
+    if cores and dim <= 128 and tile <= 64:
+        warps = 4
+    return {"ROWS": tile, "KEYS": keys, "warps": warps, "stages": stages}
 
 
 def prefill_attention(
@@ -66,7 +78,7 @@ def prefill_attention(
 
     Args:
         query_far: Queries rotated to the far position, ``(B, H, T, D)``.
-        query_local: Queries rotated to their places in the window, ``(B, H, T, D)``: the token ``j`` has the place ``j``
+        query_local: Queries rotated to their places in the window, ``(B, H, T, D)``: token ``j`` has the place ``j``
             minus the first local token. What stands in rows of padding does not matter.
         kv: Unrotated keys and values ``(B, capacity, 2, K, D)``; tokens beyond the length may hold anything.
         selected: Absolute indices of selected tokens ``(B, k)``, or ``(B, N, k)`` with one list for each block of
@@ -83,12 +95,12 @@ def prefill_attention(
         num_local: Size of the local part (l_L).
         selection_block: Queries that share a list: query ``t`` uses list ``t // selection_block``; all by default.
         out: Written and returned if given.
-        rotated: Scratch for rotated keys, ``(B, num_local + T, K, D)`` contiguous in the type of ``kv``; allocated if not
-            given.
+        rotated: Scratch for rotated keys, ``(B, num_local + T, K, D)`` contiguous in the type of ``kv``; allocated if
+            not given.
 
     Returns:
-        Output ``(B, H, T, D)`` in the type of the queries, and the log of the sum of exponentials ``(B, H, T)`` (natural
-        log, float32, or float64 for float64 keys). Padding has output 0 and minus infinity.
+        Output ``(B, H, T, D)`` in the type of the queries, and the log of the sum of exponentials ``(B, H, T)``
+        (natural log, float32, or float64 for float64 keys). Padding has output 0 and minus infinity.
 
     Raises:
         UserError: If shapes, types or devices are wrong, or Triton cannot run here.
@@ -117,9 +129,11 @@ def prefill_attention(
         f"got {rotated.dtype} of shape {tuple(rotated.shape)}",
     )
 
-    constants = dot_constants(kv.dtype)
+    constants: dict[str, Any] = dot_constants(kv.dtype)
+    sizes = shapes.constants()
     dots = {key: constants[key] for key in ("DOT", "ACC", "EMULATE_BF16")}
-    tile = _tile(shapes.group * min(block, tokens), shapes.group, shapes.dim, tensor_cores(constants, kv.dtype))
+    cores = tensor_cores(constants, kv.dtype)
+    tile = _tile(shapes.group * min(block, tokens), shapes.group, sizes["DIM_PADDED"], kv.dtype, cores)
     wide = torch.float64 if kv.dtype == torch.float64 else torch.float32
     lse = torch.empty(batch, shapes.heads, tokens, dtype=wide, device=kv.device)
     written, turned = staged(out), staged(rotated)
@@ -127,7 +141,6 @@ def prefill_attention(
     cos, sin = widened(cos), widened(sin)
     length_stride = 0 if length.numel() == 1 else 1
     code = kernels("chunk_attend_kernel")
-    sizes: dict[str, Any] = shapes.constants()
     launch(
         code.rotate_kernel,
         (-(-window // _ROTATE_TOKENS), shapes.kv_heads, batch),

@@ -38,6 +38,7 @@ def compile_kernel(
     *,
     warps: int = 4,
     stages: int = 2,
+    fuse: bool = True,
     capability: int = 90,
 ) -> Usage:
     """Compile a kernel as a launch would, with pointers and strides that are multiples of 16.
@@ -50,6 +51,7 @@ def compile_kernel(
         constants: Values of ``constexpr`` arguments and of those that are ``None``; types by name, e.g. ``"bf16"``.
         warps: Warps of a program.
         stages: Stages of its software pipeline.
+        fuse: Whether multiply-adds may be fused.
         capability: Compute capability of the GPU, times 10.
     """
     import triton
@@ -72,7 +74,7 @@ def compile_kernel(
         if argument.endswith(("_ptr", "_stride")) and argument not in fixed and argument != "length_stride"
     }
     source = ASTSource(kernel, signature, fixed, aligned)
-    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": fuse}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "kernel.cubin"

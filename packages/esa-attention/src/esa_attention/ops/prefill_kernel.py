@@ -3,7 +3,10 @@
 ``row_max_kernel`` finds each query's best middle token, ``chunk_scores_kernel`` computes the products again, subtracts
 that and takes the best query for each token: the second product costs less than writing and reading the matrix. Both
 keep the elementwise maximum of the tiles they see and reduce it once at the end, which saves a reduction per product.
-``dilate_kernel`` is the max filter.
+
+The best token of a query must get exactly 0: rounding noise in its place would be spread to its neighbours by the max
+filter, and put them before the best tokens of other queries. So both passes form each product from the same operands,
+in tiles of the same shape at the same places, and neither may fuse what follows into multiply-adds.
 """
 
 # No `from __future__ import annotations` here: triton reads the annotations of kernels.
@@ -20,15 +23,15 @@ segments = _common.segments
 
 
 @triton.jit
-def _rows(ptr, first, last, stride, part, RANK: tl.constexpr, PART: tl.constexpr, SIZE: tl.constexpr):
-    """Numbers ``[part, part + PART)`` of the rows ``[first, first + SIZE)``; 0 beyond ``last`` or ``RANK``."""
-    row = first + tl.arange(0, SIZE)
+def _rows(ptr, base, first, last, stride, part, RANK: tl.constexpr, PART: tl.constexpr, SIZE: tl.constexpr):
+    """Numbers ``[part, part + PART)`` of the rows ``[base, base + SIZE)``; 0 outside ``[first, last)`` or ``RANK``."""
+    row = base + tl.arange(0, SIZE)
     r = part + tl.arange(0, PART)
-    mask = (row < last)[:, None] & (r < RANK)[None, :]
+    mask = ((row >= first) & (row < last))[:, None] & (r < RANK)[None, :]
     return tl.load(ptr + row.to(tl.int64)[:, None] * stride + r[None, :], mask=mask, other=0)
 
 
-@triton.jit(do_not_specialize=["queries", "new_tokens", "num_initial", "num_local", "span"])
+@triton.jit(do_not_specialize=["queries", "first_new", "new_tokens", "num_initial", "num_local", "span"])
 def row_max_kernel(
     index_ptr,  # (B, capacity, RANK)
     scale_ptr,  # (B, capacity) or None
@@ -43,6 +46,7 @@ def row_max_kernel(
     query_stride,
     length_stride,
     queries,
+    first_new,  # place of the first query in the chunk
     new_tokens,
     num_initial,
     num_local,
@@ -59,32 +63,36 @@ def row_max_kernel(
     """Best score of each query among the middle tokens of one split."""
     split = tl.program_id(0)
     row = tl.program_id(2).to(tl.int64)
-    _, _, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
-    low = tl.maximum(low, split.to(tl.int64) * span).to(tl.int32)
-    high = tl.minimum(high, (split.to(tl.int64) + 1) * span).to(tl.int32)
+    start, length, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
+    first_real = start - (length - new_tokens + first_new)
+    first = tl.maximum(low // TOKENS * TOKENS, split.to(tl.int64) * span).to(tl.int32)
+    last = tl.minimum(high, (split.to(tl.int64) + 1) * span).to(tl.int32)
     index_ptr += row * index_row_stride
     query_ptr += row * query_row_stride
     first_query = tl.program_id(1) * QUERIES
 
-    best = tl.full((QUERIES, TOKENS), -float("inf"), ACC)
+    best = tl.full((TOKENS, QUERIES), -float("inf"), ACC)
     if RANK <= PART:  # the queries stay where they are
-        q_all = operand(_rows(query_ptr, first_query, queries, query_stride, 0, RANK, PART, QUERIES), DOT, EMULATE_BF16)
-    for first in range(loop_bound(low), loop_bound(high), TOKENS):
+        q_all = _rows(query_ptr, first_query, first_real, queries, query_stride, 0, RANK, PART, QUERIES)
+        q_all = tl.trans(operand(q_all, DOT, EMULATE_BF16))
+    for base in range(loop_bound(first), loop_bound(last), TOKENS):
         if RANK <= PART:
-            k = operand(_rows(index_ptr, first, high, index_stride, 0, RANK, PART, TOKENS), DOT, EMULATE_BF16)
-            score = tl.dot(q_all, tl.trans(k), out_dtype=ACC, input_precision=PRECISION)
+            k = operand(_rows(index_ptr, base, low, high, index_stride, 0, RANK, PART, TOKENS), DOT, EMULATE_BF16)
+            score = tl.dot(k, q_all, out_dtype=ACC, input_precision=PRECISION)
         else:
-            score = tl.full((QUERIES, TOKENS), 0.0, ACC)
+            score = tl.full((TOKENS, QUERIES), 0.0, ACC)
             for part in range(0, RANK, PART):
-                q = _rows(query_ptr, first_query, queries, query_stride, part, RANK, PART, QUERIES)
-                k = _rows(index_ptr, first, high, index_stride, part, RANK, PART, TOKENS)
-                k = tl.trans(operand(k, DOT, EMULATE_BF16))
-                score = tl.dot(operand(q, DOT, EMULATE_BF16), k, score, out_dtype=ACC, input_precision=PRECISION)
-        token = first + tl.arange(0, TOKENS)
+                k = _rows(index_ptr, base, low, high, index_stride, part, RANK, PART, TOKENS)
+                q = _rows(query_ptr, first_query, first_real, queries, query_stride, part, RANK, PART, QUERIES)
+                q = tl.trans(operand(q, DOT, EMULATE_BF16))
+                score = tl.dot(operand(k, DOT, EMULATE_BF16), q, score, out_dtype=ACC, input_precision=PRECISION)
+        token = base + tl.arange(0, TOKENS)
+        middle = (token >= low) & (token < high)
         if scale_ptr is not None:
-            score *= tl.load(scale_ptr + row * scale_row_stride + token, mask=token < high, other=0.0)[None, :]
-        best = tl.maximum(best, tl.where((token < high)[None, :], score, -float("inf")))
-    best = tl.reduce(best, 1, greater)
+            scale = tl.load(scale_ptr + row * scale_row_stride + token, mask=middle, other=0.0).to(ACC)
+            score *= scale[:, None]
+        best = tl.maximum(best, tl.where(middle[:, None], score, -float("inf")))
+    best = tl.reduce(best, 0, greater)
     query = first_query + tl.arange(0, QUERIES)
     place = best_ptr + (row * tl.num_programs(0) + split) * queries + query
     tl.store(place, best, mask=query < queries)
@@ -110,7 +118,7 @@ def chunk_scores_kernel(
     capacity,
     queries,
     block,  # queries that choose together
-    first_new,  # place of the first query in the chunk
+    first_new,
     new_tokens,
     num_initial,
     num_local,
@@ -141,26 +149,27 @@ def chunk_scores_kernel(
         first_query = tl.maximum(first_query, first_real.to(tl.int32))
         best = tl.full((TOKENS, QUERIES), -float("inf"), ACC)
         if RANK <= PART:
-            k_all = operand(_rows(index_ptr, first, high, index_stride, 0, RANK, PART, TOKENS), DOT, EMULATE_BF16)
-        scale = tl.full((TOKENS,), 1.0, ACC)
+            k_all = operand(_rows(index_ptr, first, low, high, index_stride, 0, RANK, PART, TOKENS), DOT, EMULATE_BF16)
         if scale_ptr is not None:
             scale = tl.load(scale_ptr + row * scale_row_stride + token, mask=middle, other=0.0).to(ACC)
         for query_base in range(loop_bound(first_query), loop_bound(last_query), QUERIES):
             if RANK <= PART:
-                q = _rows(query_ptr, query_base, last_query, query_stride, 0, RANK, PART, QUERIES)
+                q = _rows(query_ptr, query_base, first_query, last_query, query_stride, 0, RANK, PART, QUERIES)
                 q = tl.trans(operand(q, DOT, EMULATE_BF16))
                 score = tl.dot(k_all, q, out_dtype=ACC, input_precision=PRECISION)
             else:
                 score = tl.full((TOKENS, QUERIES), 0.0, ACC)
                 for part in range(0, RANK, PART):
-                    k = _rows(index_ptr, first, high, index_stride, part, RANK, PART, TOKENS)
-                    q = _rows(query_ptr, query_base, last_query, query_stride, part, RANK, PART, QUERIES)
+                    k = _rows(index_ptr, first, low, high, index_stride, part, RANK, PART, TOKENS)
+                    q = _rows(query_ptr, query_base, first_query, last_query, query_stride, part, RANK, PART, QUERIES)
                     q = tl.trans(operand(q, DOT, EMULATE_BF16))
                     score = tl.dot(operand(k, DOT, EMULATE_BF16), q, score, out_dtype=ACC, input_precision=PRECISION)
             query = query_base + tl.arange(0, QUERIES)
             # Infinity where there is no query makes the difference minus infinity, the neutral value.
             top = tl.load(best_ptr + row * queries + query, mask=query < last_query, other=float("inf"))
-            best = tl.maximum(best, score * scale[:, None] - top[None, :])
+            if scale_ptr is not None:
+                score *= scale[:, None]
+            best = tl.maximum(best, score - top[None, :])
         result = tl.where(middle, tl.reduce(best, 1, greater), -float("inf"))
     place = own_ptr + row * own_row_stride + tl.program_id(1).to(tl.int64) * own_block_stride + token
     tl.store(place, result, mask=token < capacity)

@@ -24,13 +24,11 @@ __all__ = ["chunk_scores"]
 
 _PART = 128  # numbers of an index row that a tile holds at a time
 _DILATE_TOKENS = 1024
-_SPLITS = (
-    128  # parts of the sequence in the first pass, at most: with 4 tiles of queries 4 programs for each of 132 SMs
-)
+_SPLITS = 128  # parts of the sequence in the first pass, at most: with 4 tiles of queries 4 programs a processor
 
 
 def _tile(queries: int, wide: bool, tensor_cores: bool) -> tuple[int, int, int, int]:
-    """Queries and tokens of a tile, warps and stages.
+    """Queries and tokens of a tile, warps and stages, the same in both passes so that they round alike.
 
     Two warp groups with 64 x 64 of the tile each keep the running maximum and the product in registers. Exact float32
     has no tensor cores and keeps its operands in registers, so its tiles are small.
@@ -58,11 +56,12 @@ def chunk_scores(
 ) -> None:
     r"""Score all middle tokens for blocks of queries, and dilate the scores (Eqs. 4 and 8).
 
-    ``own[b, n, m]`` is :math:`F(m; C) = \max_{c \in C} [f(m; c) - \max_{m'} f(m'; c)]` with :math:`f = q' \cdot k'`, the
-    maximum taken over the queries ``c`` of block ``n``; ``dilated`` the greatest of ``own`` over the middle tokens within
-    ``proximity``. Both are minus infinity outside the middle, and everywhere for a block without real queries. Queries of
-    padding are ignored. Products take operands in the type of the index (an int8 index: bfloat16, which holds its
-    values exactly) and sum in float32; no matrix of queries by tokens exists.
+    ``own[b, n, m]`` is :math:`F(m; C) = \max_{c \in C} [f(m; c) - \max_{m'} f(m'; c)]` with :math:`f = q' \cdot k'`,
+    the maximum taken over the queries ``c`` of block ``n``; ``dilated`` the greatest of ``own`` over the middle tokens
+    within ``proximity``. Both are minus infinity outside the middle, and everywhere for a block without real queries;
+    queries of padding are ignored. The best token of a query gets exactly 0. Products take operands in the type of the
+    index (an int8 index: bfloat16, which holds its values exactly) and sum in float32; no matrix of queries by tokens
+    exists.
 
     Args:
         index: Compressed keys ``(B, capacity, R)``, float or int8; rows beyond the length may hold anything.
@@ -73,8 +72,8 @@ def chunk_scores(
         num_initial: Size of the initial part (l_I).
         num_local: Size of the local part (l_L).
         proximity: Half-width of the max filter (eps), 0 to ``MAX_PROXIMITY``.
-        own: Written: ``(B, capacity)``, or ``(B, N, capacity)`` with ``N = ceil(T / selection_block)``, float32 (float64
-            too where kernels are interpreted).
+        own: Written: ``(B, capacity)``, or ``(B, N, capacity)`` with ``N = ceil(T / selection_block)``, float32
+            (float64 too where kernels are interpreted).
         dilated: Written, like ``own``.
         new_tokens: Tokens of the chunk, ``T`` by default: they say where the middle ends.
         first_new: Place in the chunk of the first query.
@@ -127,7 +126,7 @@ def chunk_scores(
     )
     sizes = (new_tokens, num_initial, num_local)
 
-    tile_queries, tile_tokens, warps, stages = _tile(queries, rank > _PART, tensor_cores)
+    tile_queries, tile_tokens, warps, stages = _tile(block, rank > _PART, tensor_cores)
     splits = min(-(-capacity // tile_tokens), _SPLITS)
     span = -(-capacity // (splits * tile_tokens)) * tile_tokens
     best = own.new_empty(batch, splits, queries)
@@ -137,17 +136,17 @@ def chunk_scores(
         *inputs,
         best,
         *strides,
-        *(queries, *sizes, span),
+        *(queries, first_new, *sizes, span),
         **constants,
         QUERIES=tile_queries,
         TOKENS=tile_tokens,
         warps=warps,
         stages=stages,
+        fuse=False,
     )
     # A row whose middle is empty keeps minus infinity, which nobody subtracts.
     best = best.amax(dim=1)
 
-    tile_queries, tile_tokens, warps, stages = _tile(block, rank > _PART, tensor_cores)
     own_strides = (own.stride(0), own.stride(1) if own.ndim == 3 else 0)
     launch(
         code.chunk_scores_kernel,
@@ -161,6 +160,7 @@ def chunk_scores(
         TOKENS=tile_tokens,
         warps=warps,
         stages=stages,
+        fuse=False,
     )
     launch(
         code.dilate_kernel,

@@ -55,38 +55,40 @@ def decode_scores_kernel(
     offset = tl.arange(0, BLOCK)
     first = tl.program_id(0).to(tl.int64) * (BLOCK - 2 * EPS) - EPS
     token = first + offset
-    middle = (token >= low) & (token < high)
-
+    own_ptr += row * own_row_stride + token
+    writes_own = (offset >= EPS) & (offset < BLOCK - EPS) & (token < capacity)
+    # The greatest of i .. i + 2 EPS is the dilated score of the token EPS further on.
+    centre = token + EPS
+    dilated_ptr += row * dilated_row_stride + centre
+    writes_dilated = (offset < BLOCK - 2 * EPS) & (centre < capacity)
     score = tl.full((BLOCK,), -float("inf"), ACC)
-    if (first + BLOCK > low) & (first < high):
-        score = tl.full((BLOCK,), 0.0, ACC)
-        for part in tl.range(0, RANK, PART, num_stages=1):
-            r = part + tl.arange(0, PART)
-            inside = r < RANK
-            query = tl.load(query_ptr + row * query_row_stride + r, mask=inside, other=0.0).to(ACC)
-            tile = index_ptr + row * index_row_stride + token[:, None] * index_stride + r[None, :]
-            key = tl.load(tile, mask=middle[:, None] & inside[None, :], other=0).to(ACC)
-            score += tl.reduce(key * query[None, :], 1, add)
-        if scale_ptr is not None:
-            score *= tl.load(scale_ptr + row * scale_row_stride + token, mask=middle, other=0.0).to(ACC)
-        score = tl.where(middle, score, -float("inf"))
-    inner = (offset >= EPS) & (offset < BLOCK - EPS) & (token < capacity)
-    tl.store(own_ptr + row * own_row_stride + token, score, mask=inner)
+    if (first + BLOCK <= low) | (first >= high):
+        tl.store(own_ptr, score, mask=writes_own)
+        tl.store(dilated_ptr, score, mask=writes_dilated)
+        return
 
-    # After the loop entry i is the greatest of i .. i + 2 EPS, which is the dilated score of the token EPS further on.
+    middle = (token >= low) & (token < high)
+    score = tl.full((BLOCK,), 0.0, ACC)
+    for part in tl.range(0, RANK, PART, num_stages=1):
+        r = part + tl.arange(0, PART)
+        inside = r < RANK
+        query = tl.load(query_ptr + row * query_row_stride + r, mask=inside, other=0.0).to(ACC)
+        tile = index_ptr + row * index_row_stride + token[:, None] * index_stride + r[None, :]
+        key = tl.load(tile, mask=middle[:, None] & inside[None, :], other=0).to(ACC)
+        score += tl.reduce(key * query[None, :], 1, add)
+    if scale_ptr is not None:
+        score *= tl.load(scale_ptr + row * scale_row_stride + token, mask=middle, other=0.0).to(ACC)
+    score = tl.where(middle, score, -float("inf"))
+    tl.store(own_ptr, score, mask=writes_own)
+
     for level in tl.static_range(0, LEVELS):
         shifted = tl.minimum(offset + min(1 << level, 2 * EPS + 1 - (1 << level)), BLOCK - 1)
         score = tl.maximum(score, tl.gather(score, shifted, 0))
-    centre = token + EPS
-    inner = (offset < BLOCK - 2 * EPS) & (centre < capacity)
     middle = (centre >= low) & (centre < high)
-    score = tl.where(middle, score, -float("inf"))
-    tl.store(dilated_ptr + row * dilated_row_stride + centre, score, mask=inner)
+    tl.store(dilated_ptr, tl.where(middle, score, -float("inf")), mask=writes_dilated)
 
     if histogram_ptr is not None:
-        if (first + BLOCK > low) & (first < high):
-            digit = (order_key(score) >> DIGIT_SHIFT).to(tl.int32)
-            counts = tl.histogram(digit, BINS, mask=inner & middle)
-            bins = tl.arange(0, BINS)
-            base = histogram_ptr + row * histogram_row_stride
-            tl.atomic_add(base + bins, counts, mask=counts > 0, sem="relaxed")
+        digit = (order_key(score) >> DIGIT_SHIFT).to(tl.int32)
+        counts = tl.histogram(digit, BINS, mask=writes_dilated & middle)
+        bins = histogram_ptr + row * histogram_row_stride + tl.arange(0, BINS)
+        tl.atomic_add(bins, counts, mask=counts > 0, sem="relaxed")

@@ -25,6 +25,7 @@ __all__ = ["MAX_PROXIMITY", "check_index", "check_scores", "decode_scores"]
 MAX_PROXIMITY = 32  # a tile of tokens must be much wider than the window
 
 _BLOCK = 256  # tokens of a tile, halo included
+_WARPS = 8
 _PART = 128  # index rows of at most this length are read at once,
 _WIDE_PART = 64  # longer ones so many numbers at a time
 
@@ -59,7 +60,7 @@ def check_index(index: Tensor, index_scale: Tensor | None, query_index: Tensor, 
     for name, tensor in {"index": index, "index_scale": index_scale, "query_index": query_index}.items():
         require(
             tensor is None or tensor.stride(-1) == 1,
-            f"{name} must be contiguous in its last dimension, got strides {None if tensor is None else tensor.stride()}",
+            f"{name} must be contiguous in its last dimension, got another layout",
         )
 
 
@@ -76,6 +77,18 @@ def check_scores(own: Tensor, dilated: Tensor, shape: tuple[int, ...]) -> None:
                 f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
             )
     require(own.dtype == dilated.dtype, f"own and dilated must have one type, got {own.dtype} and {dilated.dtype}")
+
+
+def _constants(rank: int, proximity: int) -> dict[str, Any]:
+    return {
+        "RANK": rank,
+        "PART": power_of_two(rank) if rank <= _PART else _WIDE_PART,
+        "EPS": proximity,
+        "LEVELS": (2 * proximity).bit_length(),
+        "BLOCK": _BLOCK,
+        "BINS": BINS,
+        "DIGIT_SHIFT": DIGIT_SHIFT,
+    }
 
 
 def decode_scores(
@@ -110,8 +123,8 @@ def decode_scores(
         proximity: Half-width of the max filter (eps), 0 to ``MAX_PROXIMITY``.
         own: Written, ``(B, capacity)`` float32 (float64 too where kernels are interpreted).
         dilated: Written, like ``own``.
-        num_selected: If given, a row whose middle has no more tokens than this is skipped, and nothing is written for it:
-            :func:`~esa_attention.ops.select_triton.select` with the same number takes all its tokens unseen.
+        num_selected: If given, a row whose middle has no more tokens than this is skipped, and nothing is written for
+            it: :func:`~esa_attention.ops.select_triton.select` with the same number takes all its tokens unseen.
         scratch: If given, emptied, and the histogram of the first digit counted on the way; pass it to ``select`` with
             ``histogram="ready"``.
 
@@ -144,16 +157,6 @@ def decode_scores(
     import triton.language as tl
 
     index, query_index = widened(index), widened(query_index)
-    constants: dict[str, Any] = {
-        "RANK": rank,
-        "PART": power_of_two(rank) if rank <= _PART else _WIDE_PART,
-        "EPS": proximity,
-        "LEVELS": (2 * proximity).bit_length(),
-        "BLOCK": _BLOCK,
-        "BINS": BINS,
-        "DIGIT_SHIFT": DIGIT_SHIFT,
-        "ACC": tl.float64 if own.dtype == torch.float64 else tl.float32,
-    }
     launch(
         kernels("score_kernel").decode_scores_kernel,
         (-(-capacity // (_BLOCK - 2 * proximity)), batch),
@@ -177,6 +180,7 @@ def decode_scores(
         num_initial,
         num_local,
         -1 if num_selected is None else num_selected,
-        warps=8,
-        **constants,
+        warps=_WARPS,
+        ACC=tl.float64 if own.dtype == torch.float64 else tl.float32,
+        **_constants(rank, proximity),
     )

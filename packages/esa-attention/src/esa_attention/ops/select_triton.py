@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ BINS = 1 << _BITS
 DIGIT_SHIFT = 32 - _BITS
 
 _TILE = 1024  # tokens of a program
+_WARPS = 8
 _FEW = 128  # so many candidates are compared all with all
 _CHUNK = 1024  # more are read so many at a time
 _FINE_BITS = 10  # of each of the digits in which they are then sorted; divides 64 - 2 * _BITS
@@ -52,7 +53,8 @@ class SelectScratch(NamedTuple):
         held = (self.zeroed.shape[0], self.candidates.shape[1])
         require(
             held[0] == rows and held[1] >= capacity,
-            f"scratch must be for {rows} rows and a capacity of at least {capacity}, got one for {held[0]} and {held[1]}",
+            f"scratch must be for {rows} rows and a capacity of at least {capacity}, "
+            f"got one for {held[0]} and {held[1]}",
         )
 
 
@@ -157,7 +159,7 @@ def select(
     length_stride = 0 if length.numel() == 1 else 1
     sizes = (new_tokens, num_initial, num_local, num_selected)
     tiles = -(-capacity // _TILE)
-    constants = {"TILE": _TILE, "BITS": _BITS, "warps": 8}
+    constants: dict[str, Any] = {"TILE": _TILE, "BITS": _BITS, "warps": _WARPS}
     zeroed, better, candidates = scratch
     common = (dilated, start, length, zeroed)
     if histogram == "build":

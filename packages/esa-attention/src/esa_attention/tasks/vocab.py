@@ -57,8 +57,8 @@ class TaskVocab(Protocol):
 class SymbolVocab:
     """Keys, values and filler as single tokens, for :func:`~esa_attention.models.constructed.constructed_induction`.
 
-    Id 0 stays unused, 1 begins every context; then come the keys, twice as many values, and the rest is filler: with the
-    defaults keys 2-33, values 34-97, filler 98-127. The begin token is there because the first token of all has no
+    Id 0 stays unused, 1 begins every context; then come the keys, twice as many values, and the rest is filler: with
+    the defaults keys 2-33, values 34-97, filler 98-127. The begin token is there because the first token of all has no
     predecessor and takes itself for one: a key in its place would answer itself.
 
     Args:
