@@ -173,7 +173,7 @@ def test_a_cache_that_grows_token_by_token_is_the_reference_of_every_step(dtype)
     torch.testing.assert_close(ours.double(), torch.cat(parts, 2), rtol=0, atol=1e-10 if dtype == torch.float64 else 2e-5)
     assert layer.store.capacity >= 110
     if dtype == torch.float32:
-        assert layer.derived.windows[0].base > 0
+        assert layer.window(0).base > 0
 
 
 def test_index_of_chunks_is_the_index_of_the_whole():
@@ -382,7 +382,7 @@ def test_offloaded_cache_computes_the_same():
     q, k, v = _inputs(2, 4, 2, 60, 60, 8)
     plain, offloaded = _layer(), _layer(SMALL.replace(offload=True))
     assert torch.equal(_read(plain, q, k, v, [40, *[1] * 20]), _read(offloaded, q, k, v, [40, *[1] * 20]))
-    assert offloaded.derived.windows[0].values is not None
+    assert offloaded.window(0).values is not None
 
 
 # ---- bad input

@@ -77,6 +77,22 @@ def perplexity(path: Path) -> Path:
     return plots.perplexity_curves(curves, edges, path, trained_context=256, remark="byte-level model")
 
 
+def narrow_perplexity(path: Path) -> Path:
+    """A last bucket of a few tokens, whose end stands beside the edge before."""
+    edges = [0, 256, 512, 1024, 2048, 4096, 4100]
+    return plots.perplexity_curves(
+        {"stock": [2, 3, 4, 5, 6, np.nan], "esa": [2.0] * 6}, edges, path, trained_context=256
+    )
+
+
+def one_bucket(path: Path) -> Path:
+    return plots.perplexity_curves({"stock": [2.0], "esa": [2.0]}, [0, 500], path, trained_context=500)
+
+
+def one_length(path: Path) -> Path:
+    return plots.time_curves([32_768], {"sdpa": [2e-3], "esa": [1e-3]}, path, baseline="sdpa")
+
+
 def spectrum(path: Path) -> Path:
     values = np.exp(-np.arange(128)[None] / (8 + np.arange(6)[:, None]))
     return plots.spectrum_curves(values, [16, 24, 32, 32, 40, 48], path, remark="Llama-3-8B, Python's documentation")
@@ -106,8 +122,8 @@ def short_overlap(path: Path) -> Path:
 
 
 PICTURES: list[Callable[[Path], Path]] = [
-    needle, fine_needle, one_cell, recall, close_recall, time, read, perplexity, spectrum, big_spectrum, selection,
-    small_selection, overlap, short_overlap,
+    needle, fine_needle, one_cell, recall, close_recall, time, one_length, read, perplexity, narrow_perplexity,
+    one_bucket, spectrum, big_spectrum, selection, small_selection, overlap, short_overlap,
 ]  # fmt: skip
 
 
@@ -146,20 +162,14 @@ def visible_texts(fig: Any) -> list[tuple[str, Any]]:
 
     fig.draw_without_rendering()
     hidden = {id(t) for ax in fig.axes if not ax.get_visible() for t in ax.findobj(Text)}
-    found = []
-    for text in fig.findobj(Text):
-        if id(text) in hidden or not text.get_visible() or not text.get_text().strip():
-            continue
-        # Ticks outside the limits exist but are not drawn.
-        box = Text.get_window_extent(text)
-        ax = text.axes
-        if ax is not None and text in [*ax.get_xticklabels(), *ax.get_yticklabels()]:
-            x, y = text.get_unitless_position()
-            at, (low, high) = (x, sorted(ax.get_xlim())) if text in ax.get_xticklabels() else (y, sorted(ax.get_ylim()))
-            if not low <= at <= high:
-                continue
-        found.append((text.get_text(), box))
-    return found
+    for ax in fig.axes:  # ticks outside the limits exist but are not drawn
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            outside = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+            hidden |= {id(t) for tick in outside for t in (tick.label1, tick.label2)}
+    texts = [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip() and id(t) not in hidden]
+    # Of a name with a line to its curve only the name.
+    return [(t.get_text(), Text.get_window_extent(t)) for t in texts]
 
 
 def clash(a: Any, b: Any) -> bool:
@@ -186,11 +196,15 @@ def test_needle_cells_show_what_they_are_given(tmp_path: Path, figures: list[Any
     """Rows are depths, from the top; columns are lengths."""
     scores = np.array([[0.0, 0.25, 0.5], [0.75, 1.0, np.nan]])
     plots.needle_heatmap({"esa": scores}, [100, 200, 300], [0.0, 1.0], tmp_path / "a.png")
-    ax = figures[0].axes[0]
-    cells = {(round(t.get_position()[0] - 0.5), round(t.get_position()[1] - 0.5)): t.get_text() for t in ax.texts}
-    assert cells == {(0, 0): "0", (1, 0): "25", (2, 0): "50", (0, 1): "75", (1, 1): "100"}
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["0 %", "100 %"]
-    assert ax.get_ylim() == (2, 0)
+    # The same grid in another order is the same picture.
+    plots.needle_heatmap({"esa": scores[::-1, [2, 0, 1]]}, [300, 100, 200], [1.0, 0.0], tmp_path / "b.png")
+    for fig in figures:
+        ax = fig.axes[0]
+        cells = {(round(t.get_position()[0] - 0.5), round(t.get_position()[1] - 0.5)): t.get_text() for t in ax.texts}
+        assert cells == {(0, 0): "0", (1, 0): "25", (2, 0): "50", (0, 1): "75", (1, 1): "100"}
+        assert [t.get_text() for t in ax.get_yticklabels()] == ["0 %", "100 %"]
+        assert ax.get_ylim() == (2, 0)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_selection_map_shows_the_chosen_tokens(tmp_path: Path, figures: list[Any]) -> None:
@@ -218,6 +232,10 @@ def test_overlap_of_choices() -> None:
 
 def test_a_method_keeps_its_colour() -> None:
     assert canvas.colours(["full", "esa"])["esa"] == canvas.colours(["esa", "x", "y"])["esa"]
+    assert canvas.colours(["stock model", "ESA, closed form"]) == {
+        "stock model": "#000000",
+        "ESA, closed form": "#0072B2",
+    }
     many = canvas.colours(["esa", "closed_form", "full", "stock", "a", "b", "c", "d"])
     assert len(set(many.values())) == 8
     with pytest.raises(UserError, match="at most 8 curves apart, got 9"):
@@ -265,7 +283,7 @@ GRID = {"lengths": [10, 20], "depths": [0.0, 1.0]}
         ),
         (lambda p: plots.needle_heatmap({"a": [[1, 2], [0, 0]]}, **GRID, path=p), r"must be in 0\.\.1"),
         (lambda p: plots.needle_heatmap({"a": [[1]]}, [10], [2.0], p), r"depths must be in 0\.\.1, got 2"),
-        (lambda p: plots.needle_heatmap({"a": [[1, 1]]}, [20, 10], [0], p), "lengths must be numbers that rise"),
+        (lambda p: plots.needle_heatmap({"a": [[1, 1]]}, [10, 10], [0], p), "lengths must be numbers that rise"),
         (lambda p: plots.recall_curves({}, p), "recalls must hold at least one curve"),
         (lambda p: plots.recall_curves({"a": [1.2]}, p), r"recalls\['a'\] must be in 0\.\.1, got 1.2"),
         (lambda p: plots.recall_curves({"a": [1], "b": [1, 1]}, p), r"recalls\['b'\] must hold 1 values, got 2"),

@@ -23,7 +23,7 @@ def test_topics_are_there_in_order():
     found = documents("topics")
     assert sum(len(d.text) for d in found) > 400_000
     assert [d.name for d in found] == sorted(d.name for d in found)
-    assert any(d.name == "topics/lists" and "list_display" in d.text for d in found)
+    assert any(d.name == "pydoc/lists" and "list_display" in d.text for d in found)
 
 
 def test_library_sources_leave_out_installed_packages_and_tests():
@@ -47,9 +47,9 @@ def test_split_is_disjoint_and_balanced():
 
 
 def test_side_depends_on_the_name_alone():
-    assert Document("topics/numbers", "").split == "test"
-    assert Document("topics/numbers", "other text").split == "test"
-    assert Document("topics/lists", "").split == "train"
+    assert Document("pydoc/numbers", "").split == "test"
+    assert Document("pydoc/numbers", "other text").split == "test"
+    assert Document("pydoc/lists", "").split == "train"
     names = [d.name for d in documents("stdlib") if d.split == "test"]
     assert 0.05 < len(names) / len(documents("stdlib")) < 0.2
 

@@ -65,14 +65,11 @@ class Subject:
     def encode(self, text: str) -> Tensor:
         """Text as ids ``(n,)``; for the constructed model numbers."""
         if self.name == "constructed_induction":
-            try:
-                ids = [int(word) for word in text.split()]
-            except ValueError:
-                raise UserError(f"model={self.name} reads token numbers, got the text {text[:40]!r}") from None
             size = int(self.model.config.vocab_size)
-            if not ids or not all(0 <= i < size for i in ids):
+            words = text.split()
+            if not words or not all(word.isdecimal() and int(word) < size for word in words):
                 raise UserError(f"model={self.name} reads token numbers in 0..{size - 1}, got {text[:40]!r}")
-            return torch.tensor(ids)
+            return torch.tensor([int(word) for word in words])
         if self.tokenizer is None:
             from esa_attention.models.text import encode_bytes
 

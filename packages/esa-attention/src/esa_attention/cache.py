@@ -65,7 +65,7 @@ class LastChoice:
 class _Derived:
     """What can be forgotten: windows are made again, choices are taken again."""
 
-    windows: list[RotatedWindow] = field(default_factory=list)
+    windows: dict[int, RotatedWindow] = field(default_factory=dict)  # by row
     choices: dict[int, LastChoice] = field(default_factory=dict)
     blocks: dict[Any, Any] = field(default_factory=dict)  # what baselines keep of whole blocks
 
@@ -150,7 +150,7 @@ class ESALayer(DynamicLayer):
             self.index = IndexStore(batch, self.compressor.rank, dtype, self.device, self.reserve)
         if self.config.method == "infllm_blocks":
             self.queries = GrowingBuffer(batch, (heads * dim,), wide, self.device, self.reserve)
-        self.derived = _Derived(windows=[self._window(heads, dim) for _ in range(batch)])
+        self.derived = _Derived()
         self.is_initialized = True
 
     def _index_dtype(self) -> torch.dtype:
@@ -159,13 +159,19 @@ class ESALayer(DynamicLayer):
         # A CPU multiplies float32 fastest; half a byte less to read does not pay for the conversion.
         return torch.promote_types(self.dtype, torch.float32) if self.device.type == "cpu" else self.dtype
 
-    def _window(self, heads: int, dim: int) -> RotatedWindow:
-        c = self.config
+    def window(self, row: int) -> RotatedWindow:
+        """Rotated keys of the latest tokens of one sequence; made when first asked for (kernels rotate their own)."""
+        if row in self.derived.windows:
+            return self.derived.windows[row]
+        assert self.store is not None
+        c, (heads, dim) = self.config, self.store.data.shape[3:]
         room = c.num_local + c.chunk_size
         if not self.tables.length_dependent:
             room += c.chunk_size  # how far the window moves before its keys are rotated anew
         values = c.offload or self.device.type == "cpu"
-        return RotatedWindow((heads, dim), self.dtype, self.device, self.tables, room, values)
+        window = RotatedWindow((heads, dim), self.dtype, self.device, self.tables, room, values)
+        self.derived.windows[row] = window
+        return window
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append the keys and values of ``T`` tokens, ``(B, K, T, D)`` each.
@@ -214,7 +220,7 @@ class ESALayer(DynamicLayer):
 
     def memory(self) -> dict[str, int]:
         """Bytes allocated, by part; ``used`` are those of tokens held (keys, values and index)."""
-        parts = {"kv": 0, "index": 0, "window": sum(w.nbytes for w in self.derived.windows), "used": 0}
+        parts = {"kv": 0, "index": 0, "window": sum(w.nbytes for w in self.derived.windows.values()), "used": 0}
         for name, buffer in (("kv", self.store), ("index", self.index)):
             if buffer is not None:
                 parts[name] = buffer.nbytes
@@ -236,7 +242,7 @@ class ESALayer(DynamicLayer):
         length = max(length, 0)
         for buffer in self._buffers():
             buffer.crop(length)
-        for window in self.derived.windows:
+        for window in self.derived.windows.values():
             window.crop(length)
         self.derived.choices.clear()
         self.derived.blocks.clear()
@@ -249,7 +255,7 @@ class ESALayer(DynamicLayer):
         order = [int(i) for i in rows.tolist()]
         old = self.derived
         self.derived = _Derived(
-            windows=[old.windows[i].copy() for i in order],
+            windows={new: old.windows[i].copy() for new, i in enumerate(order) if i in old.windows},
             choices={new: old.choices[i] for new, i in enumerate(order) if i in old.choices},
         )
 

@@ -146,7 +146,8 @@ def inspect(cfg: DictConfig) -> Report:
     options = plain(cfg)
     sizes = {k: v for k, v in options["esa"].items() if v is not None}
     config = ESAConfig(**sizes) if sizes else None
-    return inspect_report(options["model"], config, **{k: options[k] for k in ("rank", "lengths", "dtype")})
+    model = options["model"]
+    return inspect_report(model["path"] or model["name"], config, **{k: options[k] for k in ("rank", "lengths", "dtype")})
 
 
 @main.command("reproduce")

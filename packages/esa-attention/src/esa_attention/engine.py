@@ -86,7 +86,7 @@ def _chunk(layer: ESALayer, row: int, query: Tensor, current: int, start: int, s
     if one_softmax_runs(query):
         assert layer.store is not None
         far = far_tokens(layer, row, cut, choices[0][2])
-        keys, values, position = layer.derived.windows[row].read(layer.store.data[row], cut.local, cut.end)
+        keys, values, position = layer.window(row).read(layer.store.data[row], cut.local, cut.end)
         near_query = layer.tables.rotate(query, position + cut.current - cut.local)
         return one_softmax((turned, *far), (near_query, keys, values), scaling)
     near, near_lse = _local(layer, row, query, cut, scaling)
@@ -101,7 +101,7 @@ def _chunk(layer: ESALayer, row: int, query: Tensor, current: int, start: int, s
 def _local(layer: ESALayer, row: int, query: Tensor, cut: Segments, scaling: float) -> tuple[Tensor, Tensor]:
     """Attention over local and current tokens at true distances: output ``(H, T, D)``, lse ``(H, T)``."""
     assert layer.store is not None
-    keys, values, position = layer.derived.windows[row].read(layer.store.data[row], cut.local, cut.end)
+    keys, values, position = layer.window(row).read(layer.store.data[row], cut.local, cut.end)
     past = cut.current - cut.local
     turned = layer.tables.rotate(query, position + past)[None]
     keys, values = keys[None], values[None]

@@ -82,7 +82,7 @@ def generate_report(
         read = 0.0
         if method != "stock":
             config, maps = method_setup(subject, method, compressor, {})
-            handle = stack.enter_context(apply_esa(subject.model, config, maps))
+            handle = stack.enter_context(apply_esa(subject.model, config, maps, strict=compressor["strict"]))
             stack.enter_context(handle.watch(watch))
             options[cache_argument(subject.model)] = cache = handle.new_cache(len(prompt) + max_new_tokens)
             # All but the last token is read here: in chunks of ours, with progress, and without their logits.

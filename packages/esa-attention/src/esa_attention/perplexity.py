@@ -34,7 +34,7 @@ def curve(subject: Subject, ids: Tensor, method: str, compressor: dict[str, Any]
     if method == "stock":
         return token_nats(subject.model, ids, chunk=256, strict=strict)
     config, maps = method_setup(subject, method, compressor, made)
-    with apply_esa(subject.model, config, maps) as handle:
+    with apply_esa(subject.model, config, maps, strict=compressor["strict"]) as handle:
         return token_nats(subject.model, ids, cache=handle.new_cache(), chunk=config.chunk_size, strict=strict)
 
 

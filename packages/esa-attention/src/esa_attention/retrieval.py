@@ -102,7 +102,7 @@ def retrieval_report(
     for number, name in enumerate(methods):
         config, maps = method_setup(subject, name, compressor, made)
         scores[name] = []
-        with apply_esa(subject.model, config, maps) as handle:
+        with apply_esa(subject.model, config, maps, strict=compressor["strict"]) as handle:
             for column, length in enumerate(lengths):
                 report_progress(f"{name} at {length:,} tokens", (number + column / len(lengths)) / len(methods))
                 row = []

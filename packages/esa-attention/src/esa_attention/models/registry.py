@@ -43,7 +43,7 @@ def build_model(
         name: One of :func:`list_models`.
         path: Where the weights are: a folder with stories260K.bin or that file; a folder saved by ``save_byte_lm``; a
             transformers folder or the name of a model on a hub. Without it the published models and ``stories260k``
-            cannot be had.
+            cannot be had, and ``byte_lm`` is trained, which takes a minute or two.
         device: Where the model goes.
         dtype: Of the weights.
         device_map: For the published models: spread over devices, as in ``from_pretrained``. Needs accelerate.

@@ -31,7 +31,7 @@ _SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "i
 
 
 class Document(NamedTuple):
-    """One text with a name that is the same on every machine, e.g. ``topics/lists`` or ``stdlib/json/encoder.py``."""
+    """One text with a name that is the same on every machine, e.g. ``pydoc/lists`` or ``stdlib/json/encoder.py``."""
 
     name: str
     text: str
@@ -39,9 +39,7 @@ class Document(NamedTuple):
     @property
     def split(self) -> Split:
         """``test`` for about one name in eight, else ``train``; looks at nothing but the name."""
-        # The word "pydoc" stands for the topics here: with it their test side is neither tiny nor huge in any version.
-        key = self.name.replace("topics/", "pydoc/", 1)
-        return "test" if zlib.crc32(key.encode()) % _TEST_SHARE == 0 else "train"
+        return "test" if zlib.crc32(self.name.encode()) % _TEST_SHARE == 0 else "train"
 
 
 @functools.cache
@@ -66,7 +64,7 @@ def _topics() -> list[Document]:
         topics = importlib.import_module("pydoc_data.topics").topics
     except ImportError:
         return []
-    return [Document(f"topics/{name}", text) for name, text in topics.items()]
+    return [Document(f"pydoc/{name}", text) for name, text in topics.items()]
 
 
 def _stdlib() -> list[Document]:

@@ -26,7 +26,7 @@ def decode_scores_kernel(
     length_ptr,  # (1,) or (B,)
     own_ptr,  # (B, capacity)
     dilated_ptr,  # (B, capacity)
-    histogram_ptr,  # (B, BINS) counts of first digits, added to; or None
+    histogram_ptr,  # (B, 1 << BITS) counts of first digits, added to; or None
     index_row_stride,
     index_stride,
     scale_row_stride,
@@ -44,8 +44,7 @@ def decode_scores_kernel(
     EPS: tl.constexpr,
     LEVELS: tl.constexpr,  # doublings that make a window of 2 EPS + 1
     BLOCK: tl.constexpr,
-    BINS: tl.constexpr,
-    DIGIT_SHIFT: tl.constexpr,
+    BITS: tl.constexpr,  # of the first digit
     ACC: tl.constexpr,
 ):
     row = tl.program_id(1).to(tl.int64)
@@ -88,7 +87,7 @@ def decode_scores_kernel(
     tl.store(dilated_ptr, tl.where(middle, score, -float("inf")), mask=writes_dilated)
 
     if histogram_ptr is not None:
-        digit = (order_key(score) >> DIGIT_SHIFT).to(tl.int32)
-        counts = tl.histogram(digit, BINS, mask=writes_dilated & middle)
-        bins = histogram_ptr + row * histogram_row_stride + tl.arange(0, BINS)
+        digit = (order_key(score) >> (32 - BITS)).to(tl.int32)
+        counts = tl.histogram(digit, 1 << BITS, mask=writes_dilated & middle)
+        bins = histogram_ptr + row * histogram_row_stride + tl.arange(0, 1 << BITS)
         tl.atomic_add(bins, counts, mask=counts > 0, sem="relaxed")

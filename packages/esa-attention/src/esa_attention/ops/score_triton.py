@@ -18,16 +18,14 @@ from esa_attention.ops._triton_common import (
     require,
     widened,
 )
-from esa_attention.ops.select_triton import BINS, DIGIT_SHIFT, SelectScratch
+from esa_attention.ops.select_triton import SelectScratch, digit_bits
 
 __all__ = ["MAX_PROXIMITY", "check_index", "check_scores", "decode_scores"]
 
 MAX_PROXIMITY = 32  # a tile of tokens must be much wider than the window
 
-_BLOCK = 256  # tokens of a tile, halo included
 _WARPS = 8
-_PART = 128  # index rows of at most this length are read at once,
-_WIDE_PART = 64  # longer ones so many numbers at a time
+_PART = 128  # numbers of an index row that a tile holds at a time
 
 
 def check_index(index: Tensor, index_scale: Tensor | None, query_index: Tensor, query_shape: tuple[int, ...]) -> None:
@@ -79,15 +77,15 @@ def check_scores(own: Tensor, dilated: Tensor, shape: tuple[int, ...]) -> None:
     require(own.dtype == dilated.dtype, f"own and dilated must have one type, got {own.dtype} and {dilated.dtype}")
 
 
-def _constants(rank: int, proximity: int) -> dict[str, Any]:
+def _constants(rank: int, itemsize: int, proximity: int) -> dict[str, Any]:
+    """Constants of the kernel; tiles, halo included, are as large as leaves registers for two programs a processor."""
     return {
         "RANK": rank,
-        "PART": power_of_two(rank) if rank <= _PART else _WIDE_PART,
+        "PART": min(power_of_two(rank), _PART),
         "EPS": proximity,
         "LEVELS": (2 * proximity).bit_length(),
-        "BLOCK": _BLOCK,
-        "BINS": BINS,
-        "DIGIT_SHIFT": DIGIT_SHIFT,
+        "BLOCK": 256 if itemsize <= 2 and rank <= _PART else 128,
+        "BITS": digit_bits()[0],
     }
 
 
@@ -157,9 +155,10 @@ def decode_scores(
     import triton.language as tl
 
     index, query_index = widened(index), widened(query_index)
+    constants = _constants(rank, index.element_size(), proximity)
     launch(
         kernels("score_kernel").decode_scores_kernel,
-        (-(-capacity // (_BLOCK - 2 * proximity)), batch),
+        (-(-capacity // (constants["BLOCK"] - 2 * proximity)), batch),
         index,
         index_scale,
         query_index,
@@ -182,5 +181,5 @@ def decode_scores(
         -1 if num_selected is None else num_selected,
         warps=_WARPS,
         ACC=tl.float64 if own.dtype == torch.float64 else tl.float32,
-        **_constants(rank, proximity),
+        **constants,
     )

@@ -1,13 +1,13 @@
-"""Triton kernels of the selection: a radix select in 12-bit digits over the whole row, then an exact finish.
+"""Triton kernels of the selection: two digits of a radix select over the whole row, then an exact finish.
 
 Tokens are ordered by (dilated score descending, own score descending, index ascending). Both scores become 32-bit keys
 of which less is better, 64 bits in all. Per row of scores:
 
-1. ``count_kernel``: histogram of the first 12 bits (the score kernel may have done it).
-2. ``refine_kernel``: the digit that holds the last place to give away; histogram of the next 12 bits below it.
-3. ``collect_kernel``: again the digit. Tokens better than these 24 bits are chosen, and counted per tile; tokens that
-   share them (usually some dozens, but with ties it can be all) are the candidates, and are listed.
-4. ``write_kernel``: every program finds the threshold among the candidates in the remaining 40 bits for itself, because
+1. ``count_kernel``: histogram of the first ``BITS`` bits (the score kernel may have done it).
+2. ``refine_kernel``: the digit that holds the last place to give away; histogram of the next ``BITS`` bits below it.
+3. ``collect_kernel``: again the digit. Tokens better than these two digits are chosen, and counted per tile; tokens
+   that share them (usually some dozens, but with ties it can be all) are the candidates, and are listed.
+4. ``write_kernel``: every program finds the threshold among the candidates in the remaining bits for itself, because
    that is cheaper than another launch, then writes the chosen tokens of its tile, which stay in ascending order.
 
 The list of candidates is in no particular order, but only counts are taken from it, so the result is deterministic.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -17,25 +19,35 @@ from esa_attention.ops._triton_common import (
     require,
 )
 
-__all__ = ["BINS", "DIGIT_SHIFT", "SelectScratch", "select", "select_scratch"]
-
-_BITS = 12  # of each of the two digits that have a histogram
-BINS = 1 << _BITS
-DIGIT_SHIFT = 32 - _BITS
+__all__ = ["SelectScratch", "digit_bits", "select", "select_scratch"]
 
 _TILE = 1024  # tokens of a program
 _WARPS = 8
 _FEW = 128  # so many candidates are compared all with all
 _CHUNK = 1024  # more are read so many at a time
-_FINE_BITS = 10  # of each of the digits in which they are then sorted; divides 64 - 2 * _BITS
 _PADDING = 32  # integers after the histograms: the number of candidates, and alignment
+
+
+@cache
+def digit_bits() -> tuple[int, int]:
+    """Bits of each of the two digits that have a histogram, and of those in which candidates are then sorted.
+
+    Before version 3.8 triton made histograms by ballots, whose cost grows with the number of bins; since then it counts
+    in shared memory. The second number divides what the first leaves of 64 bits.
+    """
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return 12, 10
+    major, minor = (int(part) for part in version.split(".")[:2])
+    return (12, 10) if (major, minor) >= (3, 8) else (8, 8)
 
 
 class SelectScratch(NamedTuple):
     """Memory of a selection, int32; may be used again by the next one on the same stream.
 
     Attributes:
-        zeroed: Two histograms of ``BINS`` and the number of candidates for each row of scores.
+        zeroed: Two histograms and the number of candidates for each row of scores.
         better: Number of surely chosen tokens in each tile.
         candidates: Tokens among which the threshold lies.
     """
@@ -67,7 +79,7 @@ def select_scratch(rows: int, capacity: int, device: torch.device | str) -> Sele
         device: Where.
     """
     return SelectScratch(
-        torch.empty(rows, 2 * BINS + _PADDING, dtype=torch.int32, device=device),
+        torch.empty(rows, (2 << digit_bits()[0]) + _PADDING, dtype=torch.int32, device=device),
         torch.empty(rows, max(-(-capacity // _TILE), 1), dtype=torch.int32, device=device),
         torch.empty(rows, capacity, dtype=torch.int32, device=device),
     )
@@ -159,7 +171,8 @@ def select(
     length_stride = 0 if length.numel() == 1 else 1
     sizes = (new_tokens, num_initial, num_local, num_selected)
     tiles = -(-capacity // _TILE)
-    constants: dict[str, Any] = {"TILE": _TILE, "BITS": _BITS, "warps": _WARPS}
+    bits, fine_bits = digit_bits()
+    constants: dict[str, Any] = {"TILE": _TILE, "BITS": bits, "warps": _WARPS}
     zeroed, better, candidates = scratch
     common = (dilated, start, length, zeroed)
     if histogram == "build":
@@ -195,7 +208,7 @@ def select(
         *(zeroed.stride(0), better.stride(0), candidates.stride(0), *sizes),
         FEW=_FEW,
         CHUNK=_CHUNK,
-        FINE_BITS=_FINE_BITS,
+        FINE_BITS=fine_bits,
         **constants,
     )
     return indices, count

@@ -30,6 +30,7 @@ _STYLES: dict[str, tuple[str, str]] = {
     "esa": ("ESA", BLUE),
     "esa_int8": ("ESA, 8-bit index", SKY),
     "esa_exact": ("ESA, exact scores", ORANGE),
+    "esa_closed_form": ("ESA, closed form", BLUE),
     "closed_form": ("closed form", BLUE),
     "sgd_paper": ("SGD (paper)", VERMILION),
     "key_pca": ("key PCA", GREEN),
@@ -53,16 +54,17 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     """A colour for every curve: a known method's own, the first free one for others.
 
     Args:
-        names: Of the curves, at most 8.
+        names: Of the curves, at most 8; as in configs (``esa``) or as people read them (``ESA``).
 
     Raises:
         UserError: If there are more curves than colours that can be told apart.
     """
     if len(names) > len(PLOT_COLOURS):
         raise UserError(f"a picture can tell at most {len(PLOT_COLOURS)} curves apart, got {len(names)}; draw fewer")
+    known = dict(_STYLES.values()) | {name: colour for name, (_, colour) in _STYLES.items()}
     taken: dict[str, str] = {}
     for name in names:
-        own = _STYLES[name][1] if name in _STYLES else None
+        own = known.get(name)
         if own is not None and own not in taken.values():
             taken[name] = own
     free = [c for c in PLOT_COLOURS if c not in taken.values()]
@@ -171,11 +173,14 @@ def short_length(tokens: float) -> str:
     return f"{n:,}"
 
 
-def length_axis(ax: Axes, lengths: Sequence[float], *, most: int = 9) -> None:
-    """A logarithmic axis of lengths with ticks at some of them."""
+def length_axis(ax: Axes, lengths: Sequence[float]) -> None:
+    """A logarithmic axis of rising lengths with ticks at as many of them as have room, the longest always."""
     ax.set_xscale("log", base=2)
-    step = -(-len(lengths) // most)
-    shown = list(lengths)[::-1][::step][::-1]  # the longest always
+    room = 0.085 * np.log(lengths[-1] / lengths[0])  # a tick's name is about as wide, of the axis
+    shown = [lengths[-1]]
+    for length in list(lengths)[-2::-1]:
+        if np.log(shown[-1] / length) >= room:
+            shown.append(length)
     ax.set_xticks(shown, [short_length(n) for n in shown])
     ax.minorticks_off()
 
@@ -237,12 +242,9 @@ def spread(wanted: Sequence[float], gaps: Sequence[float], low: float, high: flo
             blocks[-1][1] += count
     level = [total / count for total, count in blocks for _ in range(int(count))]
     placed = [a + b for a, b in zip(level, offsets, strict=True)]
-    if not placed:
-        return []
-    first, last = placed[0] - gaps[0] / 2, placed[-1] + gaps[-1] / 2
-    if last - first >= high - low:
-        shift = (low + high - first - last) / 2
-        return [p + shift for p in placed]
+    if sum(gaps) > high - low:
+        first = (low + high - sum(gaps) + gaps[0]) / 2
+        return [first + offset for offset in offsets]
     # Only what sticks out is moved, and pushes its neighbours.
     for i in range(len(placed)):
         floor = low + gaps[0] / 2 if i == 0 else placed[i - 1] + (gaps[i - 1] + gaps[i]) / 2

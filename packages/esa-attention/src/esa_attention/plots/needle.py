@@ -32,8 +32,8 @@ def needle_heatmap(
 
     Args:
         scores: ``(len(depths), len(lengths))`` in 0..1 by method; NaN where nothing was measured.
-        lengths: Tokens of the contexts, rising.
-        depths: Places of the needle, 0 (beginning) to 1, rising.
+        lengths: Tokens of the contexts, each once; drawn in rising order.
+        depths: Places of the needle, 0 (beginning) to 1, each once; drawn in rising order.
         path: The PNG.
         trained_context: Marks what is longer than the model was trained on.
         title: Of the picture.
@@ -44,11 +44,13 @@ def needle_heatmap(
     Raises:
         UserError: If a shape does not fit, a score is not in 0..1, or there is no method.
     """
-    columns, places = check_rising("lengths", lengths, 1), check_rising("depths", depths, 0)
+    columns, places = as_array("lengths", lengths, 1), as_array("depths", depths, 1)
+    by_length, by_depth = np.argsort(columns), np.argsort(places)
+    columns, places = check_rising("lengths", columns[by_length], 1), check_rising("depths", places[by_depth], 0)
     if places[-1] > 1:
         raise UserError(f"depths must be in 0..1, got {places[-1]:g}")
     shape = (len(places), len(columns))
-    panels = _check(scores, shape)
+    panels = {name: values[by_depth][:, by_length] for name, values in _check(scores, shape).items()}
     down = -(-len(panels) // _PER_ROW)
     across = -(-len(panels) // down)
     cell = min(0.62, 8.0 / (across * shape[1]))

@@ -40,11 +40,7 @@ def spectrum_curves(
     Raises:
         UserError: If values are negative, not finite or do not fall, or a rank is not in ``1..d``.
     """
-    if np.ndim(spectra[0]) == 0:
-        spectra = [spectra]
-    values = as_array(
-        "spectra", np.stack([as_array("spectra", row, 1) for row in spectra]) if _equal(spectra) else spectra, 2
-    )
+    values = _rows(spectra)
     layers, width = values.shape
     if not np.isfinite(values).all() or bool((values < 0).any()) or bool((np.diff(values, axis=1) > 0).any()):
         raise UserError("spectra must be finite, at least 0 and falling, got some that are not")
@@ -63,11 +59,15 @@ def spectrum_curves(
     return _draw(relative, np.maximum(lost, _FLOOR), ranks, path, title, remark)
 
 
-def _equal(spectra: Any) -> bool:
-    lengths = {len(row) for row in spectra}
+def _rows(spectra: Any) -> Any:
+    """One spectrum a row."""
+    if not len(spectra):
+        raise UserError("spectra must hold at least one layer, got none")
+    rows = [as_array("spectra", row, 1) for row in ([spectra] if np.ndim(spectra[0]) == 0 else spectra)]
+    lengths = {len(row) for row in rows}
     if len(lengths) != 1:
         raise UserError(f"spectra must be as long for every layer, got lengths {sorted(lengths)}")
-    return True
+    return np.stack(rows)
 
 
 def _draw(relative: Any, lost: Any, ranks: list[int], path: str | os.PathLike[str], title: str, remark: str) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 from effkit.errors import UserError
 from effkit.progress import report_progress
 from effkit.report import Table
-from esa_attention.tasks.runner import _step, new_cache
+from esa_attention.tasks.runner import new_cache, step
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -49,12 +49,12 @@ def token_nats(
     cache = new_cache(model) if cache is None else cache
     if cache.get_seq_length():
         raise UserError(f"cache must be empty, got one with {cache.get_seq_length()} tokens")
-    step = 1 if strict else chunk
+    size = 1 if strict else chunk
     total = len(ids) - 1
     out = torch.empty(total)
-    for start in range(0, total, step):
-        stop = min(start + step, total)
-        logits = _step(model, ids[start:stop], cache, logits_to_keep=0)
+    for start in range(0, total, size):
+        stop = min(start + size, total)
+        logits = step(model, ids[start:stop], cache, logits_to_keep=0)
         target = ids[start + 1 : stop + 1].to(logits.device)
         out[start:stop] = torch.nn.functional.cross_entropy(logits.float(), target, reduction="none").cpu()
         report_progress(f"{stop:,} of {total:,} tokens", stop / total)

@@ -23,12 +23,12 @@ from esa_attention.tasks.sample import Sample
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
 
-__all__ = ["Answer", "Result", "ask", "ask_block", "feed", "new_cache", "run_samples", "score"]
+__all__ = ["Answer", "Result", "ask", "ask_block", "feed", "new_cache", "run_samples", "score", "step"]
 
 QuestionMode = Literal["block", "tokens"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
     """What a model said.
 
@@ -41,7 +41,7 @@ class Answer:
     logits: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """A sample with its answer and its score in 0..1."""
 
@@ -57,8 +57,8 @@ def new_cache(model: PreTrainedModel) -> Cache:
     return DynamicCache(config=model.config)
 
 
-def _step(model: PreTrainedModel, ids: Tensor, cache: Cache, logits_to_keep: int) -> Tensor:
-    """One forward pass; ``(logits_to_keep, V)``, or all positions for 0."""
+def step(model: PreTrainedModel, ids: Tensor, cache: Cache, logits_to_keep: int) -> Tensor:
+    """One forward pass of ``(n,)`` ids; logits ``(logits_to_keep, V)``, or of all ``n`` positions for 0."""
     from esa_attention.patching import cache_argument
 
     named: dict[str, Any] = {cache_argument(model): cache, "logits_to_keep": logits_to_keep, "use_cache": True}
@@ -87,7 +87,7 @@ def feed(model: PreTrainedModel, ids: Tensor, cache: Cache, block: int = 512) ->
         raise UserError(f"block must be at least 1, got {block}")
     for start in range(0, len(ids), block):
         stop = min(start + block, len(ids))
-        logits = _step(model, ids[start:stop], cache, logits_to_keep=1)
+        logits = step(model, ids[start:stop], cache, logits_to_keep=1)
         report_progress(f"{stop:,} of {len(ids):,} tokens read", stop / len(ids))
     return logits[-1]
 
@@ -132,7 +132,7 @@ def ask(
         ids.append(chosen)
         if len(ids) == max_new_tokens:
             break
-        logits = _step(model, torch.tensor([chosen]), cache, logits_to_keep=1)[-1]
+        logits = step(model, torch.tensor([chosen]), cache, logits_to_keep=1)[-1]
         added += 1
     cache.crop(-added)
     return Answer(ids, first)
@@ -157,7 +157,7 @@ def ask_block(model: PreTrainedModel, cache: Cache, question_ids: Tensor) -> Ten
     Returns:
         ``(n,)`` the likeliest next token at every position, on the CPU.
     """
-    logits = _step(model, question_ids, cache, logits_to_keep=0)
+    logits = step(model, question_ids, cache, logits_to_keep=0)
     cache.crop(-len(question_ids))
     return logits.argmax(-1).cpu()
 

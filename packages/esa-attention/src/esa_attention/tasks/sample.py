@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Fact", "Sample", "build_context", "hide", "seeded", "spread"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fact:
     """One thing to remember.
 
@@ -39,7 +39,7 @@ class Fact:
         return max(map(len, self.answers)) + (8 if self.text else 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One question about one context.
 
