@@ -151,7 +151,8 @@ class CacheBytes:
     Attributes:
         kv: Keys and values.
         index: Compressed keys.
-        window: Local keys kept a second time, rotated; it does not grow with the sequence.
+        window: Local keys kept a second time, rotated; it does not grow with the sequence. The Triton kernels rotate
+            them as they read, and need none.
     """
 
     kv: int

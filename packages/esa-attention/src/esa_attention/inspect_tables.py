@@ -95,7 +95,7 @@ def memory_table(shape: ModelShape, config: ESAConfig, rank: int, dtype: str, le
     overhead = 100 * costs.cache_overhead(shape, rank, Storage.named(dtype))
     note = (
         f"All layers, {dtype}. The index adds {overhead:.4g} % to keys and values. Buffers keep room to grow, up to as "
-        "much again; new_cache(reserve=N) avoids it."
+        "much again; new_cache(reserve=N) avoids it. Rotated local keys are not kept by the Triton kernels."
     )
     parts = ("keys and values", "index", "int8 index", "rotated local keys")
     return Table("Cache of one sequence", ["tokens", *(f"{part}, {name}" for part in parts)], rows, note)
