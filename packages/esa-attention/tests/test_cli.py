@@ -34,7 +34,9 @@ def test_calibrate_then_use_the_file(run, tmp_path):
     files = json.loads(out)["files"]
     assert (tmp_path / "maps.safetensors").is_file()
     assert any(name.endswith("spectrum.png") for name in files)
-    code, out, err = run("generate", "hello", *TINY, "compressor.path=maps.safetensors", "max_new_tokens=3", "format=json")
+    code, out, err = run(
+        "generate", "hello", *TINY, "compressor.path=maps.safetensors", "max_new_tokens=3", "format=json"
+    )
     assert code == 0, err
     assert len(_data(out)["ids"]) == 3
     # Other weights: refused, unless the user says that this is meant.
@@ -57,21 +59,33 @@ def test_generate_with_every_method(run, method):
 def test_generate_with_beams_sampling_and_a_file(run, tmp_path):
     (tmp_path / "prompt.txt").write_text("It was a dark night. " * 8)
     base = ["generate", "prompt_file=prompt.txt", *TINY, *SMALL, "compressor=exact", "max_new_tokens=5", "format=json"]
-    results = [run(*base, *more) for more in ([], ["num_beams=2"], ["temperature=1.0", "top_k=5"], ["temperature=1.0", "top_k=5"])]
+    results = [
+        run(*base, *more)
+        for more in ([], ["num_beams=2"], ["temperature=1.0", "top_k=5"], ["temperature=1.0", "top_k=5"])
+    ]
     assert [code for code, *_ in results] == [0] * 4, results
     ids = [_data(out)["ids"] for _, out, _ in results]
     assert ids[2] == ids[3]  # the seed decides
 
 
 def test_generate_draws_what_it_selects(run):
-    code, out, err = run("generate", "threads=1", "watch_layer=1", "max_new_tokens=4", "compressor=exact", "format=json")
+    code, out, err = run(
+        "generate", "threads=1", "watch_layer=1", "max_new_tokens=4", "compressor=exact", "format=json"
+    )
     assert code == 0, err
     names = [name.rpartition("/")[2] for name in json.loads(out)["files"]]
     assert names == ["text.txt", "selected_layer1.png", "overlap_layer1.png"]
 
 
 def test_needle_on_the_constructed_model(run):
-    words = ["needle", "threads=1", "lengths=[512,3000]", "depths=[0.2,0.8]", "methods=[esa,sinks_local]", "format=json"]
+    words = [
+        "needle",
+        "threads=1",
+        "lengths=[512,3000]",
+        "depths=[0.2,0.8]",
+        "methods=[esa,sinks_local]",
+        "format=json",
+    ]
     code, out, err = run(*words, "compressor.num_tokens=4096")
     assert code == 0, err
     scores = _data(out)["scores"]
@@ -102,12 +116,21 @@ def test_ppl_of_stock_and_esa_side_by_side(run):
     nats = _data(out)["nats"]
     assert set(nats) == {"stock", "esa", "sinks_local"}
     assert all(len(v) == len(nats["esa"]) for v in nats.values())
-    code, out, err = run("ppl", *TINY, *SMALL, "length=100", "compressor=exact", "methods=[esa]", "strict=true", "format=json")
+    code, out, err = run(
+        "ppl", *TINY, *SMALL, "length=100", "compressor=exact", "methods=[esa]", "strict=true", "format=json"
+    )
     assert code == 0, err
 
 
 def test_recall_draws_and_counts(run):
-    words = ["recall", *TINY, "methods=[closed_form,key_pca]", "compressor.num_tokens=2000", "compressor.rank=8", "format=json"]
+    words = [
+        "recall",
+        *TINY,
+        "methods=[closed_form,key_pca]",
+        "compressor.num_tokens=2000",
+        "compressor.rank=8",
+        "format=json",
+    ]
     code, out, err = run(*words)
     assert code == 0, err
     recall = _data(out)["recall"]
@@ -119,7 +142,13 @@ def test_recall_draws_and_counts(run):
 def test_bench_writes_the_schema(run, tmp_path, kind):
     from effkit.results import read_csv
 
-    small = ["layer={num_heads: 4, num_kv_heads: 2, head_dim: 16}", "rank=8", "min_rounds=2", "min_seconds=0", "threads=1"]
+    small = [
+        "layer={num_heads: 4, num_kv_heads: 2, head_dim: 16}",
+        "rank=8",
+        "min_rounds=2",
+        "min_seconds=0",
+        "threads=1",
+    ]
     sizes = [] if kind == "calibrate" else ["lengths=[200,400]"]
     code, out, err = run("bench", kind, *small, *sizes, *SMALL, "csv=out.csv", "format=json")
     assert code == 0, err

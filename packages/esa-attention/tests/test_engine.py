@@ -76,7 +76,9 @@ def test_every_length_of_the_segments(total):
     torch.testing.assert_close(ours, esa_reference(q, k, v, SMALL, tables, _compressor(2, 8)), rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("config", [SMALL.replace(num_initial=0), SMALL.replace(num_local=1, chunk_size=1), SMALL.replace(num_selected=1)])
+@pytest.mark.parametrize(
+    "config", [SMALL.replace(num_initial=0), SMALL.replace(num_local=1, chunk_size=1), SMALL.replace(num_selected=1)]
+)
 def test_smallest_sizes(config):
     q, k, v = _inputs(1, 4, 2, 9, 40, 8)
     tables = RopeTables.standard(8)
@@ -170,7 +172,9 @@ def test_a_cache_that_grows_token_by_token_is_the_reference_of_every_step(dtype)
         for t in range(40, 110)
     ]
     # float32: rotated at other positions than the reference, whose tables are float32 too.
-    torch.testing.assert_close(ours.double(), torch.cat(parts, 2), rtol=0, atol=1e-10 if dtype == torch.float64 else 2e-5)
+    torch.testing.assert_close(
+        ours.double(), torch.cat(parts, 2), rtol=0, atol=1e-10 if dtype == torch.float64 else 2e-5
+    )
     assert layer.store.capacity >= 110
     if dtype == torch.float32:
         assert layer.window(0).base > 0
@@ -198,7 +202,9 @@ def test_later_tokens_never_change_earlier_chunks():
     torch.testing.assert_close(_read(_layer(), q, k, v, [60])[:, :, :40], short, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("selection", "block", "leaks"), [("paper", None, True), ("strict_causal", None, False), ("paper", 1, False)])
+@pytest.mark.parametrize(
+    ("selection", "block", "leaks"), [("paper", None, True), ("strict_causal", None, False), ("paper", 1, False)]
+)
 def test_only_the_papers_selection_looks_ahead_inside_a_chunk(selection, block, leaks):
     config = SMALL.replace(selection=selection, selection_block=block, num_selected=3, chunk_size=10)
     q, k, v = _inputs(1, 4, 2, 60, 60, 8)
@@ -265,7 +271,12 @@ def test_padded_rows_are_what_they_would_be_alone():
     for row, start in enumerate(starts):
         alone = _layer()
         alone.update(k[row : row + 1, :, start:], v[row : row + 1, :, start:])
-        torch.testing.assert_close(together[row : row + 1, :, start:], attend_layer(alone, q[row : row + 1, :, start:], 0.3), rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            together[row : row + 1, :, start:],
+            attend_layer(alone, q[row : row + 1, :, start:], 0.3),
+            rtol=0,
+            atol=1e-12,
+        )
         assert torch.equal(together[row, :, :start], torch.zeros_like(together[row, :, :start]))
 
 
@@ -329,7 +340,12 @@ def test_chunk_scores_in_tiles(block, monkeypatch):
 @pytest.mark.parametrize("proximity", [0, 1, 4])
 def test_fast_selection_is_the_reference_order(kind, k, proximity):
     own = _randn(500)
-    own = {"distinct": own, "ties": own.round(), "all alike": torch.zeros(500).double(), "two values": (own > 1).double()}[kind]
+    own = {
+        "distinct": own,
+        "ties": own.round(),
+        "all alike": torch.zeros(500).double(),
+        "two values": (own > 1).double(),
+    }[kind]
     assert select(own, proximity, k).tolist() == reference_choice(own.tolist(), proximity, k)
     signed = torch.where(own == 0, -0.0, own)  # the two zeros are one number
     assert select(signed, proximity, k).tolist() == select(own, proximity, k).tolist()

@@ -134,7 +134,7 @@ def test_merging_with_an_empty_part_and_with_nothing():
     # One side far above the other: it alone counts, and nothing overflows.
     merged, _ = merge_attention_states([out.float(), -out.float()], [lse.float() + 1e4, lse.float() - 1e4])
     assert torch.equal(merged, out.float())
-    with pytest.raises(UserError, match="one for each|as many"):
+    with pytest.raises(UserError, match="as many"):
         merge_attention_states([out], [])
 
 

@@ -17,7 +17,14 @@ SMALL = ESAConfig(num_initial=4, num_selected=16, num_local=64, chunk_size=16, p
 FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1)
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPES = {
-    "llama3": {"rope_type": "llama3", "rope_theta": 1e4, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+    "llama3": {
+        "rope_type": "llama3",
+        "rope_theta": 1e4,
+        "factor": 2.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    },
     "yarn": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128},
     "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
     "linear": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0},
@@ -99,7 +106,9 @@ def test_other_types_are_within_twice_the_stock_models_error(family, dtype):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "top_k": 10}, {"prefill_chunk_size": 7}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"do_sample": True, "top_k": 10}, {"prefill_chunk_size": 7}], ids=str
+)
 def test_generate_equals_stock_with_left_padding(family, options):
     model, ids = _model(family), _ids(3, 24)
     mask = torch.ones_like(ids)
@@ -182,7 +191,7 @@ def test_selection_is_changed_over_one_reading():
             cache.crop(-3)
         assert torch.equal(logits[0], logits[2])
         assert not torch.equal(logits[0], logits[1])
-        with pytest.raises(UserError, match="num_local.*num_initial"):
+        with pytest.raises(UserError, match=r"num_local.*num_initial"):
             cache.reconfigure(num_local=8)
 
 
@@ -265,7 +274,9 @@ def test_watching_choices():
     model, ids = _model(), _ids(1, 60)
     seen = []
     with apply_esa(model, FEW) as handle:
-        with handle.watch(lambda index, row, cut, choices: seen.append((index, row, cut.num_middle, choices[0][2].shape[0]))):
+        with handle.watch(
+            lambda index, row, cut, choices: seen.append((index, row, cut.num_middle, choices[0][2].shape[0]))
+        ):
             model(ids)
         assert {index for index, *_ in seen} == {0, 1}
         assert all(chosen == min(middle, 8) for _, _, middle, chosen in seen)
@@ -315,7 +326,9 @@ def test_observing_shows_unrotated_queries_and_changes_nothing():
     with observe(model, lambda index, q, k: seen.append((index, q, k))):
         torch.testing.assert_close(model(ids).logits, stock, rtol=0, atol=1e-9)
     assert torch.equal(model(ids).logits, stock)
-    assert [(i, tuple(q.shape), tuple(k.shape)) for i, q, k in seen] == [(i, (2, 8, 50, 8), (2, 2, 50, 8)) for i in (0, 1)]
+    assert [(i, tuple(q.shape), tuple(k.shape)) for i, q, k in seen] == [
+        (i, (2, 8, 50, 8), (2, 2, 50, 8)) for i in (0, 1)
+    ]
     hidden = model.model.layers[0].input_layernorm(model.model.embed_tokens(ids))
     attention = model.model.layers[0].self_attn
     expected = attention.k_norm(attention.k_proj(hidden).view(2, 50, 2, 8)).transpose(1, 2)
@@ -327,7 +340,15 @@ def test_observing_shows_unrotated_queries_and_changes_nothing():
 
 def _gemma3():
     return AutoModelForCausalLM.from_config(
-        CONFIG_MAPPING["gemma3_text"](hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=60)
+        CONFIG_MAPPING["gemma3_text"](
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            vocab_size=60,
+        )
     )
 
 
@@ -337,7 +358,16 @@ def _gpt2():
 
 def _glm():
     return AutoModelForCausalLM.from_config(
-        CONFIG_MAPPING["glm"](hidden_size=64, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=60, pad_token_id=0)
+        CONFIG_MAPPING["glm"](
+            hidden_size=64,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=16,
+            vocab_size=60,
+            pad_token_id=0,
+        )
     ).eval()
 
 
@@ -406,7 +436,7 @@ def test_caches_that_are_not_ours():
     name = cache_argument(model)
     with apply_esa(model, SMALL) as handle:
         for cache in (DynamicCache(), DynamicCache(config=model.config)):
-            with pytest.raises(UserError, match="must be an ESACache, got DynamicCache.*handle.new_cache"):
+            with pytest.raises(UserError, match=r"must be an ESACache, got DynamicCache.*handle\.new_cache"):
                 model(ids, **{name: cache})
             with pytest.raises(UserError, match="must be an ESACache, got DynamicCache"):
                 model.generate(ids, max_new_tokens=2, **{name: cache})

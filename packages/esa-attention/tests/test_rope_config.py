@@ -27,7 +27,9 @@ SCALINGS = {
 
 
 def _rotary(name):
-    config = LlamaConfig(hidden_size=64, num_attention_heads=4, max_position_embeddings=256, rope_parameters=SCALINGS[name])
+    config = LlamaConfig(
+        hidden_size=64, num_attention_heads=4, max_position_embeddings=256, rope_parameters=SCALINGS[name]
+    )
     return LlamaRotaryEmbedding(config)
 
 
@@ -150,7 +152,7 @@ def test_bad_values_name_field_and_value(field, value):
 
 def test_replace_names_unknown_fields():
     assert ESAConfig().replace(proximity=1).proximity == 1
-    with pytest.raises(UserError, match="num_lokal.*num_local"):
+    with pytest.raises(UserError, match=r"num_lokal.*num_local"):
         ESAConfig().replace(num_lokal=3)
     with pytest.raises(UserError, match="trained_context"):
         ESAConfig.for_context(3)

@@ -1,6 +1,7 @@
 """ESA, Efficient Selective Attention: RoPE language models read past their context.
 
-The whole cache is kept; every step attends to a constant number of single tokens, chosen by compressed queries and keys.
+The whole cache is kept; every step attends to a constant number of single tokens, chosen by compressed queries and
+keys.
 
 Example:
     >>> from esa_attention import ESAConfig, apply_esa, calibrate

@@ -1,7 +1,7 @@
 """Other ways to choose middle tokens, on the same cache and with the same far positions, for fair comparison.
 
-They differ from their papers where ESA's frame asks for it: one choice a layer instead of one a head, chunked reading of
-the prompt, the same number of tokens. What differs is said at each.
+They differ from their papers where ESA's frame asks for it: one choice a layer instead of one a head, chunked reading
+of the prompt, the same number of tokens. What differs is said at each.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def choose(layer: ESALayer, row: int, turned: Tensor, cut: Segments) -> Tensor:
     if cut.num_middle <= layer.config.num_selected:
         return torch.arange(cut.initial_end, cut.local, device=layer.device)
     assert layer.store is not None
-    folded = fold_queries(turned[None], layer.store.data.shape[3])[0].to(torch.promote_types(turned.dtype, torch.float32))
+    folded = fold_queries(turned[None], layer.store.data.shape[3])[0].to(
+        torch.promote_types(turned.dtype, torch.float32)
+    )
     if method == "quest_pages":
         return _whole_blocks(_quest_scores(layer, row, folded, cut), layer.config.page_size, layer, cut)
     assert method == "infllm_blocks", method
@@ -88,8 +90,8 @@ def _pages(rows: Tensor, size: int) -> list[Tensor]:
 def _quest_scores(layer: ESALayer, row: int, folded: Tensor, cut: Segments) -> Tensor:
     """Quest: no key of a page can score above the sum over channels of ``max(q * min, q * max)``.
 
-    Quest chooses a head at a time and while decoding only; here the heads of a group are summed (so the bound is that of
-    the summed score), and a chunk takes each page's best query as in Eq. 4.
+    Quest chooses a head at a time and while decoding only; here the heads of a group are summed (so the bound is that
+    of the summed score), and a chunk takes each page's best query as in Eq. 4.
     """
     size = layer.config.page_size
 
@@ -111,7 +113,9 @@ def _infllm_scores(layer: ESALayer, row: int, folded: Tensor, cut: Segments) -> 
     size, reach = layer.config.block_size, layer.config.num_local
     queries = layer.queries
     if queries is None or queries.length != layer.get_seq_length():
-        raise UserError("method=infllm_blocks needs the queries of all cached tokens; read the sequence through one cache")
+        raise UserError(
+            "method=infllm_blocks needs the queries of all cached tokens; read the sequence through one cache"
+        )
 
     def summarise(begin: int, end: int) -> list[Tensor]:
         keys = _keys(layer, row, begin, end)

@@ -1,7 +1,7 @@
 """One attention layer timed: ESA's whole step against full attention, in one interleaved run, with the bound beside it.
 
-What bounds a decoding step is the bytes it must read. The floor of each row is those bytes at the rate of this machine's
-large copy; the bound on the ratio is the ratio of the bytes.
+What bounds a decoding step is the bytes it must read. The floor of each row is those bytes at the rate of this
+machine's large copy; the bound on the ratio is the ratio of the bytes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ class LayerShape:
 
     def __post_init__(self) -> None:
         if min(dataclasses.astuple(self)) < 1 or self.num_heads % self.num_kv_heads:
-            raise UserError(f"heads must be positive and num_kv_heads divide num_heads, got {dataclasses.astuple(self)}")
+            raise UserError(
+                f"heads must be positive and num_kv_heads divide num_heads, got {dataclasses.astuple(self)}"
+            )
 
     @property
     def key_dim(self) -> int:
@@ -58,7 +60,14 @@ class _Case:
     """Tensors and callables of one length; providers are made when asked for and dropped with the case."""
 
     def __init__(
-        self, shape: LayerShape, config: ESAConfig, rank: int, length: int, new: int, device: torch.device, dtype: torch.dtype
+        self,
+        shape: LayerShape,
+        config: ESAConfig,
+        rank: int,
+        length: int,
+        new: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> None:
         self.shape, self.config, self.length, self.new = shape, config, length, new
         self.device, self.dtype = device, dtype
@@ -191,8 +200,8 @@ def bench_report(
     """Time one layer at several lengths.
 
     Args:
-        kind: ``decode`` (one token), ``prefill`` (one chunk), ``append`` (one token, cache only), ``calibrate`` (the closed
-            form from given moments; ``lengths`` is not used).
+        kind: ``decode`` (one token), ``prefill`` (one chunk), ``append`` (one token, cache only), ``calibrate`` (the
+            closed form from given moments; ``lengths`` is not used).
         lengths: Tokens in the cache before the step.
         providers: Of :data:`PROVIDERS`; ratios are taken against ``sdpa``, else the last.
         shape: Heads of the layer.
@@ -247,7 +256,13 @@ def bench_report(
         _append_growth(report, lengths)
     report.files = [append_csv(csv, rows)] if csv else []
     if folder is not None and kind != "append" and len(lengths) > 1:
-        report.files += _draw(report, kind, sorted(lengths), f"heads {shape.num_heads}/{shape.num_kv_heads}/{shape.head_dim}, {_NAMES[dtype]}, {where}", folder)
+        report.files += _draw(
+            report,
+            kind,
+            sorted(lengths),
+            f"heads {shape.num_heads}/{shape.num_kv_heads}/{shape.head_dim}, {_NAMES[dtype]}, {where}",
+            folder,
+        )
     return report
 
 
@@ -264,7 +279,14 @@ def _draw(report: Report, kind: str, lengths: list[int], remark: str, folder: Pa
     step = "a decoding step" if kind == "decode" else "reading a chunk"
     common: dict[str, Any] = {"baseline": baseline, "remark": remark}
     return [
-        time_curves(lengths, of("seconds"), folder / "time.png", bounds=of("floor_seconds"), title=f"Time of {step}, one layer", **common),
+        time_curves(
+            lengths,
+            of("seconds"),
+            folder / "time.png",
+            bounds=of("floor_seconds"),
+            title=f"Time of {step}, one layer",
+            **common,
+        ),
         bytes_curves(lengths, of("bytes"), folder / "bytes.png", title=f"Bytes read by {step}, one layer", **common),
     ]
 
@@ -287,8 +309,10 @@ def _rows(
             line[5:6] = [1e3 * limit[n], limit[baseline] / limit[n]]
         table.columns[5:6] = ["floor ms", "bound on the ratio"]
         table.note = (
-            table.note.split(" Peak:")[0].rstrip(".") + f". Floor: bytes read at {floor.bytes_per_second / 1e9:.1f} GB/s (large copy) or "
-            f"multiply-adds at {floor.flops_per_second / 1e9:,.0f} GFLOP/s (large matrix product), whichever takes longer."
+            table.note.split(" Peak:")[0].rstrip(".")
+            + f". Floor: bytes read at {floor.bytes_per_second / 1e9:.1f} GB/s (large copy) or "
+            f"multiply-adds at {floor.flops_per_second / 1e9:,.0f} GFLOP/s (large matrix product), whichever takes "
+            "longer."
         )
         found["ratio"] = {n: result.ratio(baseline, n).median for n in result.timings}
         found["floor_seconds"] = limit
@@ -297,7 +321,13 @@ def _rows(
         template = rows[0]
         rows += [
             dataclasses.replace(
-                template, provider=f"floor_{n}", metric="time", unit="s", median=seconds, p20=None, p80=None,
+                template,
+                provider=f"floor_{n}",
+                metric="time",
+                unit="s",
+                median=seconds,
+                p20=None,
+                p80=None,
                 note="bytes or multiply-adds at the machine's measured rates",
             )
             for n, seconds in limit.items()
@@ -311,7 +341,8 @@ def _append_growth(report: Report, lengths: Sequence[int]) -> None:
     times = {n: report.data[f"length_{n}"]["seconds"]["esa"] for n in lengths}
     report.data["growth"] = times[max(lengths)] / times[min(lengths)]
     report.lines.append(
-        f"appending at {max(lengths):,} tokens takes {report.data['growth']:.2f} times what it takes at {min(lengths):,}"
+        f"appending at {max(lengths):,} tokens takes {report.data['growth']:.2f} times what it takes at "
+        f"{min(lengths):,}"
     )
 
 
@@ -326,7 +357,11 @@ def _calibrate_report(shape: LayerShape, rank: int, timing: dict[str, Any], csv:
     moments = StreamingMoments(width)
     samples = [torch.randn(count, width, generator=generator, dtype=torch.float64) * decay @ m for m in mix]
     moments.update(samples[0], samples[1])
-    result = compare({"closed_form": lambda: closed_form(moments, rank, num_kv_heads=shape.num_kv_heads)}, memory=False, **{**timing, "device": "cpu"})
+    result = compare(
+        {"closed_form": lambda: closed_form(moments, rank, num_kv_heads=shape.num_kv_heads)},
+        memory=False,
+        **{**timing, "device": "cpu"},
+    )
     case = f"d_G {width}, rank {rank}"
     table = result.table(title=f"closed form of one layer, {case}, fp64")
     table.columns.pop(5)

@@ -20,7 +20,7 @@ _LEAST = 64  # tokens of a new buffer
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False) -> Tensor:
-    """Memory that may be written in any mode: a tensor made under ``inference_mode`` could never be written outside it."""
+    """Memory that may be written in any mode: what ``inference_mode`` makes can never be written outside it."""
     with torch.inference_mode(False):
         return torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
 
@@ -153,8 +153,8 @@ class IndexStore:
 class RotatedWindow:
     """Keys of the latest tokens of one sequence, rotated once and kept; their values beside them.
 
-    A token is rotated to its distance from ``base``. Positions only have to differ rightly, so when the window has moved
-    through the buffer, the local tokens are rotated anew from position 0: positions stay as small as the attended
+    A token is rotated to its distance from ``base``. Positions only have to differ rightly, so when the window has
+    moved through the buffer, the local tokens are rotated anew from position 0: positions stay as small as the attended
     length (large ones lose digits in float32), and a token costs a constant number of rotations.
 
     Head-major, unlike the store: these tokens are read in every step and never gathered, and a product over the keys of

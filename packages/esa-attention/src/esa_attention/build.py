@@ -128,7 +128,9 @@ def build_subject(cfg: Any) -> Subject:
     return Subject(name, model, load_tokenizer(name, path), config, shape, rank)
 
 
-def read_text(subject: Subject, num_tokens: int, split: str, path: str | None = None, seed: int = 0) -> tuple[Tensor, str]:
+def read_text(
+    subject: Subject, num_tokens: int, split: str, path: str | None = None, seed: int = 0
+) -> tuple[Tensor, str]:
     """Text for a model, as long as asked for.
 
     Args:
@@ -156,7 +158,9 @@ def read_text(subject: Subject, num_tokens: int, split: str, path: str | None = 
     if subject.name == "constructed_induction":
         from esa_attention.tasks.multi_needle import multi_needle
 
-        return multi_needle(subject.vocab(), num_tokens, min(8, max(1, num_tokens // 16)), seed)[0].context_ids, "symbols"
+        return multi_needle(subject.vocab(), num_tokens, min(8, max(1, num_tokens // 16)), seed)[
+            0
+        ].context_ids, "symbols"
     if subject.name == "stories260k":
         from esa_attention.models.sampling import sample_stories
 
@@ -169,9 +173,15 @@ def read_text(subject: Subject, num_tokens: int, split: str, path: str | None = 
     text = read_split(split, ("topics",))  # type: ignore[arg-type]
     if len(text) < (5 if subject.tokenizer is not None else 1) * num_tokens:
         text += read_split(split, ("stdlib",))  # type: ignore[arg-type]
-    ids = encode_bytes(text[: num_tokens + 1]) if subject.tokenizer is None else subject.encode(text[: 8 * num_tokens].decode("utf-8", "replace"))
+    ids = (
+        encode_bytes(text[: num_tokens + 1])
+        if subject.tokenizer is None
+        else subject.encode(text[: 8 * num_tokens].decode("utf-8", "replace"))
+    )
     if ids.numel() < num_tokens:
-        raise UserError(f"the bundled text holds {ids.numel():,} tokens, {num_tokens:,} were asked for; give text.path=FILE")
+        raise UserError(
+            f"the bundled text holds {ids.numel():,} tokens, {num_tokens:,} were asked for; give text.path=FILE"
+        )
     return ids[:num_tokens], "Python's documentation topics and sources"
 
 

@@ -37,7 +37,9 @@ class Workspace:
     def __init__(self) -> None:
         self._held: dict[tuple[Any, ...], Tensor] = {}
 
-    def get(self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False) -> Tensor:
+    def get(
+        self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False
+    ) -> Tensor:
         """A tensor of at least ``shape[0]`` rows; undefined contents, valid until asked for again by that name."""
         key = (name, dtype, device, tuple(shape[1:]))
         held = self._held.get(key)
@@ -203,7 +205,8 @@ class ESALayer(DynamicLayer):
             exact = self.compressor.is_exact
             self.index.append(fold_keys(key_states) if exact else self.compressor.compress_key(key_states))
         keys, values = self.keys, self.values
-        assert keys is not None and values is not None
+        assert keys is not None
+        assert values is not None
         return keys, values
 
     def get_seq_length(self) -> int:
@@ -235,7 +238,8 @@ class ESALayer(DynamicLayer):
         """Forget the last tokens.
 
         Args:
-            tokens_to_remove: Minus their number. A positive number is the length to keep, as transformers had it before.
+            tokens_to_remove: Minus their number. A positive number is the length to keep, as transformers had it
+                before.
         """
         held = self.get_seq_length()
         length = held + tokens_to_remove if tokens_to_remove <= 0 else min(tokens_to_remove, held)
@@ -349,7 +353,7 @@ class ESACache(Cache):
         return starts if any(starts) else None
 
     def memory(self) -> dict[str, int]:
-        """Bytes allocated, by part: ``kv``, ``index``, ``window``, ``workspace``; ``used`` by tokens held; ``total``."""
+        """Bytes allocated, by part, and in ``total``; ``used`` are those of tokens held."""
         parts: dict[str, int] = {"workspace": self.workspace.nbytes}
         for layer in self.layers:
             for name, size in layer.memory().items():  # type: ignore[union-attr]
@@ -370,10 +374,10 @@ def padding_starts(mask: Tensor, batch: int, length: int) -> list[int]:
         UserError: If the mask has another shape, or zeros after ones.
     """
     if tuple(mask.shape) != (batch, length):
-        raise UserError(f"attention_mask must have the shape {(batch, length)} (all cached tokens), got {tuple(mask.shape)}")
+        raise UserError(
+            f"attention_mask must have the shape {(batch, length)} (all cached tokens), got {tuple(mask.shape)}"
+        )
     real = mask.bool()
     if not bool((real[:, 1:] >= real[:, :-1]).all()):
         raise UserError("attention_mask must have its zeros on the left only; pad with padding_side='left'")
     return (length - real.sum(dim=1)).tolist()
-
-

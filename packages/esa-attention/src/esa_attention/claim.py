@@ -1,9 +1,9 @@
 """The laptop-scale claim: what ESA promises, on two models small enough for a CPU and five minutes.
 
 A model with hand-written weights knows the answer to every question it is asked, so that what is lost is lost by
-attention: 32 facts in 65,536 tokens, 128 times what its rotary embedding can tell apart. A language model trained here on
-text that ships with Python shows what happens to ordinary prediction past the trained context, and how well compressed
-scores find what exact scores would.
+attention: 32 facts in 65,536 tokens, 128 times what its rotary embedding can tell apart. A language model trained here
+on text that ships with Python shows what happens to ordinary prediction past the trained context, and how well
+compressed scores find what exact scores would.
 """
 
 from __future__ import annotations
@@ -54,8 +54,16 @@ class _Found:
     ) -> None:
         """Judge one figure."""
         row = Row(
-            "claim", name, metric, figure, unit, source, "measured", compute=lambda: ours,
-            tolerance=Tolerance(kind), command=command,  # type: ignore[arg-type]
+            "claim",
+            name,
+            metric,
+            figure,
+            unit,
+            source,
+            "measured",
+            compute=lambda: ours,
+            tolerance=Tolerance(kind),
+            command=command,  # type: ignore[arg-type]
         )
         self.rows.append(row.judge(ours, round(seconds, 1)))
 
@@ -101,17 +109,27 @@ def _needles(found: _Found, length: int) -> Table:
         "sinks_local": (1, "at_most"),
         "full": None,
     }
-    names = {"esa": "ESA, closed form", "exact": "ESA, exact scores", "sinks_local": "sinks + local", "full": "full attention"}
+    names = {
+        "esa": "ESA, closed form",
+        "exact": "ESA, exact scores",
+        "sinks_local": "sinks + local",
+        "full": "full attention",
+    }
     for number, method in enumerate(methods):
         report_progress(f"{names[method]}, {length:,} tokens", SHARES["needles"] * number / len(methods))
         start = time.perf_counter()
         one_by_one, in_blocks = _answers(subject, method, group, made, samples)
         seconds = time.perf_counter() - start
         limit = limits[method]
-        command = f"esa-attention needle task=multi_needle task.options.num_needles={NEEDLES} lengths=[{length}] methods=[{method}]"
+        words = f"task=multi_needle task.options.num_needles={NEEDLES} lengths=[{length}] methods=[{method}]"
         found.add(
-            names[method], f"of {NEEDLES} facts in {length:,} tokens", one_by_one, limit[0] if limit else None,
-            kind=limit[1] if limit else "at_least", seconds=seconds, command=command,
+            names[method],
+            f"of {NEEDLES} facts in {length:,} tokens",
+            one_by_one,
+            limit[0] if limit else None,
+            kind=limit[1] if limit else "at_least",
+            seconds=seconds,
+            command=f"esa-attention needle {words}",
             source="our claim" if limit else "shown beside it",
         )
         for proximity, count in in_blocks.items():
@@ -121,8 +139,9 @@ def _needles(found: _Found, length: int) -> Table:
         rows.append([names[method], one_by_one, *(in_blocks.get(p) for p in PROXIMITIES), seconds])
     c = subject.config
     note = (
-        f"Initial {c.num_initial}, selected {c.num_selected}, local {c.num_local}, chunk {c.chunk_size}; rank {subject.rank} "
-        f"of {subject.shape.key_dim}. Full attention meets positions its rotary embedding was not built for."
+        f"Initial {c.num_initial}, selected {c.num_selected}, local {c.num_local}, chunk {c.chunk_size}; rank "
+        f"{subject.rank} of {subject.shape.key_dim}. Full attention meets positions its rotary embedding was not built "
+        "for."
     )
     columns = ["method", "one by one", *(f"one block, proximity {p}" for p in PROXIMITIES), "seconds"]
     return Table(f"{NEEDLES} facts in {length:,} tokens", columns, rows, note)
@@ -174,8 +193,13 @@ def _text(found: _Found, steps: int, run_dir: Path) -> tuple[list[Table], list[P
     inside = _inside(subject, ids)
     drift = {name: float(nats[context:].mean()) - inside for name, nats in curves.items()}
     found.add(
-        "byte-level model, ESA", f"nats per byte past the {context} of training, above those inside", drift["ESA, closed form"],
-        MOST_DRIFT, kind="at_most", seconds=trained, command="esa-attention ppl model=byte_lm",
+        "byte-level model, ESA",
+        f"nats per byte past the {context} of training, above those inside",
+        drift["ESA, closed form"],
+        MOST_DRIFT,
+        kind="at_most",
+        seconds=trained,
+        command="esa-attention ppl model=byte_lm",
     )
     for name in ("sinks + local", "stock model"):
         found.add(f"byte-level model, {name}", "the same", drift[name], None, source="shown beside it")
@@ -183,13 +207,17 @@ def _text(found: _Found, steps: int, run_dir: Path) -> tuple[list[Table], list[P
     mean = {name: 100 * sum(r) / len(r) for name, r in recalls.items()}
     for other in ("sgd_paper", "key_pca"):
         found.add(
-            "recall of exact top-k, closed form", f"above {other}", mean["closed_form"] - mean[other], 0.0, unit="points",
+            "recall of exact top-k, closed form",
+            f"above {other}",
+            mean["closed_form"] - mean[other],
+            0.0,
+            unit="points",
             command="esa-attention recall model=byte_lm",
         )
     table = perplexity_table(curves, edges)
     table.note = (
-        f"{label}, a part that was not trained on; {steps} steps, {trained:.0f} s of training. Inside its context the model "
-        f"needs {inside:.3f} nats per byte (windows of {context}, second half)."
+        f"{label}, a part that was not trained on; {steps} steps, {trained:.0f} s of training. Inside its context the "
+        f"model needs {inside:.3f} nats per byte (windows of {context}, second half)."
     )
     recall_table = Table(
         "Recall of exact top-k on held-out text, %",
@@ -210,10 +238,10 @@ def _text(found: _Found, steps: int, run_dir: Path) -> tuple[list[Table], list[P
             if ahead > 0
             else f"is {-ahead:.3f} nats per byte worse than sinks + local"
         )
-        + ", which forgets everything else: the next byte depends on what is near. What selection is for, finding a fact "
-        "far back, is what the first table shows.",
-        "SGD is the paper's recipe (learning rate, batch size and epochs) on as many tokens as the closed form; optimiser "
-        "and initialisation are not given in the paper.",
+        + ", which forgets everything else: the next byte depends on what is near. What selection is for, finding a "
+        "fact far back, is what the first table shows.",
+        "SGD is the paper's recipe (learning rate, batch size and epochs) on as many tokens as the closed form; "
+        "optimiser and initialisation are not given in the paper.",
     ]
     return [table, recall_table], figures, notes
 

@@ -1,4 +1,4 @@
-"""The command line: ``esa-attention COMMAND group=option key=value``; each command is a short recipe over the library."""
+"""The command line: ``esa-attention COMMAND group=option key=value``; each command is a short recipe."""
 
 from __future__ import annotations
 
@@ -37,7 +37,17 @@ def generate(cfg: DictConfig) -> Report:
 
     subject = build_subject(cfg)
     options = plain(cfg)
-    keys = ("words", "prompt_file", "max_new_tokens", "temperature", "top_k", "top_p", "num_beams", "method", "watch_layer")
+    keys = (
+        "words",
+        "prompt_file",
+        "max_new_tokens",
+        "temperature",
+        "top_k",
+        "top_p",
+        "num_beams",
+        "method",
+        "watch_layer",
+    )
     return generate_report(subject, options["compressor"], run_dir(), seed=cfg.seed, **{k: options[k] for k in keys})
 
 
@@ -147,7 +157,9 @@ def inspect(cfg: DictConfig) -> Report:
     sizes = {k: v for k, v in options["esa"].items() if v is not None}
     config = ESAConfig(**sizes) if sizes else None
     model = options["model"]
-    return inspect_report(model["path"] or model["name"], config, **{k: options[k] for k in ("rank", "lengths", "dtype")})
+    return inspect_report(
+        model["path"] or model["name"], config, **{k: options[k] for k in ("rank", "lengths", "dtype")}
+    )
 
 
 @main.command("reproduce")

@@ -41,16 +41,16 @@ class ESAConfig:
         rerank_factor: Candidates per selected token under ``rerank``.
         reuse_threshold: Least cosine between compressed queries for a choice to be kept under ``reuse``.
         dense_until: Full attention at true positions while no more than so many tokens are seen (ours; 0 never).
-        method: ``esa``, or a baseline on the same cache: ``full`` attention, ``sinks_local`` (StreamingLLM, LM-Infinite),
-            ``infllm_blocks``, ``quest_pages``. Exact scores and key PCA are compressors, not methods.
+        method: ``esa``, or a baseline on the same cache: ``full`` attention, ``sinks_local`` (StreamingLLM,
+            LM-Infinite), ``infllm_blocks``, ``quest_pages``. Exact scores and key PCA are compressors, not methods.
         block_size: Tokens of a block under ``infllm_blocks``.
         block_representatives: Keys that stand for such a block.
         page_size: Tokens of a page under ``quest_pages``.
         index_dtype: How compressed keys are stored; ``auto`` is fp32 on a CPU and the model's type elsewhere.
         offload: Keep keys and values in host memory and only the index on the device.
         backend: ``auto``, ``reference`` (float64 loops), ``torch``, ``triton``.
-        check_finite: Raise when a key is NaN or infinite (while decoding on a GPU it would cost a synchronisation and is
-            left out: NaN then shows in the logits).
+        check_finite: Raise when a key is NaN or infinite (while decoding on a GPU it would cost a synchronisation and
+            is left out: NaN then shows in the logits).
 
     Raises:
         UserError: If a value is out of range; names it and the range.
@@ -99,7 +99,12 @@ class ESAConfig:
                 raise UserError(f"{name} must be a whole number of at least {low}, got {value!r}")
         if not -1.0 <= self.reuse_threshold <= 1.0:
             raise UserError(f"reuse_threshold is a cosine and must be in -1..1, got {self.reuse_threshold!r}")
-        for name, kind in (("selection", Selection), ("method", Method), ("index_dtype", IndexDtype), ("backend", Backend)):
+        for name, kind in (
+            ("selection", Selection),
+            ("method", Method),
+            ("index_dtype", IndexDtype),
+            ("backend", Backend),
+        ):
             choose(name, getattr(self, name), list(get_args(kind)))
         for name in ("offload", "check_finite"):
             if not isinstance(getattr(self, name), bool):

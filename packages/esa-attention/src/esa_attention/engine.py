@@ -1,8 +1,8 @@
 """One step of ESA over a cached layer (section 3.9 of the fact sheet), row by row in torch.
 
 A step gets the unrotated queries of tokens whose keys are in the cache already. It splits them into chunks, finds for
-each the middle tokens worth reading, attends to (initial, selected) with far positions and to (local, current) with true
-ones, and merges the two by their lse.
+each the middle tokens worth reading, attends to (initial, selected) with far positions and to (local, current) with
+true ones, and merges the two by their lse.
 """
 
 from __future__ import annotations
@@ -152,7 +152,11 @@ def choose_tokens(layer: ESALayer, row: int, turned: Tensor, cut: Segments) -> C
         return [(0, num_queries, everything)]
     block = config.choosing_block
     query_index = layer.compressor.compress_query(turned[None])[0]
-    if config.selection == "reuse" and num_queries == 1 and (kept := _kept(layer, row, query_index[0], cut)) is not None:
+    if (
+        config.selection == "reuse"
+        and num_queries == 1
+        and (kept := _kept(layer, row, query_index[0], cut)) is not None
+    ):
         return [(0, 1, kept)]
     k = config.num_selected
     take = config.rerank_factor * k if config.selection == "rerank" else k
@@ -236,7 +240,8 @@ def attend_stateless(
     batch, heads, tokens, dim = query.shape
     if heads % key.shape[1] or dim != key.shape[3] or tokens > key.shape[2] or tokens < 1:
         raise UserError(
-            f"query {tuple(query.shape)} does not fit keys {tuple(key.shape)}: heads must be a multiple, D the same, T at most S"
+            f"query {tuple(query.shape)} does not fit keys {tuple(key.shape)}: heads must be a multiple, D the same, "
+            "T at most S"
         )
     if start is not None and (len(start) != batch or not all(0 <= int(s) <= key.shape[2] for s in start)):
         raise UserError(f"start must hold {batch} numbers in 0..{key.shape[2]}, got {list(start)}")
@@ -244,5 +249,3 @@ def attend_stateless(
     layer.update(key, value)
     scaling = dim**-0.5 if scaling is None else scaling
     return attend_layer(layer, query, scaling, None if start is None else [int(s) for s in start])
-
-

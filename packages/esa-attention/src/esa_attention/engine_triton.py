@@ -1,8 +1,8 @@
 """One step of ESA over a cached layer by the Triton kernels: whole batches, nothing read back to the host.
 
-The kernels rotate local keys themselves, so no window is kept. Chunks of a call share their boundaries across the batch;
-where a row begins inside a call of several chunks, rows are run one by one, because a row's chunks begin at its first
-token (and the choice of a chunk depends on where it begins).
+The kernels rotate local keys themselves, so no window is kept. Chunks of a call share their boundaries across the
+batch; where a row begins inside a call of several chunks, rows are run one by one, because a row's chunks begin at its
+first token (and the choice of a chunk depends on where it begins).
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def _choose(
     capacity, block = index.shape[1], min(config.choosing_block, new)
     sizes = {"num_initial": config.num_initial, "num_local": config.num_local}
     # Known here without asking the device: whether any row has more middle tokens than are selected.
-    scored = any(segments(max(current, s), current + new, **sizes, start=s).num_middle > config.num_selected for s in starts)
+    scored = any(
+        segments(max(current, s), current + new, **sizes, start=s).num_middle > config.num_selected for s in starts
+    )
     query_index = layer.compressor.compress_query(turned) if scored else None
     chosen, counts = [], []
     blocks = -(-new // block)

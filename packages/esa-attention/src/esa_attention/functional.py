@@ -70,7 +70,8 @@ def fold_keys(key: Tensor) -> Tensor:
 def importance_score(query_index: Tensor, key_index: Tensor) -> Tensor:
     r"""Score of every middle token for a chunk (Eq. 4).
 
-    :math:`F(m; C) = \max_{c \in C} [f(m; c) - \max_{m'} f(m'; c)]` with :math:`f = q' \cdot k'`. Always at most 0, and 0
+    :math:`F(m; C) = \max_{c \in C} [f(m; c) - \max_{m'} f(m'; c)]` with :math:`f = q' \cdot k'`. Always at most 0, and
+    0
     for the best token of each query. For one query the subtraction does not change the order.
 
     Args:
@@ -115,9 +116,9 @@ def dilate(scores: Tensor, proximity: int) -> Tensor:
 def select_topk(scores: Tensor, k: int, own: Tensor | None = None) -> Tensor:
     """Pick the ``k`` best tokens in an order that leaves nothing to chance.
 
-    Every query of a chunk makes one score exactly 0, and the max filter spreads it to its neighbours: ties are the rule.
-    The order is: dilated score, then the token's own score, then the lower index. With ``k >= T`` the best token of
-    every query is then always among them.
+    Every query of a chunk makes one score exactly 0, and the max filter spreads it to its neighbours: ties are the
+    rule. The order is: dilated score, then the token's own score, then the lower index. With ``k >= T`` the best token
+    of every query is then always among them.
 
     Args:
         scores: Dilated scores ``(..., M)``.
@@ -174,8 +175,8 @@ def attention_states(
         causal: Query ``t`` sees keys up to ``N - T + t`` (lower-right alignment).
 
     Returns:
-        Output ``(B, H, T, D)`` and lse ``(B, H, T)`` (natural log, at least float32). Rows that see no key have output 0
-        and lse minus infinity.
+        Output ``(B, H, T, D)`` and lse ``(B, H, T)`` (natural log, at least float32). Rows that see no key have output
+        0 and lse minus infinity.
     """
     batch, heads, tokens, _ = query.shape
     group = heads // key.shape[1]

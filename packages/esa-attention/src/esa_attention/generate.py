@@ -64,7 +64,10 @@ def generate_report(
             f"{max_new_tokens}, {num_beams} and {temperature}"
         )
     if watch_layer is not None and (method == "stock" or not 0 <= watch_layer < subject.shape.num_layers):
-        raise UserError(f"watch_layer must be in 0..{subject.shape.num_layers - 1} and needs another method than stock, got {watch_layer}")
+        raise UserError(
+            f"watch_layer must be in 0..{subject.shape.num_layers - 1} and needs another method than stock, got "
+            f"{watch_layer}"
+        )
     prompt = _prompt(subject, words, prompt_file)
     sampling: dict[str, Any] = {"do_sample": temperature > 0, "num_beams": num_beams}
     if temperature > 0:
@@ -91,7 +94,9 @@ def generate_report(
                 part = prompt[low : min(low + config.chunk_size, len(prompt) - 1)]
                 with torch.inference_mode():
                     subject.model(part[None].to(subject.model.device), logits_to_keep=1, **options)
-                report_progress(f"{low + len(part):,} of {len(prompt):,} tokens read", (low + len(part)) / len(prompt) / 2)
+                report_progress(
+                    f"{low + len(part):,} of {len(prompt):,} tokens read", (low + len(part)) / len(prompt) / 2
+                )
             read = time.perf_counter() - start
             if num_beams > 1:
                 cache.batch_repeat_interleave(num_beams)

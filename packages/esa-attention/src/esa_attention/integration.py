@@ -1,7 +1,7 @@
 """ESA on a transformers model in one line: ``handle = apply_esa(model, config, compressors)``.
 
-The model stays the same object with the same weights. ``handle.remove()`` gives back its own attention, and the handle is
-a context manager that does so.
+The model stays the same object with the same weights. ``handle.remove()`` gives back its own attention, and the handle
+is a context manager that does so.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class ESAHandle:
         """See what is chosen inside the block.
 
         Args:
-            callback: Called as ``callback(layer_idx, row, segments, choices)`` for every chunk that has a middle part, with
-                ``choices`` a list of ``(first query, end, indices)``.
+            callback: Called as ``callback(layer_idx, row, segments, choices)`` for every chunk that has a middle part,
+                with ``choices`` a list of ``(first query, end, indices)``.
         """
         self._watchers.append(callback)
         try:
@@ -105,7 +105,12 @@ class ESAHandle:
         else:
             self._check_cache(kwargs[name], name)
         positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
-        if positions is not None and mask is None and positions.shape[-1] > 1 and bool((positions.diff(dim=-1) != 1).any()):
+        if (
+            positions is not None
+            and mask is None
+            and positions.shape[-1] > 1
+            and bool((positions.diff(dim=-1) != 1).any())
+        ):
             raise UserError("position_ids must count up by 1: ESA does not read several sequences packed into one")
 
     def _check_cache(self, cache: Any, name: str) -> None:
@@ -118,7 +123,14 @@ class ESAHandle:
             raise UserError(f"{name} was made by another handle; use handle.new_cache() of the one in force")
 
     def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cache: Any
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        cache: Any,
     ) -> Tensor:
         """Attention of the new tokens over all cached ones."""
         index = int(module.layer_idx)  # type: ignore[arg-type]
@@ -134,13 +146,13 @@ class ESAHandle:
                 starts = cache.starts(mask, batch, length)
             return attend_layer(layer, query.detach(), scaling, starts)
 
-    def _prepare_cache(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
+    def _prepare_cache(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         """In place of the model's method of ``generate``."""
         wanted = getattr(generation_config, "cache_implementation", None)
         if wanted not in _DYNAMIC:
-            raise UserError(f"cache_implementation={wanted!r} cannot be used with ESA, which brings its own cache; leave it out")
+            raise UserError(
+                f"cache_implementation={wanted!r} cannot be used with ESA, which brings its own cache; leave it out"
+            )
         name = next((n for n in CACHE_NAMES if model_kwargs.get(n) is not None), None)
         if name is not None:
             self._check_cache(model_kwargs[name], name)
@@ -212,29 +224,36 @@ def _check_context(config: ESAConfig, trained: int) -> None:
         raise UserError(f"far_position must be at most the model's trained context of {trained}, got {config.w}")
     if config.method != "full" and config.attended > trained:
         warnings.warn(
-            f"num_initial + num_selected + num_local + chunk_size = {config.attended} tokens are attended to at once, more "
-            f"than the model's trained context of {trained}",
+            f"num_initial + num_selected + num_local + chunk_size = {config.attended} tokens are attended to at once, "
+            f"more than the model's trained context of {trained}",
             stacklevel=3,
         )
 
 
 def _check_compressors(
-    compressors: Compressors | Sequence[QKCompressor], model: PreTrainedModel, shape: Any, config: ESAConfig, strict: bool
+    compressors: Compressors | Sequence[QKCompressor],
+    model: PreTrainedModel,
+    shape: Any,
+    config: ESAConfig,
+    strict: bool,
 ) -> None:
     if len(compressors) != shape.num_layers:
-        raise UserError(f"compressors must be one a layer, the model has {shape.num_layers} layers, got {len(compressors)}")
+        raise UserError(
+            f"compressors must be one a layer, the model has {shape.num_layers} layers, got {len(compressors)}"
+        )
     for index, layer in enumerate(compressors):
         if layer.key_dim != shape.key_dim:
             raise UserError(
-                f"the compressor of layer {index} is made for keys of {layer.key_dim} numbers, the model's have {shape.key_dim}"
+                f"the compressor of layer {index} is made for keys of {layer.key_dim} numbers, the model's have "
+                f"{shape.key_dim}"
             )
     if isinstance(compressors, Compressors):
         compressors.check_model(model, strict=strict)
         far = compressors.far_position
         if far is not None and far != config.w and compressors.method != "exact":
             raise UserError(
-                f"far_position is {config.w}, but the compressors were calibrated for {far}; give far_position={far}, or "
-                "calibrate again"
+                f"far_position is {config.w}, but the compressors were calibrated for {far}; give far_position={far}, "
+                "or calibrate again"
             )
 
 
@@ -246,6 +265,6 @@ def handle_length_dependence(handle: ESAHandle) -> None:
     """
     if handle.tables.length_dependent:
         raise UserError(
-            f"method='full' and dense_until need a rotary embedding that does not depend on the length; this model's is "
-            f"of type {handle.tables.rope_type!r}"
+            f"method='full' and dense_until need a rotary embedding that does not depend on the length; this model's "
+            f"is of type {handle.tables.rope_type!r}"
         )

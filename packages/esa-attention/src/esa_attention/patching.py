@@ -1,8 +1,8 @@
 """Where ESA meets a transformers model: what must be true of it, and how attention is taken over and given back.
 
 Three things are changed on one model object, never on a class: its rotary module gives no rotation (so that queries and
-keys arrive as the projections made them), its attention implementation is ours, and each attention module says before it
-runs which cache it will use. :class:`Patch` does that and undoes it.
+keys arrive as the projections made them), its attention implementation is ours, and each attention module says before
+it runs which cache it will use. :class:`Patch` does that and undoes it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,14 @@ class Handler(Protocol):
     """Computes attention in place of the model."""
 
     def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cache: Any
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        cache: Any,
     ) -> Tensor:
         """Attention of unrotated queries ``(B, H, T, D)`` over what is cached; returns ``(B, H, T, D)``."""
         ...
@@ -83,7 +90,9 @@ class ModelGeometry:
 
 def _decoder(model: nn.Module) -> nn.Module:
     """The module that calls the rotary embedding."""
-    found = [m for m in model.modules() if isinstance(getattr(m, "rotary_emb", None), nn.Module) and hasattr(m, "layers")]
+    found = [
+        m for m in model.modules() if isinstance(getattr(m, "rotary_emb", None), nn.Module) and hasattr(m, "layers")
+    ]
     name = type(model).__name__
     if not found:
         raise UserError(
@@ -91,7 +100,9 @@ def _decoder(model: nn.Module) -> nn.Module:
             "ESA needs a model with RoPE, e.g. Llama, Mistral, Qwen2, Qwen3"
         )
     if len(found) > 1:
-        raise UserError(f"model={name} has {len(found)} decoders with a rotary embedding; give the language model alone")
+        raise UserError(
+            f"model={name} has {len(found)} decoders with a rotary embedding; give the language model alone"
+        )
     return found[0]
 
 
@@ -108,7 +119,10 @@ def _refuse_unsupported(config: Any, base: nn.Module, attentions: list[nn.Module
         refuse(f"it has layers of type {', '.join(sorted(kinds))}, and ESA needs full attention in all")
     window = getattr(config, "sliding_window", None)
     if window is not None and getattr(config, "use_sliding_window", True):
-        refuse(f"its attention has a sliding window of {window} tokens (load it with sliding_window=None if it was trained without)")
+        refuse(
+            f"its attention has a sliding window of {window} tokens (load it with sliding_window=None if it was "
+            "trained without)"
+        )
     if getattr(config, "attn_logit_softcapping", None) is not None:
         refuse("its attention scores are capped (attn_logit_softcapping)")
     if any(hasattr(m, "sinks") for m in attentions):
@@ -142,8 +156,8 @@ def geometry(model: PreTrainedModel | nn.Module) -> ModelGeometry:
     _refuse_unsupported(config, base, attentions, name)
     if [m.layer_idx for m in attentions] != list(range(config.num_hidden_layers)):
         raise UserError(
-            f"model={name} ({config.model_type}) is not supported: found {len(attentions)} attention modules with grouped "
-            f"keys in {config.num_hidden_layers} layers"
+            f"model={name} ({config.model_type}) is not supported: found {len(attentions)} attention modules with "
+            f"grouped keys in {config.num_hidden_layers} layers"
         )
     rotary: Any = base.rotary_emb
     if isinstance(rotary, NoRotation):
@@ -215,7 +229,8 @@ class NoRotation(nn.Module):
         return torch.ones(shape, dtype=x.dtype, device=x.device), torch.zeros(shape, dtype=x.dtype, device=x.device)
 
 
-# Where an attention module keeps the patch that computes for it. An attribute and no global table: it goes with the model.
+# Where an attention module keeps the patch that computes for it. An attribute and no global table: it goes with the
+# model.
 _PATCH = "_esa_patch"
 
 
@@ -232,7 +247,9 @@ def _attention(
     """The function registered with transformers under the name ``esa``."""
     patch: Patch | None = getattr(module, _PATCH, None)
     if patch is None:
-        raise UserError("attention implementation 'esa' is set on a model that ESA was not applied to; call apply_esa(model)")
+        raise UserError(
+            "attention implementation 'esa' is set on a model that ESA was not applied to; call apply_esa(model)"
+        )
     if dropout:
         raise UserError(f"attention dropout is {dropout} in training mode, which ESA does not have; call model.eval()")
     if kwargs.get("output_attentions"):
@@ -247,9 +264,14 @@ def _attention(
 
 
 def _mask(
-    batch_size: int = 0, q_length: int = 0, kv_length: int = 0, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any
+    batch_size: int = 0,
+    q_length: int = 0,
+    kv_length: int = 0,
+    *args: Any,
+    attention_mask: Tensor | None = None,
+    **kwargs: Any,
 ) -> Tensor | None:
-    """The padding mask as it is: what is causal, ESA knows itself. Without this function transformers drops the mask."""
+    """The padding mask as it is (ESA knows what is causal); without this function transformers would drop it."""
     return attention_mask
 
 
@@ -338,11 +360,20 @@ class _Observer:
             raise UserError("queries and keys are observed without a cache; leave it out")
 
     def attend(
-        self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cache: Any
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        cache: Any,
     ) -> Tensor:
         """Show, rotate, attend."""
         if mask is not None and not bool(mask.all()):
-            raise UserError("queries and keys are observed on sequences without padding, got an attention mask with zeros")
+            raise UserError(
+                "queries and keys are observed on sequences without padding, got an attention mask with zeros"
+            )
         self.callback(int(module.layer_idx), query.detach(), key.detach())  # type: ignore[arg-type]
         query, key = self.rotary.rotate(query, 0), self.rotary.rotate(key, 0)
         return nn.functional.scaled_dot_product_attention(
@@ -356,8 +387,8 @@ def observe(model: PreTrainedModel, callback: Callable[[int, Tensor, Tensor], No
 
     Args:
         model: The model.
-        callback: Gets layer index, queries ``(B, H, T, D)`` and keys ``(B, K, T, D)`` of every forward pass; calls inside
-            the block must start at position 0 and have no padding.
+        callback: Gets layer index, queries ``(B, H, T, D)`` and keys ``(B, K, T, D)`` of every forward pass; calls
+            inside the block must start at position 0 and have no padding.
 
     Yields:
         The model's geometry.

@@ -20,7 +20,14 @@ from esa_attention.tasks.ppl import bucket_edges, bucket_means, perplexity_table
 __all__ = ["curve", "perplexity_report"]
 
 
-def curve(subject: Subject, ids: Tensor, method: str, compressor: dict[str, Any], made: dict[str, Compressors], strict: bool = False) -> Tensor:
+def curve(
+    subject: Subject,
+    ids: Tensor,
+    method: str,
+    compressor: dict[str, Any],
+    made: dict[str, Compressors],
+    strict: bool = False,
+) -> Tensor:
     """Nats per token of a text under one method, or ``stock`` for the model as it is.
 
     Args:
@@ -74,9 +81,13 @@ def perplexity_report(
     table = perplexity_table(curves, edges)
     c = subject.config
     table.note = (
-        f"{label}. Trained context {context}. Initial {c.num_initial}, selected {c.num_selected}, local {c.num_local}, chunk "
-        f"{c.chunk_size}, proximity {c.proximity}. "
-        + ("Token by token." if strict else f"Tokens of a chunk choose together ({c.choosing_block} at a time), as in the paper.")
+        f"{label}. Trained context {context}. Initial {c.num_initial}, selected {c.num_selected}, local {c.num_local}, "
+        f"chunk {c.chunk_size}, proximity {c.proximity}. "
+        + (
+            "Token by token."
+            if strict
+            else f"Tokens of a chunk choose together ({c.choosing_block} at a time), as in the paper."
+        )
     )
     from esa_attention.plots import perplexity_curves
 
@@ -86,7 +97,9 @@ def perplexity_report(
 
     names = list(curves)
     rows = torch.stack([curves[n] for n in names], dim=1)
-    lines = ["position," + ",".join(names)] + [f"{i + 1}," + ",".join(f"{v:.5f}" for v in row) for i, row in enumerate(rows.tolist())]
+    lines = ["position," + ",".join(names)] + [
+        f"{i + 1}," + ",".join(f"{v:.5f}" for v in row) for i, row in enumerate(rows.tolist())
+    ]
     files.append(write_bytes(folder / "nats.csv", ("\n".join(lines) + "\n").encode()))
     data = {"edges": edges, "nats": means, "trained_context": context, "text": label}
     return Report(f"esa-attention ppl, {subject.name}", [table], data=data, files=files)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["esa_reference", "reference_choice"]
 
 
-def _scores(queries: list[list[Tensor]], keys: list[list[Tensor]], compressor: QKCompressor | None) -> list[list[float]]:
+def _scores(
+    queries: list[list[Tensor]], keys: list[list[Tensor]], compressor: QKCompressor | None
+) -> list[list[float]]:
     """``f(m; c)`` (Eq. 3) for queries ``[c][h]`` and keys ``[m][g]``."""
     if compressor is None or compressor.is_exact:
         group = len(queries[0]) // len(keys[0]) if keys else 1
@@ -105,7 +107,9 @@ def esa_reference(
         first = 0 if start is None else int(start[b])
         current = max(first, total - num_new)
         while current < total:
-            cut = segments(current, min(current + config.chunk_size, total), config.num_initial, config.num_local, first)
+            cut = segments(
+                current, min(current + config.chunk_size, total), config.num_initial, config.num_local, first
+            )
             middle = list(range(cut.initial_end, cut.local))
             for low in range(cut.current, cut.end, config.choosing_block):
                 block = list(range(low, min(low + config.choosing_block, cut.end)))

@@ -90,7 +90,9 @@ def retrieval_report(
         UserError: If a value does not fit.
     """
     if samples < 1 or not lengths or not methods:
-        raise UserError(f"samples must be at least 1 and lengths and methods not empty, got {samples}, {lengths}, {methods}")
+        raise UserError(
+            f"samples must be at least 1 and lengths and methods not empty, got {samples}, {lengths}, {methods}"
+        )
     single = task in ("needle", "passkey")
     grid = list(depths) if single else [0.5]
     if not grid:
@@ -112,8 +114,12 @@ def retrieval_report(
                         asked = make_samples(task, vocab, length, depth, options, seed + trial)
                         cache = handle.new_cache
                         results = run_samples(
-                            subject.model, asked, make_cache=cache, decode=decode,
-                            block=_block(config.chunk_size), question=question,  # type: ignore[arg-type]
+                            subject.model,
+                            asked,
+                            make_cache=cache,
+                            decode=decode,
+                            block=_block(config.chunk_size),
+                            question=question,  # type: ignore[arg-type]
                         )
                         for result in results:
                             found.append(result.score)

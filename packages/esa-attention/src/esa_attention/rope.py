@@ -29,8 +29,8 @@ class RopeTables:
     """Cosines and sines of a model's rotary embedding, made once and longer when needed.
 
     Args:
-        rotary: The model's rotary module, ``rotary(x, position_ids) -> (cos, sin)``; it is copied, so that modules which
-            remember the longest position are not disturbed.
+        rotary: The model's rotary module, ``rotary(x, position_ids) -> (cos, sin)``; it is copied, so that modules
+            which remember the longest position are not disturbed.
         device: Where the first tables are made.
 
     Attributes:
@@ -98,8 +98,8 @@ class RopeTables:
     def rotate_far(self, query: Tensor, position: int) -> Tensor:
         """Rotate queries for keys that stay unrotated at position 0.
 
-        A key at position 0 is not left alone where the model scales its tables: its rotated dimensions are multiplied by
-        ``attention_scaling``. That factor is put on the query instead, so that cached keys need no work.
+        A key at position 0 is not left alone where the model scales its tables: its rotated dimensions are multiplied
+        by ``attention_scaling``. That factor is put on the query instead, so that cached keys need no work.
 
         Args:
             query: ``(..., T, D)``.

@@ -1,7 +1,7 @@
 """Is a patched layer still the model's layer? Short sequences are all local, where ESA is plain causal attention.
 
-Rotary embeddings come in conventions (halves or neighbours, partial, scaled) that no attribute names. A wrong guess gives
-fluent nonsense, so every layer is run on a few random vectors before and after, and compared.
+Rotary embeddings come in conventions (halves or neighbours, partial, scaled) that no attribute names. A wrong guess
+gives fluent nonsense, so every layer is run on a few random vectors before and after, and compared.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def check_layers(handle: ESAHandle, expected: list[Tensor]) -> None:
             size = float(expected[index].double().abs().max())
             if not difference <= _ALLOWED.get(ours.dtype, 1e-4) * max(size, 1e-30):
                 raise UserError(
-                    f"model={type(handle.model).__name__} ({handle.geometry.model_type}) is not supported: with ESA layer "
-                    f"{index} differs from its own attention by {difference / max(size, 1e-30):.2g} of its size on "
-                    f"{_TOKENS} tokens; its rotary embedding or attention is of a kind ESA does not know"
+                    f"model={type(handle.model).__name__} ({handle.geometry.model_type}) is not supported: with ESA "
+                    f"layer {index} differs from its own attention by {difference / max(size, 1e-30):.2g} of its size "
+                    f"on {_TOKENS} tokens; its rotary embedding or attention is of a kind ESA does not know"
                 )
     finally:
         handle.config = config

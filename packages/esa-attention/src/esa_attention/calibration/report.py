@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
 from esa_attention.calibration.calibrate import METHODS
@@ -131,8 +130,8 @@ def recall_report(
         f"recall of the {k} best of {len(ids) - num_queries} keys, %",
         ["layer", *names],
         rows,
-        f"{num_queries} queries on {label}; ranks {ranks}. The paper's Figure 2: above 90 % in most layers of Mistral-7B, "
-        "PCA below 90 % in about half.",
+        f"{num_queries} queries on {label}; ranks {ranks}. The paper's Figure 2: above 90 % in most layers of "
+        "Mistral-7B, PCA below 90 % in about half.",
     )
     from esa_attention.plots import recall_curves
 

@@ -62,13 +62,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bo
 
 
 def one_softmax_runs(query: Tensor) -> bool:
-    """Whether a decoding step is one for :func:`one_softmax`: one query ``(H, 1, D)`` on a CPU, not in half precision."""
+    """Whether a step is one for :func:`one_softmax`: one query ``(H, 1, D)`` on a CPU, not in half precision."""
     return query.device.type == "cpu" and query.shape[1] == 1 and query.dtype in (torch.float32, torch.float64)
 
 
-def one_softmax(
-    far: tuple[Tensor, Tensor, Tensor], near: tuple[Tensor, Tensor, Tensor], scaling: float
-) -> Tensor:
+def one_softmax(far: tuple[Tensor, Tensor, Tensor], near: tuple[Tensor, Tensor, Tensor], scaling: float) -> Tensor:
     """Attention of one token over two sets of keys that it sees at different positions, under one softmax.
 
     The products of a few query rows with many keys are all there is to do. Batched matrix products reach the memory's

@@ -27,10 +27,15 @@ def decode_scores(query_index: Tensor, key_index: Tensor) -> Tensor:
         query_index: ``(R,)``.
         key_index: ``(M, R)``, rows may be strided.
     """
-    return torch.mv(key_index, query_index.to(key_index.dtype)).float() if key_index.dtype in (
-        torch.float16,
-        torch.bfloat16,
-    ) else torch.mv(key_index, query_index.to(key_index.dtype))
+    return (
+        torch.mv(key_index, query_index.to(key_index.dtype)).float()
+        if key_index.dtype
+        in (
+            torch.float16,
+            torch.bfloat16,
+        )
+        else torch.mv(key_index, query_index.to(key_index.dtype))
+    )
 
 
 def decode_scores_int8(query_index: Tensor, keys: Tensor, scale: Tensor) -> Tensor:
@@ -134,7 +139,7 @@ def select(own: Tensor, proximity: int, k: int) -> Tensor:
 
 
 def _above(values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """A mask of what is greater than the k-th largest, the indices equal to it, and how many of those belong to the k."""
+    """A mask of what exceeds the k-th largest, the indices equal to it, and how many of those belong to the k."""
     threshold = np.partition(values, values.size - k)[values.size - k]
     mask = values > threshold
     return mask, np.flatnonzero(values == threshold), k - int(np.count_nonzero(mask))
