@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from esa_attention import functional as functional
     from esa_attention.cache import ESACache as ESACache
     from esa_attention.cache import ESALayer as ESALayer
-    from esa_attention.calibration import calibrate as calibrate
+    from esa_attention.calibration.calibrate import calibrate as calibrate
     from esa_attention.compressor import Compressors as Compressors
     from esa_attention.compressor import QKCompressor as QKCompressor
     from esa_attention.compressor import load_compressors as load_compressors
@@ -41,7 +41,7 @@ __getattr__, __dir__, __all__ = attach(
         "QKCompressor": "esa_attention.compressor",
         "RopeTables": "esa_attention.rope",
         "apply_esa": "esa_attention.integration",
-        "calibrate": "esa_attention.calibration",
+        "calibrate": "esa_attention.calibration.calibrate",
         "esa_reference": "esa_attention.reference",
         "load_compressors": "esa_attention.compressor",
         "save_compressors": "esa_attention.compressor",

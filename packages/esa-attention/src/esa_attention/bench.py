@@ -235,7 +235,7 @@ def bench_report(
         _need_flash_attn()
     where = resolve_device(device)
     dtype = resolve_precision(precision, where)
-    timing = {"device": where, "min_rounds": min_rounds, "min_seconds": min_seconds, "threads": threads}
+    timing: dict[str, Any] = {"device": where, "min_rounds": min_rounds, "min_seconds": min_seconds, "threads": threads}
     if kind == "calibrate":
         return _calibrate_report(shape, rank, timing, csv)
     floor = machine_floor(where, dtype, threads=threads)
@@ -372,7 +372,7 @@ def _calibrate_report(shape: LayerShape, rank: int, timing: dict[str, Any], csv:
         package="esa-attention", case=case, mode="calibrate", dtype="fp64", x_name="key_dim", x=shape.key_dim
     )
     files = [append_csv(csv, rows)] if csv else []
-    table.note = "Two eigendecompositions and one singular value decomposition of that size; no forward pass."
+    table.note = "Two Cholesky factors and one singular value decomposition of that size; no forward pass."
     return Report("esa-attention bench calibrate", [table], data={"seconds": seconds}, files=files)
 
 

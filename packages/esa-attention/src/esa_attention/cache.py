@@ -311,8 +311,9 @@ class ESACache(Cache):
             raise UserError("compressors is empty, ESACache needs one a layer")
         self.config = config
         self.workspace = Workspace()
-        layers = [ESALayer(config, c, tables, reserve, self.workspace) for c in compressors]
+        layers: list[Any] = [ESALayer(config, c, tables, reserve, self.workspace) for c in compressors]
         super().__init__(layers=layers)
+        self.layers: list[Any]
         self.made_for: object = None  # the handle whose model it belongs to
         self._start: tuple[Tensor, list[int]] | None = None
 
@@ -331,8 +332,8 @@ class ESACache(Cache):
             choose("field that can be changed", name, RECONFIGURABLE)
         self.config = self.config.replace(**changes)
         for layer in self.layers:
-            layer.config = self.config  # type: ignore[union-attr]
-            layer.derived.choices.clear()  # type: ignore[union-attr]
+            layer.config = self.config
+            layer.derived.choices.clear()
 
     def starts(self, mask: Tensor | None, batch: int, length: int) -> list[int] | None:
         """First real token of every sequence; ``None`` where nothing is padded.
@@ -356,7 +357,7 @@ class ESACache(Cache):
         """Bytes allocated, by part, and in ``total``; ``used`` are those of tokens held."""
         parts: dict[str, int] = {"workspace": self.workspace.nbytes}
         for layer in self.layers:
-            for name, size in layer.memory().items():  # type: ignore[union-attr]
+            for name, size in layer.memory().items():
                 parts[name] = parts.get(name, 0) + size
         parts["total"] = sum(size for name, size in parts.items() if name != "used")
         return parts

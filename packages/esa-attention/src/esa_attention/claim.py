@@ -19,7 +19,7 @@ from torch import Tensor
 from effkit.papers import Claim
 from effkit.progress import report_progress
 from effkit.report import Table
-from effkit.rows import Outcome, Row, Tolerance
+from effkit.rows import Kind, Outcome, Row, Tolerance
 from esa_attention.build import Subject, build_compressors, build_subject, method_setup, plain, read_text
 from esa_attention.compressor import Compressors
 from esa_attention.integration import apply_esa
@@ -47,7 +47,7 @@ class _Found:
         ours: float,
         figure: float | None,
         unit: str = "",
-        kind: str = "at_least",
+        kind: Kind = "at_least",
         source: str = "our claim",
         seconds: float = 0.0,
         command: str = "",
@@ -63,7 +63,7 @@ class _Found:
             "measured",
             compute=lambda: ours,
             tolerance=Tolerance(kind),
-            command=command,  # type: ignore[arg-type]
+            command=command,
         )
         self.rows.append(row.judge(ours, round(seconds, 1)))
 
@@ -103,7 +103,7 @@ def _needles(found: _Found, length: int) -> Table:
     made: dict[str, Compressors] = {}
     rows: list[list[Any]] = []
     methods = ("esa", "exact", "sinks_local", "full")
-    limits: dict[str, tuple[float, str] | None] = {
+    limits: dict[str, tuple[float, Kind] | None] = {
         "esa": (NEEDLES, "at_least"),
         "exact": (NEEDLES, "at_least"),
         "sinks_local": (1, "at_most"),

@@ -85,17 +85,26 @@ def _chunk(layer: ESALayer, row: int, query: Tensor, current: int, start: int, s
         watcher(layer.layer_idx, row, cut, choices)
     if one_softmax_runs(query):
         assert layer.store is not None
-        far = far_tokens(layer, row, cut, choices[0][2])
+        chosen_kv = far_tokens(layer, row, cut, choices[0][2])
         keys, values, position = layer.window(row).read(layer.store.data[row], cut.local, cut.end)
         near_query = layer.tables.rotate(query, position + cut.current - cut.local)
-        return one_softmax((turned, *far), (near_query, keys, values), scaling)
+        return one_softmax((turned, *chosen_kv), (near_query, keys, values), scaling)
     near, near_lse = _local(layer, row, query, cut, scaling)
-    parts = []
+    far, far_lse = _far(layer, row, turned, cut, choices, scaling)
+    return merge_attention_states([near, far], [near_lse, far_lse])[0]
+
+
+def _far(
+    layer: ESALayer, row: int, turned: Tensor, cut: Segments, choices: Choices, scaling: float
+) -> tuple[Tensor, Tensor]:
+    """Attention over initial and chosen tokens, all at one distance: output ``(H, T, D)``, lse ``(H, T)``."""
+    outs, lses = [], []
     for low, high, chosen in choices:
         keys, values = far_tokens(layer, row, cut, chosen)
-        parts.append(attend(turned[None, :, low:high], keys[None], values[None], scaling))
-    far, far_lse = parts[0] if len(parts) == 1 else (torch.cat([p[i] for p in parts], dim=2) for i in (0, 1))
-    return merge_attention_states([near, far[0]], [near_lse, far_lse[0]])[0]
+        out, lse = attend(turned[None, :, low:high], keys[None], values[None], scaling)
+        outs.append(out[0])
+        lses.append(lse[0])
+    return (outs[0], lses[0]) if len(outs) == 1 else (torch.cat(outs, dim=1), torch.cat(lses, dim=1))
 
 
 def _local(layer: ESALayer, row: int, query: Tensor, cut: Segments, scaling: float) -> tuple[Tensor, Tensor]:

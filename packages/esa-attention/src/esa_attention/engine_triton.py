@@ -8,6 +8,7 @@ first token (and the choice of a chunk depends on where it begins).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ def _chunk(
     else:  # rows that are still shorter than the local part stand at other places of their windows
         near = torch.stack([tables.rotate(q, p) for q, p in zip(query, past, strict=True)])
     cos, sin = (t[:, : tables.rotary_dim // 2] for t in tables.tables(config.num_local + new, query.device))
-    shared = {
+    shared: dict[str, Any] = {
         "scale_far": scaling,
         "scale_local": scaling,
         "num_initial": config.num_initial,
@@ -108,7 +109,7 @@ def _choose(
         index = layer.index.keys.data[rows]
         scale = None if layer.index.scale is None else layer.index.scale.data[rows]
     capacity, block = index.shape[1], min(config.choosing_block, new)
-    sizes = {"num_initial": config.num_initial, "num_local": config.num_local}
+    sizes: dict[str, Any] = {"num_initial": config.num_initial, "num_local": config.num_local}
     # Known here without asking the device: whether any row has more middle tokens than are selected.
     scored = any(
         segments(max(current, s), current + new, **sizes, start=s).num_middle > config.num_selected for s in starts

@@ -149,7 +149,7 @@ def _draw(subject: Subject, steps: list[tuple[Segments, Any]], folder: Path, lay
     chosen = [sorted({j for block in blocks for j in block}) for _, blocks in steps]
     config = subject.config
     remark = f"{subject.name}, layer {layer}, {config.num_selected} of the middle tokens"
-    sizes = {"num_initial": config.num_initial, "num_local": config.num_local}
+    sizes: dict[str, Any] = {"num_initial": config.num_initial, "num_local": config.num_local}
     positions = [cut.current for cut, _ in steps]
     files = [selection_map(chosen, positions, folder / f"selected_layer{layer}.png", remark=remark, **sizes)]
     if len(chosen) > 1:

@@ -60,7 +60,7 @@ class ESAHandle:
         cache = ESACache(self.config, self.compressors, self.tables, reserve)
         cache.made_for = self
         for index, layer in enumerate(cache.layers):
-            layer.watchers, layer.layer_idx = self._watchers, index  # type: ignore[attr-defined]
+            layer.watchers, layer.layer_idx = self._watchers, index
         return cache
 
     @contextlib.contextmanager

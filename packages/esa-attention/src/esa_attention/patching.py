@@ -106,7 +106,7 @@ def _decoder(model: nn.Module) -> nn.Module:
     return found[0]
 
 
-def _refuse_unsupported(config: Any, base: nn.Module, attentions: list[nn.Module], name: str) -> None:
+def _refuse_unsupported(config: Any, base: Any, attentions: list[nn.Module], name: str) -> None:
     """Name what ESA cannot do, instead of computing something else."""
 
     def refuse(why: str) -> None:

@@ -46,10 +46,11 @@ def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.Pa
     path = save_compressors(made, out)
     if state is not None:
         state.unlink(missing_ok=True)  # two large matrices a layer, of no use once the maps are there
-    rows = [[i, c.rank, c.key_dim, c.num_parameters, *_kept(c)] for i, c in enumerate(made)]
+    rows = [[i, c.rank, c.key_dim, c.num_parameters(), *_kept(c)] for i, c in enumerate(made)]
+    what = "keys'" if made.method == "key_pca" else "scores'"  # whose spectrum it is
     table = Table(
         f"{made.method} of {subject.name}",
-        ["layer", "rank", "of", "parameters", "kept of the scores' variance, %", "rank for 99 %"],
+        ["layer", "rank", "of", "parameters", f"kept of the {what} variance, %", "rank for 99 %"],
         rows,
         f"Far position {made.far_position}, {made.num_tokens:,} tokens of {made.text or 'no text'}, {seconds:.1f} s.",
     )
@@ -61,7 +62,7 @@ def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.Pa
         remark = f"{subject.name}, far position {made.far_position}, {made.num_tokens:,} tokens"
         values = [(s / s[0]).tolist() for s in spectra]
         files.append(spectrum_curves(values, made.ranks, folder / "spectrum.png", remark=remark))
-    data = {"method": made.method, "ranks": made.ranks, "seconds": seconds, "parameters": made.num_parameters}
+    data = {"method": made.method, "ranks": made.ranks, "seconds": seconds, "parameters": made.num_parameters()}
     return Report(f"esa-attention calibrate, {subject.name}", [table], data=data, files=files)
 
 
