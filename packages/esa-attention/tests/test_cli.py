@@ -172,9 +172,11 @@ def test_inspect_prints_the_goldens(run, tmp_path):
 
 
 def test_reproduce_takes_both_spellings_of_a_table(run):
-    results = [run("reproduce", f"table={table}", "format=json") for table in ("7", "table7")]
-    assert [code for code, *_ in results] == [0, 0]
-    assert json.loads(results[0][1])["tables"] == json.loads(results[1][1])["tables"]
+    results = [run("reproduce", f"table={table}", "format=json") for table in ("7", "table7", "[table7,fig2]")]
+    assert [code for code, *_ in results] == [0, 0, 0]
+    tables = [json.loads(out)["tables"] for _, out, _ in results]
+    assert tables[0] == tables[1]
+    assert len(tables[2]) == 2
 
 
 def test_doctor_says_what_loads(run, tmp_path):

@@ -478,6 +478,15 @@ def test_attention_dropout_in_training_is_refused():
             model(_ids())
 
 
+def test_a_model_without_weights_is_refused_and_left_alone():
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(_config())
+    for _ in range(2):
+        with pytest.raises(UserError, match="meta device"):
+            apply_esa(model, SMALL)
+    assert geometry(model).num_layers == 2
+
+
 def test_a_fully_padded_row_gives_no_nan():
     model, ids = _model(), _ids()
     mask = torch.ones_like(ids)

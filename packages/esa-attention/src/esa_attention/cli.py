@@ -150,15 +150,13 @@ def _bench_group(kind: str) -> dict[str, Any]:
 def inspect(cfg: DictConfig) -> Report:
     """What ESA costs on a model, from its configuration alone: no weights, no download."""
     from esa_attention.build import plain
-    from esa_attention.config import ESAConfig
     from esa_attention.inspect import inspect_report
 
     options = plain(cfg)
     sizes = {k: v for k, v in options["esa"].items() if v is not None}
-    config = ESAConfig(**sizes) if sizes else None
     model = options["model"]
     return inspect_report(
-        model["path"] or model["name"], config, **{k: options[k] for k in ("rank", "lengths", "dtype")}
+        model["path"] or model["name"], sizes, **{k: options[k] for k in ("rank", "lengths", "dtype")}
     )
 
 
@@ -166,9 +164,10 @@ def inspect(cfg: DictConfig) -> Report:
 def reproduce(cfg: DictConfig) -> Report:
     """All rows of the paper's tables beside ours; claim=true also runs the laptop-scale claim."""
     from effkit.reproduce import paper_report
-    from esa_attention.rows import PAPER
+    from esa_attention.build import plain
+    from esa_attention.rows import PAPER, table_names
 
-    table = None if cfg.table is None else str(cfg.table).removeprefix("table")
+    table = None if cfg.table is None else table_names(plain(cfg.table))
     return paper_report(PAPER, table=table, claim=cfg.claim, run_dir=run_dir())
 
 

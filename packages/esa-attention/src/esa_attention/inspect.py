@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ LENGTHS = (8_192, 32_768, 65_536, 131_072, 262_144, 1_048_576)
 
 def inspect_report(
     model: str | os.PathLike[str] | PreTrainedConfig,
-    config: ESAConfig | None = None,
+    config: ESAConfig | Mapping[str, Any] | None = None,
     *,
     rank: int = RANK,
     lengths: Sequence[int] = LENGTHS,
@@ -45,7 +45,7 @@ def inspect_report(
     Args:
         model: A name that :func:`~esa_attention.models.registry.config_for` knows, a folder with a ``config.json``, or
             a transformers configuration.
-        config: Sizes and options; those that ``apply_esa`` would take if not given.
+        config: Sizes and options, or those fields of them that are given; the rest is what ``apply_esa`` would take.
         rank: Compressed dimension.
         lengths: Tokens in all, for the tables by length.
         dtype: Of keys and values: ``bf16``, ``fp16`` or ``fp32``.
@@ -72,9 +72,9 @@ def inspect_report(
     if found is not None:  # what was built is the truth
         shape = ModelShape(found.num_layers, found.num_heads, found.num_kv_heads, found.head_dim)
     check_rank(rank, shape)
-    if config is None:
+    if not isinstance(config, ESAConfig):
         trained = int(getattr(transformers_config.get_text_config(), "max_position_embeddings", 8192))
-        config = ESAConfig.for_context(found.trained_context if found else trained)
+        config = ESAConfig.for_context(found.trained_context if found else trained, **(config or {}))
     checks = _checks(found, refusal, config)
     by_length = by_length_table(shape, config, rank, storage, lengths, dtype)
     parameters = parameters_table(shape, rank)
@@ -165,12 +165,12 @@ def _checks(found: ModelGeometry | None, refusal: str, config: ESAConfig) -> Tab
 
 def _fits(config: ESAConfig, trained: int) -> list[Any]:
     """Ask what :func:`~esa_attention.integration.apply_esa` asks; it warns where it could go on."""
-    from esa_attention.integration import _check_context
+    from esa_attention.integration import check_context
 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
-            _check_context(config, trained)
+            check_context(config, trained)
         except UserError as error:
             return ["sizes fit the trained context", "no", str(error)]
     if said:

@@ -44,8 +44,11 @@ class ESAHandle:
     def __init__(self, model: PreTrainedModel, config: ESAConfig, compressors: Sequence[QKCompressor]) -> None:
         self.model, self.config, self.compressors = model, config, list(compressors)
         self._patch = Patch(model, self)
-        where = next(self._patch.rotary.buffers()).device
-        self.tables = RopeTables(self._patch.rotary, where if where.type != "meta" else "cpu")
+        try:
+            self.tables = RopeTables(self._patch.rotary, next(self._patch.rotary.buffers()).device)
+        except BaseException:
+            self._patch.remove()
+            raise
         self.geometry = self._patch.geometry
         self._watchers: list[Callable[..., None]] = []
         # An attribute of this object, not of its class: other models keep theirs.
@@ -192,19 +195,20 @@ def apply_esa(
         >>> handle.remove()  # doctest: +SKIP
     """
     shape = geometry(model)
+    if next(model.parameters()).device.type == "meta":
+        raise UserError(f"model={type(model).__name__} is on the meta device, without weights; load it first")
     config = ESAConfig.for_context(shape.trained_context) if config is None else config
-    _check_context(config, shape.trained_context)
+    check_context(config, shape.trained_context)
     if compressors is None:
         layers: list[QKCompressor] = [QKCompressor.exact(shape.num_kv_heads, shape.head_dim)] * shape.num_layers
     else:
         _check_compressors(compressors, model, shape, config, strict)
         layers = list(compressors)
-    meta = next(model.parameters()).device.type == "meta"
-    expected = stock_outputs(model, shape) if verify and not meta else None
+    expected = stock_outputs(model, shape) if verify else None
     handle = ESAHandle(model, config, layers)
     try:
         if config.method == "full" or config.dense_until:
-            handle_length_dependence(handle)
+            _check_length_dependence(handle)
         if expected is not None:
             check_layers(handle, expected)
     except BaseException:
@@ -213,7 +217,16 @@ def apply_esa(
     return handle
 
 
-def _check_context(config: ESAConfig, trained: int) -> None:
+def check_context(config: ESAConfig, trained: int) -> None:
+    """Check that no position exceeds what a model was trained on; warn where more tokens are attended to at once.
+
+    Args:
+        config: Sizes and options.
+        trained: The model's trained context.
+
+    Raises:
+        UserError: If local positions or the far position exceed it.
+    """
     near = config.num_local + config.chunk_size
     if config.method != "full" and near > trained:
         raise UserError(
@@ -257,7 +270,7 @@ def _check_compressors(
             )
 
 
-def handle_length_dependence(handle: ESAHandle) -> None:
+def _check_length_dependence(handle: ESAHandle) -> None:
     """Full attention at true positions needs tables that do not change as the sequence grows.
 
     Raises:

@@ -5,7 +5,8 @@
   whether a kernel is compiled or interpreted, so the files ``*_kernel.py`` are executed once per mode, and both modes
   can live in one process. The interpreter has no bfloat16: tensors are widened, and kernels round what they multiply.
 - Nothing here reads a tensor on the host. Grids and scratch follow from capacities, lengths are read by the kernels,
-  so every call can be captured in a CUDA graph and replayed while the sequences grow.
+  so every call can be captured in a CUDA graph and replayed while the sequences grow. The first call for a kind of
+  input compiles: make it outside the capture.
 """
 
 from __future__ import annotations

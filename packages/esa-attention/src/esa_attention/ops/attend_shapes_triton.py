@@ -17,7 +17,7 @@ from esa_attention.ops._triton_common import (
     require,
 )
 
-__all__ = ["AttentionShapes", "attention_shapes", "output", "staged", "tensor_cores"]
+__all__ = ["AttentionShapes", "attention_shapes", "check_tables", "output", "staged", "tensor_cores"]
 
 
 class AttentionShapes(NamedTuple):
@@ -45,6 +45,30 @@ class AttentionShapes(NamedTuple):
             "HALF_PADDED": power_of_two(self.half, 16),
             "REST_PADDED": power_of_two(rest, 16) if rest else 0,
         }
+
+
+def check_tables(cos: Tensor, sin: Tensor, dim: int, positions: int) -> None:
+    """Check the tables of the rotary embedding.
+
+    Args:
+        cos: ``(positions, rotary_dim / 2)``.
+        sin: The same.
+        dim: Head dimension.
+        positions: How many of them are needed.
+
+    Raises:
+        UserError: If a shape, type or memory layout is wrong.
+    """
+    require(
+        cos.ndim == 2 and cos.shape == sin.shape and 1 <= cos.shape[1] <= dim // 2,
+        f"cos and sin must have the shape (positions, rotary_dim / 2) with rotary_dim at most {dim}, "
+        f"got {tuple(cos.shape)} and {tuple(sin.shape)}",
+    )
+    require(cos.shape[0] >= positions, f"cos and sin must hold {positions} positions, got {cos.shape[0]}")
+    require(
+        cos.stride(1) == 1 and cos.stride() == sin.stride() and cos.dtype == sin.dtype,
+        "cos and sin must be of one type and layout, contiguous in their last dimension",
+    )
 
 
 def attention_shapes(
@@ -100,20 +124,7 @@ def attention_shapes(
             f"with strides {query.stride()}",
         )
     require(heads % kv.shape[3] == 0, f"kv must have heads that divide the {heads} of the queries, got {kv.shape[3]}")
-    half = cos.shape[-1]
-    require(
-        cos.ndim == 2 and cos.shape == sin.shape and 1 <= half <= dim // 2,
-        f"cos and sin must have the shape (positions, rotary_dim / 2) with rotary_dim at most {dim}, "
-        f"got {tuple(cos.shape)} and {tuple(sin.shape)}",
-    )
-    require(
-        cos.shape[0] >= num_local + tokens,
-        f"cos and sin must hold num_local + T = {num_local + tokens} positions, got {cos.shape[0]}",
-    )
-    require(
-        cos.stride(1) == 1 and cos.stride() == sin.stride() and cos.dtype == sin.dtype,
-        "cos and sin must be of one type and layout, contiguous in their last dimension",
-    )
+    check_tables(cos, sin, dim, num_local + tokens)
     require(
         selected.dtype == torch.int64 and tuple(selected.shape[:-1]) == lists and selected.stride(-1) == 1,
         f"selected must be int64 of shape {(*lists, 'k')}, got {selected.dtype} of shape {tuple(selected.shape)}",
@@ -134,7 +145,7 @@ def attention_shapes(
         cos=cos,
         sin=sin,
     )
-    return AttentionShapes(batch, heads, kv.shape[3], tokens, dim, half)
+    return AttentionShapes(batch, heads, kv.shape[3], tokens, dim, cos.shape[1])
 
 
 def output(given: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from esa_attention.ops._triton_common import (
     require,
     widened,
 )
-from esa_attention.ops.attend_shapes_triton import AttentionShapes, staged
+from esa_attention.ops.attend_shapes_triton import AttentionShapes, check_tables, staged
 
 __all__ = ["StepQueries", "step_queries"]
 
@@ -58,7 +58,7 @@ def step_queries(
 
     Args:
         query: Unrotated queries ``(B, H, T, D)``.
-        cos: Cosines ``(positions, rotary_dim / 2)``, at least ``num_local + T`` of them, and the far position among them.
+        cos: Cosines ``(positions, rotary_dim / 2)``, at least ``num_local + T`` of them, the far position among them.
         sin: The same for sines.
         start: First real token of every row ``(B,)``, int32 or int64.
         length: Number of tokens in all, the chunk included, ``(1,)`` or ``(B,)``.
@@ -83,17 +83,7 @@ def step_queries(
     check_integers(0, far_position=far_position)
     check_integers(1, num_local=num_local, num_kv_heads=num_kv_heads)
     require(heads % num_kv_heads == 0, f"num_kv_heads must divide the {heads} query heads, got {num_kv_heads}")
-    require(
-        cos.ndim == 2 and cos.shape == sin.shape and 1 <= cos.shape[1] <= dim // 2,
-        f"cos and sin must have the shape (positions, rotary_dim / 2) with rotary_dim at most {dim}, "
-        f"got {tuple(cos.shape)} and {tuple(sin.shape)}",
-    )
-    least = max(num_local + tokens, far_position + 1)
-    require(cos.shape[0] >= least, f"cos and sin must hold {least} positions, got {cos.shape[0]}")
-    require(
-        cos.stride(1) == 1 and cos.stride() == sin.stride() and cos.dtype == sin.dtype,
-        "cos and sin must be of one type and layout, contiguous in their last dimension",
-    )
+    check_tables(cos, sin, dim, max(num_local + tokens, far_position + 1))
     check_lengths(start, length, batch)
     check_runnable(query=query, cos=cos, sin=sin, start=start, length=length)
 

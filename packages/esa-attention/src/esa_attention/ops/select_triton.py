@@ -146,6 +146,7 @@ def select(
     _check(own, dilated)
     batch, blocks, capacity = own.shape[0], 1 if own.ndim == 2 else own.shape[1], own.shape[-1]
     rows = batch * blocks
+    require(rows <= 65_535, f"own must have at most 65535 rows (B times N), got {rows}")
     check_lengths(start, length, batch)
     check_runnable(own=own, dilated=dilated, start=start, length=length, indices=indices, count=count)
     if scratch is None:
@@ -200,7 +201,7 @@ def select(
         **constants,
     )
     launch(
-        code.write_kernel,
+        kernels("select_write_kernel").write_kernel,
         # The slots that stay empty are shared out in the same way as the tokens.
         (max(tiles, -(-num_selected // _TILE)), rows),
         *(own, *common, better, candidates, indices, count),
