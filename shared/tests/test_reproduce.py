@@ -14,7 +14,8 @@ import pytest
 from effkit.errors import UserError
 from effkit.html import render_html
 from effkit.papers import installed_papers, load_paper, select_papers
-from effkit.progress import display, listening, report_progress
+from effkit.progress import display, listening, report_progress, shown
+from effkit.progress import part as progress_part
 from effkit.reproduce import Claim, Paper, Row, Tolerance, paper_report, reproduce_all
 from effkit.rows import evaluate
 
@@ -379,6 +380,32 @@ def test_progress_goes_to_the_innermost_listener() -> None:
             report_progress("b")
     report_progress("nobody listens")
     assert told == [("outer", "a", 0.5), ("inner", "b", None)]
+
+
+def test_progress_of_a_part_fills_its_share_of_the_whole() -> None:
+    told: list[tuple[str, float | None]] = []
+    with progress_part("unheard", 0.0, 1.0):
+        report_progress("nobody listens", 0.5)
+    with listening(lambda text, fraction: told.append((text, fraction))):
+        with progress_part("first", 0.2, 0.6):
+            report_progress("half", 0.5)
+            with progress_part("", 0.5, 1.0):
+                report_progress("unknown")
+                report_progress("end", 1.0)
+        report_progress("whole", 0.9)
+    expected = [("first", 0.2), ("first: half", 0.4), ("first: ", 0.4), ("first: unknown", 0.4), ("first: end", 0.6)]
+    assert [text for text, _ in told] == [text for text, _ in [*expected, ("whole", 0.9)]]
+    assert [fraction for _, fraction in told] == pytest.approx([f for _, f in [*expected, ("whole", 0.9)]])
+
+
+def test_a_command_shows_its_progress_on_a_terminal_only(capsys, monkeypatch) -> None:
+    with shown("reading"):
+        report_progress("half", 0.5)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with shown("reading"):
+        report_progress("half", 0.5)
+    assert "reading" in capsys.readouterr().err
 
 
 def test_progress_in_a_log_is_sparse(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-__all__ = ["Display", "display", "listening", "report_progress"]
+__all__ = ["Display", "display", "listening", "part", "report_progress", "shown"]
 
 Listener = Callable[[str, float | None], None]
 _listeners: list[Listener] = []
@@ -37,6 +37,28 @@ def listening(listener: Listener) -> Iterator[None]:
         yield
     finally:
         _listeners.remove(listener)
+
+
+@contextlib.contextmanager
+def part(name: str, begin: float, end: float) -> Iterator[None]:
+    """Let what is reported inside the block fill a part of the whole.
+
+    Args:
+        name: Put before the texts; nothing if empty.
+        begin: How much of the whole is done when the block begins, 0 to 1.
+        end: How much when it ends.
+    """
+    if not _listeners:
+        yield
+        return
+    whole = _listeners[-1]
+
+    def inside(text: str, fraction: float | None) -> None:
+        whole(f"{name}: {text}" if name else text, begin + (end - begin) * (fraction or 0.0))
+
+    whole(name, begin)
+    with listening(inside):
+        yield
 
 
 class Display(Protocol):
@@ -102,3 +124,20 @@ def display() -> Iterator[Display]:
                 bars.update(tasks[job], description=text, total=1.0, completed=1.0)
 
         yield Bars()
+
+
+@contextlib.contextmanager
+def shown(job: str) -> Iterator[None]:
+    """Show what is reported inside the block as a bar, if standard error is a terminal; for commands that take long.
+
+    Args:
+        job: Name of the bar.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    with display() as bars:
+        bars.start(job)
+        with listening(lambda text, fraction: bars.update(job, text, fraction)):
+            yield
+        bars.finish(job, "done")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from effkit.papers import Claim
-from effkit.progress import report_progress
+from effkit.progress import part
 from effkit.report import Table
 from effkit.rows import Kind, Outcome, Row, Tolerance
 from esa_attention.build import Subject, build_compressors, build_subject, method_setup, plain, read_text
@@ -116,9 +116,10 @@ def _needles(found: _Found, length: int) -> Table:
         "full": "full attention",
     }
     for number, method in enumerate(methods):
-        report_progress(f"{names[method]}, {length:,} tokens", SHARES["needles"] * number / len(methods))
+        share = SHARES["needles"] / len(methods)
         start = time.perf_counter()
-        one_by_one, in_blocks = _answers(subject, method, group, made, samples)
+        with part(names[method], share * number, share * (number + 1)):
+            one_by_one, in_blocks = _answers(subject, method, group, made, samples)
         seconds = time.perf_counter() - start
         limit = limits[method]
         words = f"task=multi_needle task.options.num_needles={NEEDLES} lengths=[{length}] methods=[{method}]"
@@ -176,9 +177,9 @@ def _text(found: _Found, steps: int, run_dir: Path) -> tuple[list[Table], list[P
     from esa_attention.plots import perplexity_curves, recall_curves
     from esa_attention.tasks.ppl import bucket_edges, bucket_means, perplexity_table
 
-    report_progress("training a byte-level model", SHARES["needles"])
     start = time.perf_counter()
-    subject, group = _subject("ppl", "model=byte_lm", f"model.options.steps={steps}", "compressor.num_tokens=8192")
+    with part("training a byte-level model", SHARES["needles"], 1 - SHARES["text"]):
+        subject, group = _subject("ppl", "model=byte_lm", f"model.options.steps={steps}", "compressor.num_tokens=8192")
     trained = time.perf_counter() - start
     context = subject.shape.trained_context
     ids, label = read_text(subject, TEXT_LENGTH, "test")
@@ -186,8 +187,9 @@ def _text(found: _Found, steps: int, run_dir: Path) -> tuple[list[Table], list[P
     curves: dict[str, Tensor] = {}
     names = {"stock": "stock model", "sinks_local": "sinks + local", "esa": "ESA, closed form"}
     for number, (method, name) in enumerate(names.items()):
-        report_progress(f"{name}, {TEXT_LENGTH:,} bytes", 1 - SHARES["text"] * (1 - number / 4))
-        curves[name] = curve(subject, ids, method, group, made)
+        share = SHARES["text"] / 4
+        with part(name, 1 - SHARES["text"] + share * number, 1 - SHARES["text"] + share * (number + 1)):
+            curves[name] = curve(subject, ids, method, group, made)
     edges = bucket_edges(len(ids) - 1, context)
     means = {name: bucket_means(nats, edges) for name, nats in curves.items()}
     inside = _inside(subject, ids)

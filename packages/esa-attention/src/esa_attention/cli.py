@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from effkit.cli import App, run_dir
+from effkit.progress import shown
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from omegaconf import DictConfig
@@ -18,7 +21,19 @@ main = App(
 )
 
 
+def watched(task: Callable[[Any], Report]) -> Callable[[Any], Report]:
+    """Show a command's progress while it runs."""
+
+    @functools.wraps(task)
+    def run(cfg: Any) -> Report:
+        with shown(task.__name__.strip("_")):
+            return task(cfg)
+
+    return run
+
+
 @main.command("calibrate")
+@watched
 def calibrate(cfg: DictConfig) -> Report:
     """Find the query and key maps of every layer and save them as one safetensors file."""
     from esa_attention.build import build_subject, plain
@@ -30,6 +45,7 @@ def calibrate(cfg: DictConfig) -> Report:
 
 
 @main.command("generate", positional="words")
+@watched
 def generate(cfg: DictConfig) -> Report:
     """Continue a prompt, or a file, of any length."""
     from esa_attention.build import build_subject, plain
@@ -52,12 +68,14 @@ def generate(cfg: DictConfig) -> Report:
 
 
 @main.command("needle")
+@watched
 def needle(cfg: DictConfig) -> Report:
     """Hide facts in a long context and ask for them: needle, multi_needle, passkey, variable_tracking."""
     return _retrieval(cfg)
 
 
 @main.command("counting-stars")
+@watched
 def counting_stars(cfg: DictConfig) -> Report:
     """Hide one subject with many values in a long context and ask for all of them."""
     return _retrieval(cfg)
@@ -81,6 +99,7 @@ def _retrieval(cfg: DictConfig) -> Report:
 
 
 @main.command("ppl")
+@watched
 def ppl(cfg: DictConfig) -> Report:
     """Cross-entropy of a long text by position, for ESA, baselines and the stock model."""
     from esa_attention.build import build_subject, plain, read_text
@@ -100,6 +119,7 @@ def ppl(cfg: DictConfig) -> Report:
 
 
 @main.command("recall")
+@watched
 def recall(cfg: DictConfig) -> Report:
     """Recall of the k best tokens after compression, layer by layer, as in Figure 2."""
     from esa_attention.build import build_subject, plain
@@ -112,6 +132,7 @@ def recall(cfg: DictConfig) -> Report:
 
 
 @main.command("bench", positional="what")
+@watched
 def bench(cfg: DictConfig) -> Report:
     """Time one layer against full attention: decode, prefill, append or calibrate."""
     from effkit.errors import UserError

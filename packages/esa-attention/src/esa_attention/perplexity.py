@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError
-from effkit.progress import report_progress
+from effkit.progress import part
 from effkit.report import Report
 from esa_attention.build import Subject, method_setup
 from esa_attention.compressor import Compressors
@@ -74,8 +74,8 @@ def perplexity_report(
     made: dict[str, Compressors] = {}
     curves: dict[str, Tensor] = {}
     for number, name in enumerate(methods):
-        report_progress(f"{name}, {len(ids):,} tokens", number / len(methods))
-        curves[name] = curve(subject, ids, name, compressor, made, strict)
+        with part(name, number / len(methods), (number + 1) / len(methods)):
+            curves[name] = curve(subject, ids, name, compressor, made, strict)
     context = subject.shape.trained_context
     edges = bucket_edges(len(ids) - 1, min(context, len(ids) - 1))
     table = perplexity_table(curves, edges)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effkit.errors import UserError, choose
-from effkit.progress import report_progress
+from effkit.progress import part
 from effkit.report import Report, Table, plain
 from esa_attention.build import Subject, method_setup
 from esa_attention.compressor import Compressors
@@ -97,35 +97,34 @@ def retrieval_report(
     grid = list(depths) if single else [0.5]
     if not grid:
         raise UserError("depths is empty, give numbers in 0..1")
-    vocab, decode = subject.vocab(), subject.vocab().decode
     made: dict[str, Compressors] = {}
     scores: dict[str, list[list[float]]] = {}
     answers: list[dict[str, Any]] = []
+    cells = [(column, length, depth) for column, length in enumerate(lengths) for depth in grid]
     for number, name in enumerate(methods):
         config, maps = method_setup(subject, name, compressor, made)
-        scores[name] = []
+        scores[name] = [[] for _ in lengths]
         with apply_esa(subject.model, config, maps, strict=compressor["strict"]) as handle:
-            for column, length in enumerate(lengths):
-                report_progress(f"{name} at {length:,} tokens", (number + column / len(lengths)) / len(methods))
-                row = []
-                for depth in grid:
-                    found = []
-                    for trial in range(samples):
-                        asked = make_samples(task, vocab, length, depth, options, seed + trial)
-                        cache = handle.new_cache
-                        results = run_samples(
+            for place, (column, length, depth) in enumerate(cells):
+                asked = [
+                    sample
+                    for trial in range(samples)
+                    for sample in make_samples(task, subject.vocab(), length, depth, options, seed + trial)
+                ]
+                done = number + place / len(cells)
+                with part(f"{name} at {length:,} tokens", done / len(methods), (done + 1 / len(cells)) / len(methods)):
+                    results = list(
+                        run_samples(
                             subject.model,
                             asked,
-                            make_cache=cache,
-                            decode=decode,
+                            make_cache=handle.new_cache,
+                            decode=subject.vocab().decode,
                             block=_block(config.chunk_size),
                             question=question,  # type: ignore[arg-type]
                         )
-                        for result in results:
-                            found.append(result.score)
-                            answers.append(_answer(name, length, depth, trial, result, subject))
-                    row.append(sum(found) / len(found))
-                scores[name].append(row)
+                    )
+                scores[name][column].append(sum(r.score for r in results) / len(results))
+                answers += [_answer(name, length, depth, result, subject) for result in results]
     from esa_attention.plots import needle_heatmap
 
     files = []
@@ -166,14 +165,14 @@ def _note(subject: Subject, question: str) -> str:
     )
 
 
-def _answer(name: str, length: int, depth: float, trial: int, result: Any, subject: Subject) -> dict[str, Any]:
+def _answer(name: str, length: int, depth: float, result: Any, subject: Subject) -> dict[str, Any]:
     sample = result.sample
     wanted = sample.answer_texts or [" ".join(map(str, a)) for a in sample.answers]
     return {
         "method": name,
         "length": length,
         "depth": sample.meta.get("depth", depth),
-        "trial": trial,
+        "seed": sample.meta.get("seed"),
         "score": result.score,
         "answer": subject.decode(result.answer.ids),
         "wanted": wanted,

@@ -31,7 +31,7 @@ def _rows(ptr, base, first, last, stride, part, RANK: tl.constexpr, PART: tl.con
     return tl.load(ptr + row.to(tl.int64)[:, None] * stride + r[None, :], mask=mask, other=0)
 
 
-@triton.jit(do_not_specialize=["queries", "first_new", "new_tokens", "num_initial", "num_local", "span"])
+@triton.jit(do_not_specialize=["queries", "new_tokens", "num_initial", "num_local", "span"])
 def row_max_kernel(
     index_ptr,  # (B, capacity, RANK)
     scale_ptr,  # (B, capacity) or None
@@ -46,7 +46,6 @@ def row_max_kernel(
     query_stride,
     length_stride,
     queries,
-    first_new,  # place of the first query in the chunk
     new_tokens,
     num_initial,
     num_local,
@@ -63,8 +62,7 @@ def row_max_kernel(
     """Best score of each query among the middle tokens of one split."""
     split = tl.program_id(0)
     row = tl.program_id(2).to(tl.int64)
-    start, length, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
-    first_real = start - (length - new_tokens + first_new)
+    _, _, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
     first = tl.maximum(low // TOKENS * TOKENS, split.to(tl.int64) * span).to(tl.int32)
     last = tl.minimum(high, (split.to(tl.int64) + 1) * span).to(tl.int32)
     index_ptr += row * index_row_stride
@@ -73,7 +71,7 @@ def row_max_kernel(
 
     best = tl.full((TOKENS, QUERIES), -float("inf"), ACC)
     if RANK <= PART:  # the queries stay where they are
-        q_all = _rows(query_ptr, first_query, first_real, queries, query_stride, 0, RANK, PART, QUERIES)
+        q_all = _rows(query_ptr, first_query, 0, queries, query_stride, 0, RANK, PART, QUERIES)
         q_all = tl.trans(operand(q_all, DOT, EMULATE_BF16))
     for base in range(loop_bound(first), loop_bound(last), TOKENS):
         if RANK <= PART:
@@ -83,7 +81,7 @@ def row_max_kernel(
             score = tl.full((TOKENS, QUERIES), 0.0, ACC)
             for part in range(0, RANK, PART):
                 k = _rows(index_ptr, base, low, high, index_stride, part, RANK, PART, TOKENS)
-                q = _rows(query_ptr, first_query, first_real, queries, query_stride, part, RANK, PART, QUERIES)
+                q = _rows(query_ptr, first_query, 0, queries, query_stride, part, RANK, PART, QUERIES)
                 q = tl.trans(operand(q, DOT, EMULATE_BF16))
                 score = tl.dot(operand(k, DOT, EMULATE_BF16), q, score, out_dtype=ACC, input_precision=PRECISION)
         token = base + tl.arange(0, TOKENS)
@@ -98,7 +96,7 @@ def row_max_kernel(
     tl.store(place, best, mask=query < queries)
 
 
-@triton.jit(do_not_specialize=["capacity", "queries", "block", "first_new", "new_tokens", "num_initial", "num_local"])
+@triton.jit(do_not_specialize=["capacity", "queries", "block", "new_tokens", "num_initial", "num_local"])
 def chunk_scores_kernel(
     index_ptr,
     scale_ptr,
@@ -118,7 +116,6 @@ def chunk_scores_kernel(
     capacity,
     queries,
     block,  # queries that choose together
-    first_new,
     new_tokens,
     num_initial,
     num_local,
@@ -133,7 +130,7 @@ def chunk_scores_kernel(
 ):
     """Eq. 4 for a tile of tokens and one block of queries."""
     row = tl.program_id(2).to(tl.int64)
-    start, length, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
+    _, _, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
     index_ptr += row * index_row_stride
     query_ptr += row * query_row_stride
     first = tl.program_id(0) * TOKENS
@@ -142,11 +139,9 @@ def chunk_scores_kernel(
 
     result = tl.full((TOKENS,), -float("inf"), ACC)
     if (first + TOKENS > low) & (first < high):
-        # Queries of padding neither choose nor count.
+        # All of them are real: a chunk with padding has nothing before it, hence no middle.
         first_query = tl.program_id(1) * block
         last_query = tl.minimum(first_query + block, queries)
-        first_real = start - (length - new_tokens + first_new)
-        first_query = tl.maximum(first_query, first_real.to(tl.int32))
         best = tl.full((TOKENS, QUERIES), -float("inf"), ACC)
         if RANK <= PART:
             k_all = operand(_rows(index_ptr, first, low, high, index_stride, 0, RANK, PART, TOKENS), DOT, EMULATE_BF16)

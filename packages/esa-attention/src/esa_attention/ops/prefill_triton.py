@@ -58,10 +58,9 @@ def chunk_scores(
 
     ``own[b, n, m]`` is :math:`F(m; C) = \max_{c \in C} [f(m; c) - \max_{m'} f(m'; c)]` with :math:`f = q' \cdot k'`,
     the maximum taken over the queries ``c`` of block ``n``; ``dilated`` the greatest of ``own`` over the middle tokens
-    within ``proximity``. Both are minus infinity outside the middle, and everywhere for a block without real queries;
-    queries of padding are ignored. The best token of a query gets exactly 0. Products take operands in the type of the
-    index (an int8 index: bfloat16, which holds its values exactly) and sum in float32; no matrix of queries by tokens
-    exists.
+    within ``proximity``. Both are minus infinity outside the middle; a chunk that begins with padding has no middle. The
+    best token of a query gets exactly 0. Products take operands in the type of the index (an int8 index: bfloat16, which
+    holds its values exactly) and sum in float32; no matrix of queries by tokens exists.
 
     Args:
         index: Compressed keys ``(B, capacity, R)``, float or int8; rows beyond the length may hold anything.
@@ -76,7 +75,7 @@ def chunk_scores(
             (float64 too where kernels are interpreted).
         dilated: Written, like ``own``.
         new_tokens: Tokens of the chunk, ``T`` by default: they say where the middle ends.
-        first_new: Place in the chunk of the first query.
+        first_new: Place in the chunk of the first query; only checked against ``new_tokens``.
         selection_block: Queries that choose together; all by default.
 
     Raises:
@@ -136,7 +135,7 @@ def chunk_scores(
         *inputs,
         best,
         *strides,
-        *(queries, first_new, *sizes, span),
+        *(queries, *sizes, span),
         **constants,
         QUERIES=tile_queries,
         TOKENS=tile_tokens,
@@ -154,7 +153,7 @@ def chunk_scores(
         *inputs,
         *(best, own),
         *(*strides, *own_strides),
-        *(capacity, queries, block, first_new, *sizes),
+        *(capacity, queries, block, *sizes),
         **constants,
         QUERIES=tile_queries,
         TOKENS=tile_tokens,

@@ -7,8 +7,9 @@ of which less is better, 64 bits in all. Per row of scores:
 2. ``refine_kernel``: the digit that holds the last place to give away; histogram of the next ``BITS`` bits below it.
 3. ``collect_kernel``: again the digit. Tokens better than these two digits are chosen, and counted per tile; tokens
    that share them (usually some dozens, but with ties it can be all) are the candidates, and are listed.
-4. ``write_kernel`` of :mod:`esa_attention.ops.select_write_kernel`: every program finds the threshold among the candidates in the remaining bits for itself, because
-   that is cheaper than another launch, then writes the chosen tokens of its tile, which stay in ascending order.
+4. ``write_kernel`` (in :mod:`esa_attention.ops.select_write_kernel`): every program finds the threshold among the
+   candidates in the remaining bits for itself, because that is cheaper than another launch, then writes the chosen
+   tokens of its tile, which stay in ascending order.
 
 The list of candidates is in no particular order, but only counts are taken from it, so the result is deterministic.
 """
@@ -50,6 +51,7 @@ def pick(counts, wanted):
 
 @triton.jit
 def load_keys(scores_ptr, token, mask):
+    """Keys of the scores of some tokens, less for better ones."""
     return order_key(tl.load(scores_ptr + token, mask=mask, other=0.0))
 
 
