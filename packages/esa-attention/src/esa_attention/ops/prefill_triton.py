@@ -58,9 +58,9 @@ def chunk_scores(
 
     ``own[b, n, m]`` is :math:`F(m; C) = \max_{c \in C} [f(m; c) - \max_{m'} f(m'; c)]` with :math:`f = q' \cdot k'`,
     the maximum taken over the queries ``c`` of block ``n``; ``dilated`` the greatest of ``own`` over the middle tokens
-    within ``proximity``. Both are minus infinity outside the middle; a chunk that begins with padding has no middle. The
-    best token of a query gets exactly 0. Products take operands in the type of the index (an int8 index: bfloat16, which
-    holds its values exactly) and sum in float32; no matrix of queries by tokens exists.
+    within ``proximity``. Both are minus infinity outside the middle; a chunk that begins with padding has no middle.
+    The best token of a query gets exactly 0. Products take operands in the type of the index (an int8 index: bfloat16,
+    which holds its values exactly) and sum in float32; no matrix of queries by tokens exists.
 
     Args:
         index: Compressed keys ``(B, capacity, R)``, float or int8; rows beyond the length may hold anything.
