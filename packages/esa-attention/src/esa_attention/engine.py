@@ -18,7 +18,8 @@ from esa_attention.cache import ESALayer, LastChoice
 from esa_attention.compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.functional import fold_queries, merge_attention_states
-from esa_attention.ops.attention_torch import attend, one_softmax, one_softmax_runs
+from esa_attention.ops.attention_torch import attend
+from esa_attention.ops.decode_cpu import PIECE, attend_decode, decode_runs
 from esa_attention.ops.scoring import chunk_scores, decode_scores, decode_scores_int8, select
 from esa_attention.rope import RopeTables
 from esa_attention.segments import Segments, segments
@@ -83,12 +84,17 @@ def _chunk(layer: ESALayer, row: int, query: Tensor, current: int, start: int, s
     choices = choose_tokens(layer, row, turned, cut)
     for watcher in layer.watchers:
         watcher(layer.layer_idx, row, cut, choices)
-    if one_softmax_runs(query):
-        assert layer.store is not None
-        chosen_kv = far_tokens(layer, row, cut, choices[0][2])
-        keys, values, position = layer.window(row).read(layer.store.data[row], cut.local, cut.end)
+    assert layer.store is not None
+    store = layer.store.data[row]
+    if decode_runs(query, store):
+        keys, values, position = layer.window(row).read(store, cut.local, cut.end)
         near_query = layer.tables.rotate(query, position + cut.current - cut.local)
-        return one_softmax((turned, *chosen_kv), (near_query, keys, values), scaling)
+        initial = torch.arange(cut.start, cut.initial_end)
+        far_indices = torch.cat((initial, choices[0][2]))
+        if far_indices.shape[0] == 0:
+            return _local(layer, row, query, cut, scaling)[0]
+        piece = layer.workspace.get("piece", (PIECE, *store.shape[2:]), store.dtype, store.device)
+        return attend_decode(turned, store, far_indices, near_query, keys, values, scaling, piece)
     near, near_lse = _local(layer, row, query, cut, scaling)
     far, far_lse = _far(layer, row, turned, cut, choices, scaling)
     return merge_attention_states([near, far], [near_lse, far_lse])[0]
@@ -154,11 +160,10 @@ def choose_tokens(layer: ESALayer, row: int, turned: Tensor, cut: Segments) -> C
         cut: Segments of the chunk.
     """
     config, num_queries = layer.config, turned.shape[1]
-    everything = torch.arange(cut.initial_end, cut.local, device=layer.device)
     if config.method != "esa":
         return [(0, num_queries, baselines.choose(layer, row, turned, cut))]
     if cut.num_middle <= config.num_selected:
-        return [(0, num_queries, everything)]
+        return [(0, num_queries, torch.arange(cut.initial_end, cut.local, device=layer.device))]
     block = config.choosing_block
     query_index = layer.compressor.compress_query(turned[None])[0]
     if (
@@ -170,7 +175,7 @@ def choose_tokens(layer: ESALayer, row: int, turned: Tensor, cut: Segments) -> C
     k = config.num_selected
     take = config.rerank_factor * k if config.selection == "rerank" else k
     if take >= cut.num_middle:
-        candidates = [everything - cut.initial_end] * -(-num_queries // block)
+        candidates = [torch.arange(cut.num_middle)] * -(-num_queries // block)
     else:
         own = _scores(layer, row, query_index, cut, block)
         candidates = [select(scores, config.proximity, take) for scores in own]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from esa_attention.functional import attention_states
 
-__all__ = ["attend", "one_softmax", "one_softmax_runs"]
+__all__ = ["attend"]
 
 
 @functools.cache
@@ -59,38 +59,3 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bo
     packed = query.reshape(batch, kv_heads, -1, dim)
     out, lse = kernel(packed, key, value, 0.0, causal, scale=scaling)[:2]
     return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)
-
-
-def one_softmax_runs(query: Tensor) -> bool:
-    """Whether a step is one for :func:`one_softmax`: one query ``(H, 1, D)`` on a CPU, not in half precision."""
-    return query.device.type == "cpu" and query.shape[1] == 1 and query.dtype in (torch.float32, torch.float64)
-
-
-def one_softmax(far: tuple[Tensor, Tensor, Tensor], near: tuple[Tensor, Tensor, Tensor], scaling: float) -> Tensor:
-    """Attention of one token over two sets of keys that it sees at different positions, under one softmax.
-
-    The products of a few query rows with many keys are all there is to do. Batched matrix products reach the memory's
-    speed on strided keys, where torch's flash kernel takes twice to three times as long, and with the scores of both
-    parts side by side nothing has to be merged.
-
-    Args:
-        far: Query ``(H, 1, D)``, keys and values ``(K, N, D)``.
-        near: The same for the other set.
-        scaling: Factor on the scores.
-
-    Returns:
-        ``(H, 1, D)``.
-    """
-    (far_query, far_keys, far_values), (near_query, near_keys, near_values) = far, near
-    rows = (far_keys.shape[0], far_query.shape[0] // far_keys.shape[0], far_query.shape[2])
-    split = far_keys.shape[1]
-    scores = torch.cat(
-        (
-            torch.bmm((far_query * scaling).view(rows), far_keys.transpose(1, 2)),
-            torch.bmm((near_query * scaling).view(rows), near_keys.transpose(1, 2)),
-        ),
-        dim=2,
-    )
-    weights = scores.softmax(dim=2)
-    out = torch.bmm(weights[:, :, :split], far_values)
-    return out.baddbmm_(weights[:, :, split:], near_values).view(far_query.shape)
