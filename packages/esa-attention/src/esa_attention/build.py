@@ -155,19 +155,20 @@ def read_text(
         if ids.numel() < 2:
             raise UserError(f"text {path!r} holds fewer than 2 tokens")
         return ids[:num_tokens], Path(path).name
+    if subject.name == "tiny_random" or (subject.name == "constructed_induction" and split == "train"):
+        # All tokens alike: a text of mere filler would teach the compressors nothing about keys that occur once.
+        generator = torch.Generator().manual_seed(seed)
+        size = int(subject.model.config.vocab_size)
+        return torch.randint(2, size, (num_tokens,), generator=generator), "random tokens"
     if subject.name == "constructed_induction":
         from esa_attention.tasks.multi_needle import multi_needle
 
-        return multi_needle(subject.vocab(), num_tokens, min(8, max(1, num_tokens // 16)), seed)[
-            0
-        ].context_ids, "symbols"
+        needles = min(8, max(1, num_tokens // 16))
+        return multi_needle(subject.vocab(), num_tokens, needles, seed)[0].context_ids, "needles in filler"
     if subject.name == "stories260k":
         from esa_attention.models.sampling import sample_stories
 
         return sample_stories(subject.model, subject.tokenizer, num_tokens, seed), "stories sampled from the model"
-    if subject.name == "tiny_random":
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randint(2, subject.model.config.vocab_size, (num_tokens,), generator=generator), "random tokens"
     from esa_attention.models.text import encode_bytes, read_split
 
     text = read_split(split, ("topics",))  # type: ignore[arg-type]
@@ -180,7 +181,8 @@ def read_text(
     )
     if ids.numel() < num_tokens:
         raise UserError(
-            f"the bundled text holds {ids.numel():,} tokens, {num_tokens:,} were asked for; give text.path=FILE"
+            f"the bundled text holds {ids.numel():,} tokens, {num_tokens:,} were asked for; give a file of yours: "
+            "text=FILE, for calibration compressor.text=FILE"
         )
     return ids[:num_tokens], "Python's documentation topics and sources"
 
