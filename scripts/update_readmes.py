@@ -28,24 +28,32 @@ def speed_table(rows: list[ResultRow]) -> str:
     for row in rows:
         if row.metric != "time":
             continue
-        spread = "" if row.p20 is None or row.p80 is None else f"{1e3 * row.p20:.1f} to {1e3 * row.p80:.1f}"
+        spread = "" if row.p20 is None or row.p80 is None else f"{_ms(row.p20)} to {_ms(row.p80)}"
         ratio, peak = ratios.get(_key(row)), peaks.get(_key(row))
         lines.append(
             [
                 f"{row.mode} {row.dtype}",
                 f"{row.x:g}",
                 row.provider,
-                f"{1e3 * row.median:.1f}",
+                _ms(row.median),
                 spread,
                 "" if ratio is None else f"{ratio.median:.2f}",
                 "" if peak is None else f"{peak.median / 2**20:.0f}",
             ]
         )
-    columns = ["what", "batch", "side", "ms", "20 to 80 %", f"times faster than {baseline}", "peak MiB"]
+    names = "/".join(dict.fromkeys(row.x_name for row in rows))
+    columns = ["what", names, "side", "ms", "20 to 80 %", f"times faster than {baseline}", "peak MiB"]
+    if not peaks:
+        columns, lines = columns[:-1], [line[:-1] for line in lines]
     where = sorted(
         {f"{r.machine}, {r.threads} threads, torch {r.torch}, commit {r.commit}, {r.date[:10]}" for r in rows}
     )
     return f"{Table('', columns, lines).to_markdown().strip()}\n\nMeasured on: {'; '.join(where)}.\n"
+
+
+def _ms(seconds: float) -> str:
+    """Milliseconds with one decimal, or with two digits below one."""
+    return f"{1e3 * seconds:.1f}" if seconds >= 1e-3 else f"{1e3 * seconds:.2g}"
 
 
 def _key(row: ResultRow) -> tuple:

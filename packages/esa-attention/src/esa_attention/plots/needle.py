@@ -65,7 +65,9 @@ def needle_heatmap(
             if trained_context is not None:
                 _mark_context(axes[i], columns, trained_context)
         if trained_context is not None:
-            words = f"vertical line: the model was trained on up to {trained_context:,} tokens"
+            words = f"the model was trained on up to {trained_context:,} tokens"
+            if columns[0] <= trained_context < columns[-1]:
+                words = f"vertical line: {words}"
             fig.supxlabel(words, x=0.01, ha="left", fontsize=8.5, color=_CONTEXT)
         for ax in axes[len(panels) :]:
             ax.set_visible(False)
