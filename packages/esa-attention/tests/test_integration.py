@@ -125,6 +125,14 @@ def test_generate_equals_stock_with_left_padding(family, options):
     assert torch.equal(generate(), stock)
 
 
+def test_speculative_decoding_crops_the_cache_and_equals_stock():
+    model, ids = _model(), _ids(1, 30)
+    stock = model.generate(ids, max_new_tokens=20, do_sample=False)
+    with apply_esa(model, SMALL):
+        guessed = model.generate(ids, max_new_tokens=20, do_sample=False, prompt_lookup_num_tokens=3)
+    assert torch.equal(guessed, stock)
+
+
 def test_generation_past_the_context_goes_on_and_equals_the_forward_pass():
     model, ids = _model(), _ids(1, 100)
     with apply_esa(model, FEW) as handle:

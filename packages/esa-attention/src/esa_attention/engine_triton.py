@@ -8,7 +8,7 @@ first token (and the choice of a chunk depends on where it begins).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from esa_attention.cache import ESALayer
 from esa_attention.ops.attend_triton import decode_attention, prefill_attention
 from esa_attention.ops.prefill_triton import chunk_scores
 from esa_attention.ops.score_triton import decode_scores
-from esa_attention.ops.select_triton import select
+from esa_attention.ops.select_triton import select, select_scratch
 from esa_attention.segments import segments
 
 __all__ = ["attend_layer_triton"]
@@ -122,19 +122,42 @@ def _choose(
         # Not shared with other layers through the workspace: torch's caching allocator does that on a GPU.
         own = torch.empty(batch, number, capacity, device=turned.device)
         dilated = torch.empty_like(own)
+        scratch = select_scratch(batch * number, capacity, turned.device)
+        histogram: Literal["build", "ready"] = "build"
         if query_index is not None and new == 1:
             decode_scores(
-                index, scale, query_index[:, 0].float(), start, length, **sizes, proximity=config.proximity,
-                own=own[:, 0], dilated=dilated[:, 0], num_selected=config.num_selected,
-            )  # fmt: skip
+                index,
+                scale,
+                query_index[:, 0].float(),
+                start,
+                length,
+                **sizes,
+                proximity=config.proximity,
+                own=own[:, 0],
+                dilated=dilated[:, 0],
+                num_selected=config.num_selected,
+                scratch=scratch,
+            )
+            histogram = "ready"  # the scores were counted on the way
         elif query_index is not None:
             first, last = low * block, min((low + number) * block, new)
             chunk_scores(
-                index, scale, query_index[:, first:last].float().contiguous(), start, length, **sizes,
-                proximity=config.proximity, own=own, dilated=dilated, new_tokens=new, first_new=first,
+                index,
+                scale,
+                query_index[:, first:last].float(),
+                start,
+                length,
+                **sizes,
+                proximity=config.proximity,
+                own=own,
+                dilated=dilated,
+                new_tokens=new,
+                first_new=first,
                 selection_block=block,
-            )  # fmt: skip
-        picked, count = select(own, dilated, start, length, new, config.num_selected, **sizes)
+            )
+        picked, count = select(
+            own, dilated, start, length, new, config.num_selected, **sizes, scratch=scratch, histogram=histogram
+        )
         chosen.append(picked)
         counts.append(count)
     return torch.cat(chosen, dim=1), torch.cat(counts, dim=1)
