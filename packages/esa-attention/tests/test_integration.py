@@ -325,6 +325,10 @@ def test_no_gradient_is_wrong_without_a_sound():
         out = model(ids, labels=ids)
         with pytest.raises(UserError, match="no backward pass"):
             out.loss.backward()
+    with torch.enable_grad(), apply_esa(model, SMALL) as handle:
+        cache = handle.new_cache()
+        model(ids, **{cache_argument(model): cache})
+        assert not cache.layers[0].store.data.requires_grad  # no graph is kept from step to step
 
 
 def test_observing_shows_unrotated_queries_and_changes_nothing():

@@ -185,6 +185,8 @@ class ESALayer(DynamicLayer):
         Raises:
             UserError: If a key or value is NaN or infinite, or the shape differs from what is cached.
         """
+        # A buffer that tokens with gradients are copied into would keep the graph of every step.
+        key_states, value_states = key_states.detach(), value_states.detach()
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.store is not None
