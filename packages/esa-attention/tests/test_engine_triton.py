@@ -72,6 +72,28 @@ def test_prefill_and_decode_are_the_reference(device, exact, selection, starts):
     torch.testing.assert_close(ours.cpu().double(), naive, rtol=0, atol=2e-5)
 
 
+class _Scaled(torch.nn.Module):
+    """A rotary module with a factor in its tables, as YaRN has one."""
+
+    rope_type = "yarn"
+
+    def forward(self, x, position_ids):
+        angles = position_ids[..., None].float() / 10 ** (torch.arange(6, device=x.device) / 3)
+        angles = torch.cat((angles, angles), dim=-1)
+        return 1.3 * angles.cos(), 1.3 * angles.sin()
+
+
+def test_scaled_tables_and_a_query_map_over_all_heads(device):
+    q, k, v = (_randn(2, h, 46, 16, seed=s, device=device) for s, h in ((0, 4), (1, 2), (2, 2)))
+    weights = [_randn(4, 64, seed=s) for s in (3, 4)]
+    compressor = QKCompressor.from_unfolded(*weights, num_heads=4, num_kv_heads=2)
+    tables = RopeTables(_Scaled())
+    assert tables.attention_scaling == pytest.approx(1.3)
+    ours = _run(CONFIG, q, k, v, [40, 1, 5], compressor, tables, [0, 5])
+    naive = _reference(CONFIG, q, k, v, [40, 1, 5], compressor, tables, [0, 5])
+    torch.testing.assert_close(ours.cpu().double(), naive, rtol=0, atol=2e-5)
+
+
 def test_bfloat16_is_within_the_tolerance_rule(device):
     q, k, v = (_randn(1, h, 46, 16, seed=s, dtype=torch.bfloat16, device=device) for s, h in ((0, 4), (1, 2), (2, 2)))
     tables = RopeTables.standard(16)

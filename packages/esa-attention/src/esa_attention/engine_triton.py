@@ -16,6 +16,7 @@ from torch import Tensor
 from esa_attention.cache import ESALayer
 from esa_attention.ops.attend_triton import decode_attention, prefill_attention
 from esa_attention.ops.prefill_triton import chunk_scores
+from esa_attention.ops.query_triton import StepQueries, step_queries
 from esa_attention.ops.score_triton import decode_scores
 from esa_attention.ops.select_triton import select, select_scratch
 from esa_attention.segments import segments
@@ -70,16 +71,22 @@ def _chunk(
     assert layer.store is not None
     new = query.shape[2]
     length = torch.tensor([current + new], device=query.device)
-    turned = tables.rotate_far(query, config.w)
-    selected, count = _choose(layer, rows, turned, starts, start, length, current)
+    longest = max(config.num_local + new, config.w + 1)
+    cos, sin = (t[:, : tables.rotary_dim // 2] for t in tables.tables(longest, query.device))
+    queries = step_queries(
+        query,
+        cos,
+        sin,
+        start,
+        length,
+        num_kv_heads=layer.store.data.shape[3],
+        num_local=config.num_local,
+        far_position=config.w,
+        far_factor=tables.attention_scaling,
+    )
+    selected, count = _choose(layer, rows, queries, starts, start, length, current)
     if layer.watchers:
         _tell(layer, selected, count, starts, current, new, first_row)
-    past = [min(config.num_local, max(current - s, 0)) for s in starts]
-    if len(set(past)) == 1:
-        near = tables.rotate(query, past[0])
-    else:  # rows that are still shorter than the local part stand at other places of their windows
-        near = torch.stack([tables.rotate(q, p) for q, p in zip(query, past, strict=True)])
-    cos, sin = (t[:, : tables.rotary_dim // 2] for t in tables.tables(config.num_local + new, query.device))
     shared: dict[str, Any] = {
         "scale_far": scaling,
         "scale_local": scaling,
@@ -88,21 +95,31 @@ def _chunk(
     }
     kv = layer.store.data[rows]
     if new == 1:
-        to_heads = (turned[:, :, 0], near[:, :, 0], kv, selected[:, 0], count[:, 0], start, length, cos, sin)
+        to_heads = (
+            queries.far[:, :, 0],
+            queries.local[:, :, 0],
+            kv,
+            selected[:, 0],
+            count[:, 0],
+            start,
+            length,
+            cos,
+            sin,
+        )
         return decode_attention(*to_heads, **shared)[0][:, :, None]
     block = min(config.choosing_block, new)
     return prefill_attention(
-        turned, near, kv, selected, count, start, length, cos, sin, selection_block=block, **shared
+        queries.far, queries.local, kv, selected, count, start, length, cos, sin, selection_block=block, **shared
     )[0]
 
 
 def _choose(
-    layer: ESALayer, rows: slice, turned: Tensor, starts: list[int], start: Tensor, length: Tensor, current: int
+    layer: ESALayer, rows: slice, queries: StepQueries, starts: list[int], start: Tensor, length: Tensor, current: int
 ) -> tuple[Tensor, Tensor]:
     """Selected tokens ``(B, blocks, k)`` and how many are meant ``(B, blocks)``."""
     config = layer.config
     assert layer.store is not None
-    batch, new = turned.shape[0], turned.shape[2]
+    batch, new, device = queries.far.shape[0], queries.far.shape[2], queries.far.device
     if layer.index is None:  # exact scores: the keys are their own index
         index, scale = layer.store.data[rows, :, 0].flatten(2), None
     else:
@@ -114,15 +131,19 @@ def _choose(
     scored = any(
         segments(max(current, s), current + new, **sizes, start=s).num_middle > config.num_selected for s in starts
     )
-    query_index = layer.compressor.compress_query(turned) if scored else None
+    query_index = None
+    if scored:
+        folded = layer.compressor.is_folded  # else the map acts on all heads, as the paper trains it
+        project, compress = layer.compressor.project_query, layer.compressor.compress_query
+        query_index = project(queries.folded) if folded else compress(queries.far)
     chosen, counts = [], []
     blocks = -(-new // block)
     for low in range(0, blocks, _BLOCKS):
         number = min(_BLOCKS, blocks - low)
         # Not shared with other layers through the workspace: torch's caching allocator does that on a GPU.
-        own = torch.empty(batch, number, capacity, device=turned.device)
+        own = torch.empty(batch, number, capacity, device=device)
         dilated = torch.empty_like(own)
-        scratch = select_scratch(batch * number, capacity, turned.device)
+        scratch = select_scratch(batch * number, capacity, device)
         histogram: Literal["build", "ready"] = "build"
         if query_index is not None and new == 1:
             decode_scores(
