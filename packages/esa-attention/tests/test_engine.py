@@ -93,13 +93,13 @@ def test_half_way_between_backends_is_within_the_tolerance_rule():
     exact = esa_reference(q, k, v, SMALL, tables)
     for dtype in (torch.float32, torch.bfloat16):
         low = [t.to(dtype) for t in (q, k, v)]
-        chosen: list[list[int]] = []
-        plain = _plain_same_type(*low, tables, SMALL, chosen)
-        reference = esa_reference(*low, SMALL, tables, choices=chosen) if dtype != torch.float32 else exact
+        plain = _plain_same_type(*low, tables, SMALL)
+        # Of the rounded inputs: rounding them may change which tokens are chosen, which is no error of arithmetic.
+        reference = esa_reference(*low, SMALL, tables) if dtype != torch.float32 else exact
         assert_close_to_reference(esa_prefill(*low, SMALL, tables), plain, reference)
 
 
-def _plain_same_type(q, k, v, tables, config, _):
+def _plain_same_type(q, k, v, tables, config):
     """The same attention by torch's operators in the type of the inputs, tokens chosen by the reference."""
     chosen: list[list[int]] = []
     esa_reference(q, k, v, config, tables, choices=chosen)
