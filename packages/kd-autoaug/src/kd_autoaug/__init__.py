@@ -1,0 +1,31 @@
+"""KD for AutoAugment: exact augmentation per sample, distillation on the same view, and what augmentation destroyed.
+
+Example:
+    >>> from kd_autoaug import BatchAugment, Policy
+    >>> augment = BatchAugment(Policy.from_name("randaugment(n=2,m=9,space=tf_tpu)"), seed=0)
+    >>> views = augment(images, index, view=0)  # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING
+
+from effkit.lazy import attach
+
+if TYPE_CHECKING:
+    from kd_autoaug import ops as ops
+    from kd_autoaug.augment import BatchAugment as BatchAugment
+    from kd_autoaug.cache import LogitCache as LogitCache
+    from kd_autoaug.loss import TopKDistillationLoss as TopKDistillationLoss
+    from kd_autoaug.policies.policy import Policy as Policy
+    from kd_autoaug.teacher import Teacher as Teacher
+
+__version__ = "0.1.0"
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "BatchAugment": "kd_autoaug.augment",
+        "LogitCache": "kd_autoaug.cache",
+        "Policy": "kd_autoaug.policies.policy",
+        "Teacher": "kd_autoaug.teacher",
+        "TopKDistillationLoss": "kd_autoaug.loss",
+    },
+)
