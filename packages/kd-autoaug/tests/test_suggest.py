@@ -16,9 +16,10 @@ MASS = {1: [0.95, 1.0, 1.0, 1.0], 2: [0.6, 0.92, 1.0, 1.0], 3: [0.5, 0.7, 0.92, 
 
 def cell(name: str, m: float | None, rate: float, k: int = 1, half: float = 0.01, **more) -> Cell:
     estimates = {"outlier_rate": Estimate(rate, rate - half, rate + half)}
-    if "probe" in more:
-        value = more.pop("probe")
-        estimates["information_probe"] = Estimate(value, value - 0.1, value + 0.1)
+    for key in ("probe", "longer"):
+        if key in more:
+            value = more.pop(key)
+            estimates[f"information_{key}"] = Estimate(value, value - 0.1, value + 0.1)
     return Cell(name, m, estimates, mass=MASS[k], **more)
 
 
@@ -104,17 +105,33 @@ def test_flags_need_a_probe_or_blank_views() -> None:
     clean = cell(CLEAN, None, 0.0, probe=2.0)
     cells = [
         cell("rotate", 2.0, 0.9, probe=1.5),
-        cell("shear_x", 2.0, 0.9, probe=0.95),  # 1.05 at most: not surely below half
-        cell("invert", 2.0, 0.9, probe=0.85),
+        cell("shear_x", 2.0, 0.9, probe=0.95, longer=0.95),  # 1.05 at most: not surely below half
+        cell("invert", 2.0, 0.9, probe=0.80, longer=0.85),
         cell("posterize", 2.0, 0.9, probe=1.9, blank=0.6),
     ]
     found = flags(AnalysisResult(cells, clean, ["a"], 1.0))
-    assert [f.operator for f in found] == ["invert", "posterize"]
+    assert [(f.operator, f.certain) for f in found] == [("invert", True), ("posterize", True)]
     assert "0.95 of 2.00 bits" in found[0].reason
     assert found[1].reason == "60% of the views are one flat colour"
     assert [f.operator for f in flags(AnalysisResult(cells, clean, ["a"], 1.0), keep=0.0, blank=1.0)] == []
     with pytest.raises(ValueError, match=r"keep=2"):
         flags(AnalysisResult(cells, clean, ["a"], 1.0), keep=2)
+
+
+def test_a_probe_that_may_not_be_done_decides_nothing() -> None:
+    clean = cell(CLEAN, None, 0.0, probe=2.0)
+    cells = [
+        cell("rotate", 2.0, 0.9, probe=0.3),  # not tried for longer
+        cell("shear_x", 2.0, 0.9, probe=0.3, longer=0.6),  # still learning
+        cell("shear_y", 2.0, 0.9, probe=0.3, longer=1.2),  # was only trained too briefly
+        cell("invert", 2.0, 0.9, probe=0.3, longer=0.2),
+    ]
+    found = flags(AnalysisResult(cells, clean, ["a"], 1.0))
+    assert [(f.operator, f.certain) for f in found] == [("rotate", False), ("shear_x", False), ("invert", True)]
+    assert "not tried with longer training" in found[0].reason
+    assert "may not be done" in found[1].reason
+    advice = suggest(AnalysisResult(cells, clean, ["a"], 1.0))
+    assert [row[-1] for row in advice.tables()[0].rows] == ["", "", "", "2"]
 
 
 @pytest.mark.parametrize(("argument", "value"), [("budget", -0.1), ("budget", 1.5), ("mass", 0.0), ("mass", 2.0)])

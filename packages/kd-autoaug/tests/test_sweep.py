@@ -83,7 +83,7 @@ def test_geometry_takes_more_of_the_teacher_the_stronger_it_is(result) -> None:
     for name in ("translate_x", "rotate", POLICY):
         drops = [c.value("confidence_drop") for c in result.row(name)]
         assert drops == sorted(drops)
-        assert drops[1] > drops[0] + 0.2
+        assert drops[1] > drops[0] + 0.1
 
 
 def test_what_is_out_of_the_picture_no_probe_finds(result) -> None:
@@ -161,7 +161,7 @@ def test_operators_without_argument_are_measured_once(teacher) -> None:
 
 
 def test_black_pictures_tell_nothing() -> None:
-    """Posterize to 0 bits is black: blank views, label information of any classifier at most 0, flagged without probe."""
+    """Posterize to 0 bits is black: blank views, information of any classifier at most 0, flagged without probe."""
     images, labels = digits()
     weights = torch.randn(64, 10, generator=torch.Generator().manual_seed(0)) / 400
 
@@ -260,7 +260,7 @@ def test_reports_and_files(teacher, tmp_path) -> None:
     advice = suggest_report(tmp_path / "advice", analysis=tmp_path / "analysis.json", budget=1.0)
     assert advice.data["policy"]["magnitude"] == 1.0
     assert (tmp_path / "advice" / "k.png").is_file()
-    with pytest.raises(ValueError, match="analysis=.*does not exist"):
+    with pytest.raises(ValueError, match=r"analysis=.*does not exist"):
         suggest_report(tmp_path, analysis=tmp_path / "nothing.json")
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match="no analysis"):

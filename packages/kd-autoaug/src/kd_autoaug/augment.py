@@ -14,6 +14,7 @@ from effkit.errors import UserError, choose
 from kd_autoaug import rng
 from kd_autoaug.ops.dispatch import BACKENDS, apply, check_images, colour
 from kd_autoaug.ops.layers import Layer
+from kd_autoaug.ops.torch_backend import cutout
 from kd_autoaug.policies.entries import check_probability
 from kd_autoaug.policies.policy import Policy
 
@@ -121,8 +122,7 @@ class BatchAugment:
         height, width = pictures.shape[2:]
         words = self._placement_words(index, view)
         if words is not None:
-            pictures = self._crop(pictures, words)
-            pictures = self._flip(pictures, words)
+            pictures = self._place(pictures, words)
         layers: list[Layer] = []
         if self.policy is not None:
             layers = self.policy.sample(self.seed, index, view, (height, width))
@@ -172,36 +172,38 @@ class BatchAugment:
             return None
         return rng.words_of(self.seed, index, view, (rng.PLACEMENT,), 8 if self.cutout else 4)[0]
 
-    def _crop(self, images: Tensor, words: Tensor) -> Tensor:
-        if not self.padding:
+    def _place(self, images: Tensor, words: Tensor) -> Tensor:
+        """Padded crop and flip."""
+        flipped = words[_FLIP] < self.hflip * 2.0**32
+        if self.padding:
+            return self._crop(images, words, flipped)
+        if not self.hflip:
             return images
+        if images.device.type != "cpu":
+            return torch.where(flipped.view(-1, 1, 1, 1), images.flip(-1), images)
+        which = flipped.nonzero()[:, 0]  # a selection by a mask takes many times as long on a CPU
+        return images.index_copy(0, which, images.index_select(0, which).flip(-1))
+
+    def _crop(self, images: Tensor, words: Tensor, flipped: Tensor) -> Tensor:
         batch, channels, height, width = images.shape
         pad = self.padding
         padded = _filled_like(images.new_empty(batch, channels, height + 2 * pad, width + 2 * pad), self.padding_fill)
         padded[..., pad : pad + height, pad : pad + width] = images
-        top, left = (rng.integers(words[k], 2 * pad + 1) for k in (_TOP, _LEFT))
-        rows = top[:, None] + torch.arange(height, device=images.device)  # (B, H)
-        columns = left[:, None] + torch.arange(width, device=images.device)
+        top, left = (rng.integers(words[k], 2 * pad + 1)[:, None] for k in (_TOP, _LEFT))
+        across = torch.arange(width, device=images.device)
+        rows = top + torch.arange(height, device=images.device)  # (B, H)
+        columns = left + torch.where(flipped[:, None], width - 1 - across, across)
         places = (rows * (width + 2 * pad)).unsqueeze(-1) + columns.unsqueeze(1)  # (B, H, W)
         flat = places.view(batch, 1, height * width).expand(-1, channels, -1)
         return padded.flatten(2).gather(2, flat).view_as(images)
 
-    def _flip(self, images: Tensor, words: Tensor) -> Tensor:
-        if not self.hflip:
-            return images
-        flipped = words[_FLIP] < self.hflip * 2.0**32
-        return torch.where(flipped.view(-1, 1, 1, 1), images.flip(-1), images)
-
     def _cut(self, images: Tensor, words: Tensor) -> Tensor:
         if not self.cutout:
             return images
-        inside = []
-        for word, side in ((words[_DOWN], images.shape[2]), (words[_ACROSS], images.shape[3])):
-            start = rng.integers(word, side) - self.cutout // 2
-            places = torch.arange(side, device=images.device) - start.unsqueeze(-1)
-            inside.append((places >= 0) & (places < self.cutout))
-        mask = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        return torch.where(mask, _filled_like(torch.empty_like(images[:1]), self.cutout_fill), images)
+        height, width = images.shape[2:]
+        left, top = (rng.integers(words[k], n) - self.cutout // 2 for k, n in ((_ACROSS, width), (_DOWN, height)))
+        box = torch.stack([left, top, left + self.cutout, top + self.cutout], 1)
+        return cutout(images, box, colour("cutout_fill", self.cutout_fill, images.shape[1]))
 
     def _quantise(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8 or self.value_range is None:

@@ -221,7 +221,7 @@ def _notes(runs: Runs) -> list[str]:
         f"Cells are {beside}. The claim shows the effect on 8 x 8 digits and a network of eight thousand weights; "
         "the paper's figures are for CIFAR and ImageNet and are neither shown nor refuted here.",
         "Accuracies are those of the final weights." + seen,
-        "The pilot left two things open: whether an operator has the strength M or one drawn from 0..M, and how the "
-        "network ends. Drawn levels and average pooling were chosen by cross-entropy alone, whose accuracies are then "
-        "nearest the pilot's; at full strength, where most pictures are destroyed, see the controls.",
+        "The pilot left open whether an operator has the strength M every time or one drawn from 0..M. Here levels are "
+        "drawn, decided by cross-entropy alone, whose accuracies are then nearer the pilot's; with the full strength "
+        "every time most pictures are destroyed, see the controls.",
     ]

@@ -17,7 +17,7 @@ SETTING = "a setting of others, not a result; the command shows pictures under i
 OPERATORS, PROBABILITIES, MAGNITUDES, CHOICES = 16, 11, 10, 10
 # What RandAugment draws from, by space.
 DRAWN_FROM = {"tf_tpu": 16, "ra_pytorch": 16, "torchvision": 14, "timm": 15, "resmooth": 14}
-_SIZES = ((1, 1), (5, 17), (32, 32), (33, 20))
+_SIZES = ((1, 1), (5, 17), (33, 20))
 
 
 def _row(

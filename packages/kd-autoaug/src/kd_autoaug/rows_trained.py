@@ -28,7 +28,7 @@ NOT_FOUND = "no figure was found, and the full text was not reachable"
 PILOT = "a pilot with float operators in one bilinear sampling; the claim repeats the experiment with exact operators"
 
 _B7 = "kd-autoaug distill experiment=imagenet/efficientnet_b7_kd data.root=PATH teacher.weights=PATH"
-_B8 = f"{_B7} model=efficientnet_b8 teacher.name=tf_efficientnet_b8 data.image_size=800"
+_B8 = f"{_B7} model.name=tf_efficientnet_b8 teacher.name=tf_efficientnet_b8 data.image_size=800"
 _COMMANDS = {
     "EfficientNet-B8 + KD": _B8,
     "EfficientNet-B7, baseline": (

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["analyze_report", "measure", "read_analysis", "suggest_report"]
 
 _HEATS = ("confidence_drop", "outlier_rate", "information_teacher", "information_probe")
+LONGER = 4  # times the epochs of a probe that found little, before its cell is flagged
 _CAUTION = (
     "A frozen teacher's drop mixes two things: views unlike any that it was trained on, and views that no longer show "
     "the label. Only the adapted probe, trained on such views, tells them apart."
@@ -69,6 +70,7 @@ def measure(
         draws=draws,
         seed=seed,
         probe=subject.probe(probe_epochs, seed) if probe else None,
+        confirm=subject.probe(LONGER * probe_epochs, seed) if probe else None,
         policies=policies,
         policy_layers=policy_layers,
         batch_size=batch_size,
@@ -104,9 +106,18 @@ def analyze_report(subject: Subject, folder: str | os.PathLike[str], **options: 
     files += draw(result, folder)
     found = flags(result)
     lost = Table(
-        "Label information gone",
-        ["operator", "M", "why"],
-        [[f.operator, "" if f.magnitude is None else magnitude_name(f.magnitude), f.reason] for f in found],
+        "Is the label gone?",
+        ["operator", "M", "label gone", "why"],
+        [
+            [
+                f.operator,
+                "" if f.magnitude is None else magnitude_name(f.magnitude),
+                "yes" if f.certain else "undecided",
+                f.reason,
+            ]
+            for f in found
+        ],
+        "A probe's figure is a lower bound: what one network did not learn another may.",
     )
     main = ["confidence_drop", "outlier_rate", "view_kl", "teacher_entropy", "information_teacher"]
     main += ["information_probe", "probe_accuracy"] if result.has_probe else []
@@ -164,6 +175,8 @@ def suggest_report(
     if analysis is None:
         files.append(write_json(folder / "analysis.json", result.to_json()))
     files += [plot_k(advice, folder / "k.png"), plot_heat(result, "outlier_rate", folder / "outlier_rate.png")]
+    if not result.has_probe:
+        notes = [*notes, "No probe was trained, so 'label lost' names operators only that leave one flat colour."]
     data = {"settings": result.settings, **advice.to_json()}
     return Report("kd-autoaug suggest", advice.tables(), data=data, files=files, lines=[*notes, *advice.lines()])
 

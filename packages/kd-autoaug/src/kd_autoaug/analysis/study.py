@@ -15,7 +15,8 @@ from torch import Tensor
 from kd_autoaug.analysis import statistics as stats
 from kd_autoaug.analysis.bootstrap import bootstrap
 from kd_autoaug.analysis.calibration import cross_fitted_temperature, reliability
-from kd_autoaug.analysis.result import Cell, Worst
+from kd_autoaug.analysis.cell import Cell, Worst
+from kd_autoaug.analysis.flags import KEEP
 
 if TYPE_CHECKING:
     from kd_autoaug.augment import BatchAugment
@@ -76,6 +77,7 @@ class Study:
     Args:
         teacher: The frozen classifier.
         probe: Trains the adapted one, cell by cell; ``None`` trains none.
+        confirm: Trains it again, longer, in cells where the first one found little.
         images: uint8 ``(n, C, H, W)``.
         labels: ``(n,)``.
         index: Keys of the pictures, ``(n,)``.
@@ -93,12 +95,14 @@ class Study:
         labels: Tensor,
         index: Tensor,
         *,
+        confirm: ProbeFactory | None,
         draws: int,
         batch_size: int,
         seed: int,
         worst: int,
     ) -> None:
-        self.teacher, self.probe = teacher, probe
+        self.teacher, self.probe, self.confirm = teacher, probe, confirm
+        self._whole = 0.0  # what the probe learns without augmentation, in bits
         self.images, self.labels, self.index = images, labels.cpu().long(), index
         self.draws, self.batch_size, self.seed, self.keep = draws, batch_size, seed, worst
         self.clean = answers(teacher, None, images, index, 1, batch_size)[0][:, 0]
@@ -128,11 +132,12 @@ class Study:
             "information_teacher": stats.label_information(views, self.labels, temperature),
         }
         if self.probe is not None:
-            adapted = self.probe(None if policy is None else BatchAugment(policy, self.seed + _PROBE_SEED))
-            seen, _ = answers(adapted, augment, self.images, self.index, draws, self.batch_size)
-            warmth = cross_fitted_temperature(seen, self.labels, self.seed)
-            figures["information_probe"] = stats.label_information(seen, self.labels, warmth)
-            figures["probe_accuracy"] = stats.accuracy(seen, self.labels)
+            learned, figures["probe_accuracy"] = self._ask(self.probe, policy, augment, draws)
+            figures["information_probe"] = learned
+            if policy is None:
+                self._whole = float(learned.mean())
+            elif self.confirm is not None and float(learned.mean()) < KEEP * self._whole:
+                figures["information_longer"], _ = self._ask(self.confirm, policy, augment, draws)
         cell = Cell(
             name,
             magnitude,
@@ -148,6 +153,17 @@ class Study:
             self._columns.append((cell, key, over, under))
             cell.per_class[key] = self._by_class(over, under, views.shape[-1])
         return cell
+
+    def _ask(
+        self, probe: ProbeFactory, policy: Policy | None, augment: BatchAugment | None, draws: int
+    ) -> tuple[Tensor, Tensor]:
+        """Train a probe under a policy; label information and accuracy picture by picture on the study's views."""
+        from kd_autoaug.augment import BatchAugment
+
+        adapted = probe(None if policy is None else BatchAugment(policy, self.seed + _PROBE_SEED))
+        seen, _ = answers(adapted, augment, self.images, self.index, draws, self.batch_size)
+        warmth = cross_fitted_temperature(seen, self.labels, self.seed)
+        return stats.label_information(seen, self.labels, warmth), stats.accuracy(seen, self.labels)
 
     def intervals(self, resamples: int, level: float) -> None:
         """Give every measured cell its estimates; all are resampled together, so that all see the same pictures."""

@@ -63,7 +63,7 @@ class Suggestion:
         drop: Operators that are over the budget at every analysed magnitude.
         over_at: By magnitude, the operators that are over the budget there.
         k: K(M) of the policy first, then of every operator.
-        flags: Cells whose label information is gone.
+        flags: Cells whose label information is gone, and undecided ones.
     """
 
     budget: float
@@ -82,7 +82,8 @@ class Suggestion:
         rows: list[list[Any]] = []
         for advice in [*([self.policy] if self.policy else []), *self.operators]:
             gaps = ", ".join(map(magnitude_name, advice.gaps))
-            flagged = [f.magnitude for f in self.flags if f.operator == advice.operator and f.magnitude is not None]
+            mine = [f for f in self.flags if f.operator == advice.operator and f.certain]
+            flagged = [f.magnitude for f in mine if f.magnitude is not None]
             lost = ", ".join(map(magnitude_name, flagged))
             rows.append([advice.operator, advice.magnitude, _round(advice.rate), _round(advice.high), gaps, lost])
         columns = [

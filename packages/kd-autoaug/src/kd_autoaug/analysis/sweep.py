@@ -37,6 +37,7 @@ def analyze(
     draws: int = 4,
     seed: int = 0,
     probe: ProbeFactory | None = None,
+    confirm: ProbeFactory | None = None,
     batch_size: int = 256,
     policy_layers: int = 2,
     policies: Sequence[Policy] = (),
@@ -59,6 +60,8 @@ def analyze(
         draws: Views of each picture in each cell.
         seed: Of the views, of the intervals and of the folds of the calibration.
         probe: Also train a probe in every cell and report what it says, in columns of its own.
+        confirm: Trains the probe again, longer, in cells where the first one found little: a cell is flagged only if
+            that one fails too.
         batch_size: Pictures asked about at once.
         policy_layers: Also measure this many of the operators one after the other, drawn with replacement; 0 does not.
         policies: Further policies, each measured as it is, without a magnitude.
@@ -78,7 +81,7 @@ def analyze(
     _check(images, labels, operators, magnitudes, draws, batch_size, policy_layers)
     index = torch.arange(len(images), device=images.device) if index is None else index
     plan = _plan(operators, sorted(set(map(float, magnitudes))), space, policy_layers, policies, extrapolate)
-    study = Study(teacher, probe, images, labels, index, draws=draws, batch_size=batch_size, seed=seed, worst=worst)
+    study = Study(teacher, probe, images, labels, index, confirm=confirm, draws=draws, batch_size=batch_size, seed=seed, worst=worst)
     classes = study.clean.shape[-1]
     names = [str(c) for c in (range(classes) if class_names is None else class_names)]
     if len(names) != classes:

@@ -9,9 +9,14 @@ from kd_autoaug.ops.matrix import fits_fixed_point, fixed_point
 from kd_autoaug.ops.operators import BICUBIC, NEAREST
 from kd_autoaug.ops.tables import to_bytes
 
-__all__ = ["affine"]
+__all__ = ["affine", "column"]
 
 Fill = tuple[int, ...]
+
+
+def column(images: Tensor, fill: Fill) -> Tensor:
+    """A colour as uint8 ``(C, 1, 1)``, made on the pictures' device: a copy from the host would make it wait."""
+    return torch.cat([images.new_full((1, 1, 1), value) for value in fill])
 
 
 def affine(
@@ -111,24 +116,24 @@ def _smooth(images: Tensor, coefficients: Tensor, cubic: bool, fill: Fill) -> Te
             place = (start + (left + shift).clamp_(0, width - 1)).long().view(batch, 1, -1)
             return flat.gather(2, place.expand(-1, channels, -1)).double()
 
-        if cubic:
-            return _cubic(*(pixel(shift) for shift in (-1, 0, 1, 2)), dx)
-        return _linear(pixel(0), pixel(1), dx)
+        return mix([pixel(shift) for shift in around], dx)
 
-    lines = [row(offset) for offset in ((-1, 0, 1, 2) if cubic else (0, 1))]
-    value = _cubic(*lines, dy) if cubic else _linear(*lines, dy)
+    mix, around = (_cubic, (-1, 0, 1, 2)) if cubic else (_linear, (0, 1))
+    value = mix([row(offset) for offset in around], dy)
     sampled = to_bytes(value).view(images.shape)
-    colour = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(1, channels, 1, 1)
+    colour = column(images, fill)
     within, without = inside[:, None].view(torch.uint8), (~inside)[:, None].view(torch.uint8)
     return sampled.mul_(within).add_(without * colour)  # forty times as fast as a selection by a mask
 
 
-def _linear(first: Tensor, second: Tensor, at: Tensor) -> Tensor:
+def _linear(values: list[Tensor], at: Tensor) -> Tensor:
+    first, second = values
     return second.sub_(first).mul_(at).add_(first)
 
 
-def _cubic(v1: Tensor, v2: Tensor, v3: Tensor, v4: Tensor, at: Tensor) -> Tensor:
+def _cubic(values: list[Tensor], at: Tensor) -> Tensor:
     """The cubic with a = -1, by Horner's rule in Pillow's order of operations."""
+    v1, v2, v3, v4 = values
     p2 = -v1 + v3
     p3 = 2 * (v1 - v2) + v3 - v4
     p4 = -v1 + v2 - v3 + v4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kd_autoaug.ops.affine_torch import affine
+from kd_autoaug.ops.affine_torch import affine, column
 from kd_autoaug.ops.tables import PLANE, blend, grey
 
 __all__ = ["affine", "color", "cutout", "look_up", "sharpness"]
@@ -97,7 +97,7 @@ def cutout(images: Tensor, box: Tensor, fill: tuple[int, ...], out: Tensor | Non
         uint8 ``(B, C, H, W)``.
     """
     height, width = images.shape[-2:]
-    colour = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(-1, 1, 1)
+    colour = column(images, fill)
     if images.device.type == "cpu":
         out = images.clone() if out is None else out.copy_(images)
         for picture, (left, top, right, bottom) in zip(out, box.clamp(min=0).tolist(), strict=True):

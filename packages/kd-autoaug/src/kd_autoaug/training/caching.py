@@ -53,7 +53,8 @@ def build_cache(cfg: Mapping[str, Any], data: ViewData, augment: Any, teacher: A
         raise UserError(f"view.num_views={data.num_views} is more than the {cache.num_views} views of the cache {path}")
     if mode == "read" and not cache.complete:
         raise UserError(
-            f"the cache {path} is not complete: finish it with `kd-autoaug cache build`, or use cache.mode=readwrite"
+            f"the cache {path} is not complete: finish it with `kd-autoaug cache build`, or use cache.mode=readwrite "
+            "(a run that fills it needs an epoch for each view, and data.drop_last=false)"
         )
     return cache
 

@@ -143,6 +143,20 @@ class DistillationModule(Classifier):
         """
         images, labels, index, view = batch
         shown, key = self.views.student(images, index, view, policy=policy)
+        return self.step_on_views(images, labels, shown, key, policy=policy)
+
+    def step_on_views(
+        self, images: Tensor, labels: Tensor, shown: Tensor, key: ViewKey, *, policy: bool = True
+    ) -> tuple[LossTerms, Tensor, Tensor | TopLogits | None]:
+        """As :meth:`step`, for pictures that are augmented already.
+
+        Args:
+            images: uint8 ``(B, C, H, W)`` as they were before.
+            labels: ``(B,)``.
+            shown: What ``views.student`` made of them.
+            key: Its key.
+            policy: As for :meth:`step`.
+        """
         targets = labels
         if self.mixup is not None:
             mixed, targets = self._mix(shown.float(), labels)

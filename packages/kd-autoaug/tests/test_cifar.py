@@ -1,0 +1,79 @@
+"""Real pictures, where they are at hand: a published ResNet-56 teaches a ResNet-20 on CIFAR-10 by the commands."""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from kd_autoaug.cli import main
+
+PER_CLASS = 30  # pictures unpacked of each split
+
+
+def shared(*parts: str) -> Path:
+    root = os.environ.get("EFFKIT_DATA") or Path(__file__).resolve().parents[4] / "shared" / "data"
+    path = Path(root).joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"{'/'.join(parts)} is not here; EFFKIT_DATA names the folder that has it")
+    return path
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory) -> Path:
+    """The first pictures of each class and split, as ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``."""
+    archive, folder = shared("cifar10", "cifar10-jpeg.tar.xz"), tmp_path_factory.mktemp("cifar")
+    taken: dict[str, int] = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parent = str(Path(member.name).parent)
+            if member.isfile() and taken.get(parent, 0) < PER_CLASS:
+                taken[parent] = taken.get(parent, 0) + 1
+                tar.extract(member, folder, filter="data")
+            if len(taken) == 20 and min(taken.values()) == PER_CLASS:
+                break
+    assert len(taken) == 20
+    return folder / "cifar10"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> dict:
+        code = main([*words, "device=cpu", "threads=1", "format=json"])
+        out, err = capfd.readouterr()
+        assert code == 0, err
+        return json.loads(out)["data"]
+
+    return call
+
+
+@pytest.mark.slow
+def test_a_published_teacher_recognises_the_pictures(cifar, run):
+    weights = shared("resnet-cifar10", "resnet56-4bfd9763.th")
+    found = run("eval", "model=resnet56_cifar", f"model.weights={weights}", "data=cifar10_jpeg", f"data.root={cifar}",
+                "data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]")  # fmt: skip
+    assert found["images"] == 10 * PER_CLASS
+    assert found["params"] == 853_018
+    assert found["test_top1"] > 75  # 84 % of a fifth of all test pictures
+
+
+@pytest.mark.slow
+def test_a_short_distillation_runs_and_its_cache_pays(cifar, run, tmp_path):
+    teacher = shared("resnet-cifar10", "resnet56-4bfd9763.th")
+    words = ["distill", "experiment=cifar10_short", f"data.root={cifar}", f"teacher.weights={teacher}",
+             "data.batch_size=64", "data.drop_last=false", "trainer.max_epochs=4", "view.num_views=2", "trainer.enable_progress_bar=false",
+             f"cache.path={tmp_path / 'cache'}", "cache.dtype=float32"]  # fmt: skip
+    first = run(*words, "cache.mode=readwrite", f"hydra.run.dir={tmp_path / 'first'}")
+    again = run(*words, f"hydra.run.dir={tmp_path / 'again'}")
+    assert first["params"] == 269_722
+    assert first["final"]["label_outside_topk"] == 0  # all classes count
+    for key in ("train_loss", "train_kd", "val_loss"):
+        assert first["final"][key] == again["final"][key], key  # answers from the disk are those of the teacher
+    rows = (tmp_path / "first" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("train_loss")
+    losses = [float(row.split(",")[column]) for row in rows[1:]]
+    assert losses[-1] < losses[0]
+    assert (tmp_path / "again" / "model.safetensors").is_file()

@@ -1,0 +1,108 @@
+"""The command line as a user meets it: what each command prints, and how mistakes are answered."""
+
+import json
+
+import pytest
+
+from kd_autoaug.cli import main
+
+QUICK = ["min_rounds=2", "min_seconds=0.1", "threads=1"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def answer(run):
+    def call(*words: str) -> dict:
+        code, out, err = run(*words, "format=json")
+        assert code == 0, err
+        return json.loads(out)["data"]
+
+    return call
+
+
+def test_doctor_compares_with_pillow(answer):
+    found = answer("doctor")
+    by_name = {c["name"]: c for c in found["kd_autoaug"]}
+    assert by_name["backend torch"]["available"]
+    assert by_name["backend pil"]["available"]
+    assert "equal Pillow's" in by_name["backend torch"]["reason"]
+
+
+def test_summary_counts(answer):
+    found = answer("summary", "networks=[wrn_40_2]", "num_classes=100")
+    assert found["networks"] == [
+        {"name": "wrn_40_2", "input": "3x32x32", "params": 2255156, "macs": 327599360 + 128 * 90}
+    ]
+
+
+def test_bench_augment(answer, tmp_path):
+    words = ["batch_size=4", "size=16", "providers=[ours,pil,timm,torchvision]", "csv=b.csv", *QUICK]
+    found = answer("bench", *words)
+    assert set(found["seconds"]) == {"ours", "pil", "timm", "torchvision"}
+    assert set(found["faster_than"]) == {"timm", "torchvision"}
+    lines = (tmp_path / "b.csv").read_text().splitlines()
+    assert sum("speedup_over_timm" in line for line in lines) == 3
+    assert sum("ratio_to_torchvision" in line for line in lines) == 2
+
+
+def test_bench_operators(answer):
+    found = answer("bench", "ops", "batch_size=2", "size=16", "min_seconds=0.1", "min_rounds=2")
+    assert set(found["rotate bicubic"]) == {"torch", "pil"}
+    assert len(found) == 16 + 5 * 2
+
+
+def test_bench_step(answer, tmp_path):
+    words = ["step", "batch_size=4", "size=32", "network=resnet20_cifar", "classes=10", "k=3", "csv=s.csv", *QUICK]
+    found = answer("bench", *words)
+    assert set(found["times_of_ce"]) == {"ce", "cached", "online"}
+    assert (tmp_path / "s.csv").is_file()
+    assert not list((tmp_path / "runs").rglob("logits.bin"))  # the cache it needed is gone
+
+
+@pytest.mark.parametrize(
+    ("words", "mentioned"),
+    [
+        (["bench", "cook"], ["bench", "cook", "augment, ops, step"]),
+        (["bench", "ops", "augment"], ["one thing at a time"]),
+        (["bench", "providers=[kornia]"], ["providers", "kornia", "timm"]),
+        (["bench", "batch_size=0"], ["batch_size", "0"]),
+        (["bench", "interpolation=lanczos"], ["interpolation", "lanczos", "nearest"]),
+        (["bench", "m=11"], ["m=11", "timm"]),
+        (["bench", "step", "classes=10", "k=11"], ["k=11"]),
+        (["bench", "step", "network=resnet21"], ["resnet21"]),
+        (["summary", "networks=[wrn]"], ["wrn", "wrn_40_2"]),
+        (["train", "policy.m=99", "trainer.max_epochs=1"], ["99"]),
+        (["train", "loss=paper"], ["teacher", "distill"]),
+        (["train", "policy=nope"], ["policy", "nope"]),
+        (["train", "loss.label_smoothing=2"], ["label_smoothing", "2"]),
+        (["distill"], ["teacher", "weights"]),
+        (["distill", "loss.k=11", "teacher.weights=x.safetensors"], ["x.safetensors"]),
+        (["distill", "loss.temperature=0"], ["temperature", "0"]),
+        (["cache"], ["build", "verify", "info"]),
+        (["cache", "info"], ["cache.path"]),
+        (["cache", "info", "cache.path=nowhere"], ["nowhere"]),
+        (["preview", "nowhere.png"], ["nowhere.png"]),
+        (["preview", "operators=[rotat]"], ["rotat", "rotate"]),
+        (["analyze", "magnitudes=[-1]"], ["-1"]),
+        (["suggest", "budget=2"], ["budget", "2"]),
+    ],
+)
+def test_mistakes_are_one_line(words, mentioned, run):
+    code, out, err = run(*words)
+    assert code == 2, out + err
+    assert "Traceback" not in err
+    message = [line for line in err.strip().splitlines() if not line.startswith("run folder:")]
+    assert len(message) == 1, err
+    for word in mentioned:
+        assert word in message[0]
