@@ -64,7 +64,7 @@ def test_a_published_teacher_recognises_the_pictures(cifar, run):
 def test_a_short_distillation_runs_and_its_cache_pays(cifar, run, tmp_path):
     teacher = shared("resnet-cifar10", "resnet56-4bfd9763.th")
     words = ["distill", "experiment=cifar10_short", f"data.root={cifar}", f"teacher.weights={teacher}",
-             "data.batch_size=64", "data.drop_last=false", "trainer.max_epochs=4", "view.num_views=2", "trainer.enable_progress_bar=false",
+             "data.batch_size=64", "data.drop_last=false", "trainer.max_epochs=4", "view.num_views=2",
              f"cache.path={tmp_path / 'cache'}", "cache.dtype=float32"]  # fmt: skip
     first = run(*words, "cache.mode=readwrite", f"hydra.run.dir={tmp_path / 'first'}")
     again = run(*words, f"hydra.run.dir={tmp_path / 'again'}")

@@ -153,8 +153,9 @@ def test_every_experiment_composes_and_its_parts_exist(name):
 
 @pytest.mark.slow
 def test_two_processes_train_and_fill_one_cache(tmp_path, run, teacher):
-    words = ["distill", "experiment=digits_kd", *SMALL, teacher, "view.num_views=1", "data.drop_last=false", "trainer.devices=2",
-             "trainer.strategy=ddp", f"cache.path={tmp_path / 'cache'}", "cache.mode=readwrite"]  # fmt: skip
+    words = ["distill", "experiment=digits_kd", *SMALL, teacher, "view.num_views=1", "data.drop_last=false",
+             "trainer.devices=2", "trainer.strategy=ddp", "cache.mode=readwrite", f"cache.path={tmp_path / 'cache'}",
+             ]  # fmt: skip
     code, out, err = run_cli(["kd-autoaug", *words, f"hydra.run.dir={tmp_path / 'two'}"], cwd=tmp_path, timeout=240)
     assert code == 0, err
     assert json.loads(out)["data"]["epochs"] == 2

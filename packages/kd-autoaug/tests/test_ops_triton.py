@@ -43,12 +43,12 @@ def _pictures(count, channels, height, width, seed):
 
 
 def _every_operator(height, width, seed):
-    """One picture for every operator and interpolation, with random and special arguments."""
+    """A picture for every operator and interpolation, with a random or a special argument."""
     rng = np.random.default_rng(seed)
     rows = []
     for op in Op:
         for how in INTERPOLATIONS.values() if kind_of(op) == Kind.AFFINE else (0,):
-            layer = random_layer(op, 2, height, width, rng)
+            layer = random_layer(op, 2, height, width, rng)[rng.integers(2) :][:1]  # special ones come first
             layer.interpolation[:] = how
             rows.append(layer)
     fields = ("op", "arg", "interpolation", "box")
@@ -92,13 +92,12 @@ def test_every_operator_in_one_batch(channels):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("interpreter", "small_tiles")
+@pytest.mark.usefixtures("interpreter")
 @pytest.mark.parametrize("channels", [3, 1])
 @pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 1), (3, 2), (2, 3), (7, 5), (17, 31), (33, 20)])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_every_operator_by_size(size, channels, seed):
-    layer = _every_operator(*size, seed=seed)
-    _check(_pictures(len(layer), channels, *size, seed=seed + 10), [layer])
+def test_every_operator_by_size(size, channels):
+    layer = _every_operator(*size, seed=channels)
+    _check(_pictures(len(layer), channels, *size, seed=10), [layer])
 
 
 @pytest.mark.usefixtures("interpreter")
@@ -112,8 +111,8 @@ def test_two_layers():
 @pytest.mark.slow
 @pytest.mark.usefixtures("interpreter")
 def test_many_tiles_as_large_as_on_a_gpu():
-    layer = _every_operator(70, 91, seed=8)
-    _check(_pictures(len(layer), 3, 70, 91, seed=9), [layer])
+    layer = _every_operator(33, 65, seed=8)
+    _check(_pictures(len(layer), 3, 33, 65, seed=9), [layer])
 
 
 @pytest.mark.usefixtures("interpreter")
@@ -133,7 +132,7 @@ def test_maps_have_the_bits_of_torch(size):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("channels", [3, 1])
 def test_last_layer_normalises(dtype, channels):
-    layers = [_every_operator(6, 5, seed=seed) for seed in (1, 2)]
+    layers = [_every_operator(6, 5, seed=seed)[::3] for seed in (1, 2)]
     images = _pictures(len(layers[0]), channels, 6, 5, seed=7)
     fill, patch = FILL[:channels], PATCH[:channels]
     mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
@@ -187,8 +186,8 @@ def test_refuses_what_it_cannot_run(monkeypatch):
     with pytest.raises(UserError, match="needs a CUDA device, got pictures on cpu"):
         apply_layers(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), [layer], fill=FILL, cutout_fill=PATCH)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
+    pictures = torch.zeros(1, 3, 2, 2, dtype=torch.uint8, device="meta")
     with pytest.raises(UserError, match="on the CPU while TRITON_INTERPRET is set, got pictures on meta"):
-        pictures = torch.zeros(1, 3, 2, 2, dtype=torch.uint8, device="meta")
         apply_layers(pictures, [layer], fill=FILL, cutout_fill=PATCH)
 
 

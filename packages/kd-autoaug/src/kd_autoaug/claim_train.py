@@ -138,16 +138,17 @@ def fit_lean(cfg: Any, parts: Parts) -> float:
         policy = epoch < until
         shown, key = module.views.student(images, index, view, policy=policy)
         sizes = [len(batch[0]) for batch in batches]
-        for parted in zip(*(t.split(sizes) for t in (images, labels, shown, key.index, key.view)), strict=True):
-            made = ViewKey(parted[3], parted[4], key.augment)
-            terms, _, answers = module.step_on_views(*parted[:3], made, policy=policy)
+        columns = (t.split(sizes) for t in (images, labels, shown, key.index, key.view))
+        for before, truth, seen_now, numbers, views in zip(*columns, strict=True):
+            made = ViewKey(numbers, views, key.augment)
+            terms, _, answers = module.step_on_views(before, truth, seen_now, made, policy=policy)
             optimizer.zero_grad()
             terms["loss"].backward()
             optimizer.step()
             if schedule is not None:
                 schedule.step()
             if isinstance(answers, torch.Tensor) and epoch == epochs - 1:
-                wrong, seen = wrong + int((answers.argmax(1) != parted[1]).sum()), seen + len(answers)
+                wrong, seen = wrong + int((answers.argmax(1) != truth).sum()), seen + len(answers)
     return wrong / seen if seen else float("nan")
 
 

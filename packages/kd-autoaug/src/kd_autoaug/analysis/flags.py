@@ -71,6 +71,7 @@ def _probe(cell: Cell, clean: Cell, keep: float) -> tuple[str, bool] | None:
     said = f"a probe trained on such views finds at most {best.high:.2f} of {whole:.2f} bits"
     if longer is None:
         return f"{said}; not tried with longer training", False
+    said += f" ({first.value:.2f} after a shorter training)"
     if longer.value - first.value > STILL_LEARNING * whole:
-        return f"{said}, but found {first.value:.2f} after a shorter training and may not be done", False
+        return f"{said} and may not be done", False
     return said, True

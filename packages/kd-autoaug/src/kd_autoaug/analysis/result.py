@@ -99,6 +99,7 @@ class AnalysisResult:
         for name in self.statistics:
             columns += [name, f"{name}_low", f"{name}_high"]
         columns += ["t_stddev", "blank_share", "temperature", "calibration_error", "top1_mass", "top5_mass"]
+        columns += ["information_longer"]
         rows: list[list[Any]] = []
         for cell in (self.clean, *self.cells):
             row: list[Any] = [cell.operator, cell.magnitude]
@@ -113,6 +114,8 @@ class AnalysisResult:
                 cell.mass[0],
                 cell.mass[min(5, len(cell.mass)) - 1],
             ]
+            longer = cell.estimates.get("information_longer")
+            row.append(None if longer is None else longer.value)
             rows.append(row)
         return Table("grid", columns, rows)
 

@@ -81,7 +81,18 @@ def analyze(
     _check(images, labels, operators, magnitudes, draws, batch_size, policy_layers)
     index = torch.arange(len(images), device=images.device) if index is None else index
     plan = _plan(operators, sorted(set(map(float, magnitudes))), space, policy_layers, policies, extrapolate)
-    study = Study(teacher, probe, images, labels, index, confirm=confirm, draws=draws, batch_size=batch_size, seed=seed, worst=worst)
+    study = Study(
+        teacher,
+        probe,
+        images,
+        labels,
+        index,
+        confirm=confirm,
+        draws=draws,
+        batch_size=batch_size,
+        seed=seed,
+        worst=worst,
+    )
     classes = study.clean.shape[-1]
     names = [str(c) for c in (range(classes) if class_names is None else class_names)]
     if len(names) != classes:

@@ -4,6 +4,8 @@
 import triton
 import triton.language as tl
 
+from kd_autoaug.ops._triton_common import interpreted
+
 # How the apply kernel changes one picture: found by the prepare kernel, read from the first of the picture's codes.
 COPY = tl.constexpr(0)
 LOOK_UP = tl.constexpr(1)
@@ -22,6 +24,40 @@ NUMBERS = tl.constexpr(8)
 ARGUMENT = tl.constexpr(6)
 
 
+# Reductions and scans name one of these, because triton's own `tl.sum` and the like are decorated when triton is first
+# imported, which may be in the other mode. The interpreter knows those by identity, and is slow with others.
+if interpreted():
+    add = tl.standard._sum_combine
+    less = tl.standard._elementwise_min
+    greater = tl.standard._elementwise_max
+
+    def loop_bound(value):
+        """Bound of a ``range``; triton 3.6 would hand a NumPy array to ``int()``, which NumPy deprecates."""
+        return int(value.handle.data.item()) if isinstance(value, tl.tensor) else value
+
+else:
+
+    @triton.jit
+    def add(a, b):
+        """For sums."""
+        return a + b
+
+    @triton.jit
+    def less(a, b):
+        """For minima."""
+        return tl.minimum(a, b)
+
+    @triton.jit
+    def greater(a, b):
+        """For maxima."""
+        return tl.maximum(a, b)
+
+    @triton.jit
+    def loop_bound(value):
+        """Bound of a ``range``."""
+        return value
+
+
 @triton.jit
 def read(ptr, mask):
     """Bytes as int32; 0 where masked."""
@@ -36,7 +72,7 @@ def to_byte(value):
 
 @triton.jit
 def blend(base, value, factor):
-    """base + factor * (value - base) in float32, each operation rounded, cut and truncated: int32 in and out."""
+    """Pillow's base + factor * (value - base): float32, each operation rounded, cut and truncated: int32 in and out."""
     base = base.to(tl.float32)
     return to_byte((value.to(tl.float32) - base) * factor + base)
 

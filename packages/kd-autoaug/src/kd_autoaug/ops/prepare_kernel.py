@@ -16,6 +16,7 @@ COPY, LOOK_UP, COLOR, STENCIL = _common.COPY, _common.LOOK_UP, _common.COLOR, _c
 CUTOUT, NEAREST_FIXED, NEAREST_FLOAT = _common.CUTOUT, _common.NEAREST_FIXED, _common.NEAREST_FLOAT
 BILINEAR, BICUBIC = _common.BILINEAR, _common.BICUBIC
 CODES, NUMBERS, ARGUMENT = _common.CODES, _common.NUMBERS, _common.ARGUMENT
+add, less, greater, loop_bound = _common.add, _common.less, _common.greater, _common.loop_bound
 blend, grey, read, to_byte = _common.blend, _common.grey, _common.read, _common.to_byte
 rotation = kernels("rotation_kernel").rotation
 
@@ -128,12 +129,12 @@ def simple_table(op, arg):
 @triton.jit
 def mean_grey(picture_ptr, pixels, count, CHANNELS: tl.constexpr, BLOCK: tl.constexpr):
     """Mean of the luma, rounded half up: int32."""
-    total = tl.zeros([BLOCK], tl.int32)
-    for start in range(0, pixels, BLOCK):
+    total = tl.full([BLOCK], 0, tl.int32)
+    for start in range(0, loop_bound(pixels), BLOCK):
         place = start + tl.arange(0, BLOCK)
         mask = place < pixels
         total += tl.where(mask, grey(picture_ptr, pixels, place, mask, CHANNELS), 0)
-    whole = tl.sum(total.to(tl.int64), 0).to(tl.float64)
+    whole = tl.reduce(total.to(tl.int64), 0, add).to(tl.float64)
     return tl.floor(whole / count.to(tl.float64) + 0.5).to(tl.int32)
 
 
@@ -141,15 +142,15 @@ def mean_grey(picture_ptr, pixels, count, CHANNELS: tl.constexpr, BLOCK: tl.cons
 def autocontrast_table(plane_ptr, pixels, BLOCK: tl.constexpr):
     """Stretch the range of a plane to 0..255; float64, true division."""
     low = tl.full([BLOCK], 255, tl.int32)
-    high = tl.zeros([BLOCK], tl.int32)
-    for start in range(0, pixels, BLOCK):
+    high = tl.full([BLOCK], 0, tl.int32)
+    for start in range(0, loop_bound(pixels), BLOCK):
         place = start + tl.arange(0, BLOCK)
         mask = place < pixels
         value = read(plane_ptr + place, mask)
         low = tl.minimum(low, tl.where(mask, value, 255))
         high = tl.maximum(high, value)
-    least = tl.min(low, 0)
-    spread = tl.max(high, 0) - least
+    least = tl.reduce(low, 0, less)
+    spread = tl.reduce(high, 0, greater) - least
     scale = 255.0 / tl.maximum(spread, 1).to(tl.float64)
     offset = -least.to(tl.float64) * scale
     values = tl.arange(0, 256)
@@ -159,15 +160,15 @@ def autocontrast_table(plane_ptr, pixels, BLOCK: tl.constexpr):
 @triton.jit
 def equalize_table(plane_ptr, pixels, BLOCK: tl.constexpr):
     """Spread the histogram of a plane evenly."""
-    counts = tl.zeros([256], tl.int32)
-    for start in range(0, pixels, BLOCK):
+    counts = tl.full([256], 0, tl.int32)
+    for start in range(0, loop_bound(pixels), BLOCK):
         place = start + tl.arange(0, BLOCK)
         mask = place < pixels
         counts += tl.histogram(read(plane_ptr + place, mask), 256, mask=mask)
     values = tl.arange(0, 256)
-    last = tl.max(tl.where(counts > 0, values, 0), 0)
-    step = (pixels - tl.sum(tl.where(values == last, counts, 0), 0)) // 255
-    before = tl.cumsum(counts, 0) - counts
+    last = tl.reduce(tl.where(counts > 0, values, 0), 0, greater)
+    step = (pixels - tl.reduce(tl.where(values == last, counts, 0), 0, add)) // 255
+    before = tl.associative_scan(counts, 0, add) - counts
     spread = tl.minimum((step // 2 + before) // tl.maximum(step, 1), 255)
     return tl.where(step == 0, values, spread)
 

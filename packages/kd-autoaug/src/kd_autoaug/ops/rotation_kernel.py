@@ -1,7 +1,7 @@
 """The map of a rotation for one picture: :mod:`kd_autoaug.ops.trigonometry` and ``ops.matrix`` again, on the device.
 
-Some two hundred small steps on a handful of numbers: as torch calls they would cost more than the pictures. Same order of
-operations, nothing fused, hence the same bits.
+Some two hundred small steps on a handful of numbers: as torch calls they would cost more than the pictures. Same order
+of operations, nothing fused, hence the same bits.
 """
 
 # No `from __future__ import annotations` here: triton reads the annotations of kernels.
