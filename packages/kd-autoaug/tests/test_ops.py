@@ -109,6 +109,18 @@ def test_a_view_with_strides_gives_the_same_bits():
             assert torch.equal(ops.apply(channels_last, [layer], fill=1, backend=backend), expected), op
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_normalised_result(dtype):
+    images = torch.stack(list(sample_pictures(9, 7, 1).values()))
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    layer = Layer.uniform(Op.EQUALIZE, len(images))
+    columns = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
+    expected = ops.apply(images, [layer]).float().div(255).sub(next(columns)).div(next(columns)).to(dtype)
+    assert torch.equal(ops.apply(images, [layer], normalize=(mean, std, dtype)), expected)
+    with pytest.raises(ValueError, match="std"):
+        ops.apply(images, [layer], normalize=(mean, (0.2, 0.0, 0.3), dtype))
+
+
 # --- properties ---------------------------------------------------------------------------------------------------
 
 pictures = st.integers(0, 10_000).map(lambda s: torch.randint(0, 256, (2, 3, 11, 8), generator=_seeded(s)).byte())

@@ -55,23 +55,27 @@ def _shift(picture: Tensor, dx: int, dy: int, fill: tuple[int, ...], out: Tensor
     if out.data_ptr() == picture.data_ptr():
         kept = kept.clone()
     out[:, top:bottom, left:right] = kept
-    for channel, value in enumerate(fill):  # what is left: above, below, and beside
-        plane = out[channel]
-        plane[:top], plane[bottom:] = value, value
-        plane[top:bottom, :left], plane[top:bottom, right:] = value, value
+    for part, value in _colours(out, fill):  # what is left: above, below, and beside
+        part[:, :top], part[:, bottom:] = value, value
+        part[:, top:bottom, :left], part[:, top:bottom, right:] = value, value
     return out
+
+
+def _colours(picture: Tensor, fill: tuple[int, ...]) -> list[tuple[Tensor, int]]:
+    """The channels that share a colour, together where all do."""
+    if len(set(fill)) == 1:
+        return [(picture, fill[0])]
+    return list(zip(picture.split(1), fill, strict=True))
 
 
 def _take(picture: Tensor, columns: Tensor, rows: Tensor, fill: tuple[int, ...], out: Tensor) -> Tensor:
     """Read by columns and rows that broadcast to ``(H, W)``, through a frame that stands for all that is outside."""
     channels, height, width = picture.shape
     framed = picture.new_empty(channels, height + 2, width + 2)
-    for channel, value in enumerate(fill):
-        plane = framed[channel]
-        plane[0], plane[-1], plane[:, 0], plane[:, -1] = value, value, value, value
+    for part, value in _colours(framed, fill):
+        part.fill_(value)
     framed[:, 1:-1, 1:-1] = picture
     starts = rows.clamp_(-1, height).add_(1).mul_(width + 2).add_(1)
-    places = (columns.clamp_(-1, width) + starts).flatten().long()
-    for source, result in zip(framed, out, strict=True):
-        torch.gather(source.view(-1), 0, places, out=result.view(-1))
+    places = (columns.clamp_(-1, width) + starts).view(1, -1).long()
+    torch.gather(framed.flatten(1), 1, places.expand(channels, -1), out=out.view(channels, -1))
     return out

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from effkit.errors import UserError, choose
+from kd_autoaug.ops import pil_backend, torch_backend
 from kd_autoaug.ops.affine_large import nearest
+from kd_autoaug.ops.arithmetic import ARITHMETIC
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.matrix import affine_coefficients, fits_fixed_point, fixed_point
-from kd_autoaug.ops.operators import NEAREST, Kind, Op, kind_of
+from kd_autoaug.ops.operators import BICUBIC, BILINEAR, NEAREST, Kind, Op, kind_of
 from kd_autoaug.ops.tables import lookup_tables
 
 __all__ = ["BACKENDS", "apply", "check_images", "colour", "resolve_backend"]
 
 BACKENDS = ("auto", "torch", "pil", "triton")
-# From this many pixels on `auto` hands a task to Pillow on a CPU; the bits are the same, so only speed hangs on it. Its
-# loops for bilinear and bicubic are faster than torch's passes at every size, the rest is faster in torch.
-PIL_FROM_PIXELS = {"smooth": 0}
+# From this many pixels on `auto` hands an interpolation to Pillow on a CPU; the bits are the same, so only speed hangs
+# on it. Everything else is faster in torch at every size (`kd-autoaug bench ops`).
+PIL_FROM_PIXELS = {BILINEAR: 24 * 24, BICUBIC: 12 * 12}
 
 ONE_BY_ONE = 64 * 64  # pixels from which pictures are taken one at a time on a CPU
-CHUNK = 1 << 22  # bytes of pictures that one operator works on at once; temporaries take eight times that
+CHUNK = 1 << 20  # bytes of pictures that one operator works on at once; temporaries take eight times that
 
 _KINDS = torch.tensor([int(kind_of(op)) for op in Op])
 # Sorting by these numbers puts operators of one kind, then of one name, then of one interpolation side by side.
@@ -110,14 +112,6 @@ def resolve_backend(backend: str, device: torch.device) -> str:
     return backend if backend != "auto" or device.type == "cpu" else "torch"
 
 
-def _module(backend: str, task: str, pixels: int) -> Any:
-    from kd_autoaug.ops import pil_backend, torch_backend
-
-    if backend == "auto":
-        backend = "pil" if pixels >= PIL_FROM_PIXELS.get(task, 1 << 62) else "torch"
-    return pil_backend if backend == "pil" else torch_backend
-
-
 class _Run:
     """The layers of one call, applied by torch or Pillow.
 
@@ -130,6 +124,7 @@ class _Run:
         _, channels, self.height, self.width = images.shape
         self.backend, self.fill, self.cutout_fill = backend, fill, cutout_fill
         self.pixels = self.height * self.width
+        self.module: Any = pil_backend if backend == "pil" else torch_backend
         on_cpu = images.device.type == "cpu"
         self.one_by_one = on_cpu and self.pixels >= ONE_BY_ONE
         self.at_once = max(1, CHUNK // (self.pixels * channels)) if on_cpu else len(images)
@@ -155,6 +150,8 @@ class _Run:
             for kind, picture, one, small in zip(kinds, images.split(1), alone, prepared, strict=True):
                 if isinstance(small, list):
                     nearest(picture[0], small, self.fill, out=picture[0])
+                elif small is None and kind == Kind.LUT:
+                    picture.copy_(ARITHMETIC[Op(int(one.op))](picture, one.arg))
                 elif kind != Kind.IDENTITY:
                     self._apply(Kind(kind), picture, one, small)
         return images
@@ -170,9 +167,9 @@ class _Run:
             fixed = fixed_point(maps).tolist() if self.backend != "pil" else []
             for n, exact, numbers, simple in zip(which, maps.split(1), fixed or maps, lean.tolist(), strict=True):
                 prepared[n] = numbers if fixed and simple else exact
-        which = [n for n, kind in enumerate(kinds) if kind == Kind.LUT]
+        numbers = layer.op.tolist()
+        which = [n for n, kind in enumerate(kinds) if kind == Kind.LUT and self._needs_table(numbers[n])]
         if which:
-            numbers = layer.op.tolist()
             which.sort(key=numbers.__getitem__)
             chosen = layer[torch.tensor(which)]
             tables = lookup_tables([pictures[n] for n in which], chosen.op, chosen.arg)
@@ -189,42 +186,61 @@ class _Run:
             if kind != Kind.IDENTITY:
                 self._segment(Kind(kind), images[whole], layer[whole])
 
+    def _needs_table(self, op: int) -> bool:
+        return self.backend == "pil" or Op(op) not in ARITHMETIC
+
     def _segment(self, kind: Kind, images: Tensor, layer: Layer) -> None:
         """Apply operators of one kind in place; what is small is worked out for all at once, pixels in chunks."""
-        prepared = None
-        if kind == Kind.AFFINE:
-            prepared = affine_coefficients(layer, self.height, self.width)
-        elif kind == Kind.LUT:
-            prepared = lookup_tables(images, layer.op, layer.arg)
-        for start in range(0, len(images), self.at_once):
-            part = slice(start, start + self.at_once)
+        if kind == Kind.LUT:
+            self._pointwise(images, layer)
+            return
+        prepared = affine_coefficients(layer, self.height, self.width) if kind == Kind.AFFINE else None
+        for part in self._chunks(0, len(images)):
             self._apply(kind, images[part], layer[part], None if prepared is None else prepared[part])
+
+    def _chunks(self, begin: int, end: int) -> Iterator[slice]:
+        for start in range(begin, end, self.at_once):
+            yield slice(start, min(start + self.at_once, end))
+
+    def _pointwise(self, images: Tensor, layer: Layer) -> None:
+        """Apply operators that change values one by one: by arithmetic, or by tables."""
+        found, counts = torch.unique_consecutive(layer.op, return_counts=True)
+        end = 0
+        for op, count in zip(found.tolist(), counts.tolist(), strict=True):
+            begin, end = end, end + count
+            for part in self._chunks(begin, end):
+                if self._needs_table(op):
+                    tables = lookup_tables(images[part], layer.op[part], layer.arg[part])
+                    self._apply(Kind.LUT, images[part], layer[part], tables)
+                else:
+                    images[part] = ARITHMETIC[Op(op)](images[part], layer.arg[part])
 
     def _apply(self, kind: Kind, images: Tensor, layer: Layer, prepared: Any) -> None:
         """Apply operators of one kind in place."""
         if kind == Kind.AFFINE:
-            result = self._affine(images, prepared, layer.interpolation)
-        elif kind == Kind.LUT:
-            result = _module(self.backend, "look_up", self.pixels).look_up(images, prepared, out=images)
+            self._affine(images, prepared, layer.interpolation)
+            return
+        if kind == Kind.LUT:
+            result = self.module.look_up(images, prepared, out=images)
         elif kind == Kind.COLOR:
-            result = _module(self.backend, "color", self.pixels).color(images, layer.arg, out=images)
+            result = self.module.color(images, layer.arg, out=images)
         elif kind == Kind.STENCIL:
-            result = _module(self.backend, "sharpness", self.pixels).sharpness(images, layer.arg, out=images)
+            result = self.module.sharpness(images, layer.arg, out=images)
         else:
-            result = _module(self.backend, "cutout", self.pixels).cutout(
-                images, layer.box, self.cutout_fill, out=images
-            )
+            result = self.module.cutout(images, layer.box, self.cutout_fill, out=images)
         if result is not images:
             images.copy_(result)
 
-    def _affine(self, images: Tensor, coefficients: Tensor, interpolation: Tensor) -> Tensor:
-        near, smooth = (_module(self.backend, task, self.pixels) for task in ("nearest", "smooth"))
-        nearest = int((interpolation == NEAREST).sum())  # sorted: they come first
-        if near is smooth or nearest in (0, len(images)):
-            return (near if nearest else smooth).affine(images, coefficients, interpolation, self.fill, out=images)
-        for module, part in ((near, slice(0, nearest)), (smooth, slice(nearest, None))):
+    def _affine(self, images: Tensor, coefficients: Tensor, interpolation: Tensor) -> None:
+        """Sample in place; each run of equal interpolations by what is faster for it."""
+        found, counts = torch.unique_consecutive(interpolation, return_counts=True)
+        end = 0
+        for how, count in zip(found.tolist(), counts.tolist(), strict=True):
+            begin, end = end, end + count
+            part = slice(begin, end)
+            by_pillow = self.backend == "auto" and self.pixels >= PIL_FROM_PIXELS.get(how, 1 << 62)
+            module = pil_backend if by_pillow else self.module
             images[part] = module.affine(images[part], coefficients[part], interpolation[part], self.fill)
-        return images
 
 
 def _inverse(order: Tensor) -> Tensor:
@@ -249,6 +265,7 @@ def apply(
     fill: int | Sequence[int] = 0,
     cutout_fill: int | Sequence[int] | None = None,
     backend: str = "auto",
+    normalize: tuple[Sequence[float], Sequence[float], torch.dtype] | None = None,
 ) -> Tensor:
     """Apply layers of operators, one operator per picture and layer, with Pillow's exact bits.
 
@@ -258,9 +275,12 @@ def apply(
         fill: Value, or one per channel, where an affine operator leaves the picture.
         cutout_fill: Of cutout; ``None`` takes ``fill``.
         backend: ``"torch"`` (any device), ``"pil"`` (Pillow itself, CPU), ``"triton"`` (CUDA), or ``"auto"``.
+        normalize: Mean, standard deviation (one or one per channel, pixels being 0..1) and dtype of the result, which
+            is then ``((x / 255 - mean) / std).to(dtype)``; the last kernel on a GPU writes it at once.
 
     Returns:
-        uint8 ``(B, C, H, W)``: a new tensor, or ``images`` itself where there is nothing to do.
+        uint8 ``(B, C, H, W)``: a new tensor, or ``images`` itself where there is nothing to do; with ``normalize`` a
+        new tensor of that dtype.
 
     Raises:
         UserError: If pictures, layers, colours or backend do not fit.
@@ -273,10 +293,22 @@ def apply(
     channels = images.shape[1]
     outside = colour("fill", fill, channels)
     patch = outside if cutout_fill is None else colour("cutout_fill", cutout_fill, channels)
-    if len(images) == 0 or not layers:
-        return images
-    if backend == "triton":
+    if len(images) and layers and backend == "triton":
         from kd_autoaug.ops.triton_backend import apply_layers
 
-        return apply_layers(images, list(layers), fill=outside, cutout_fill=patch)
-    return _Run(images, backend, outside, patch)(images, [layer.to(images.device) for layer in layers])
+        return apply_layers(images, list(layers), fill=outside, cutout_fill=patch, normalize=normalize)
+    if len(images) and layers:
+        images = _Run(images, backend, outside, patch)(images, [layer.to(images.device) for layer in layers])
+    return images if normalize is None else _normalized(images, *normalize)
+
+
+def _normalized(images: Tensor, mean: Sequence[float], std: Sequence[float], dtype: torch.dtype) -> Tensor:
+    from kd_autoaug.ops.triton_backend import levels  # loads no triton
+
+    table = levels((mean, std, dtype), images.shape[1], images.device)
+    return (
+        table.gather(1, images.transpose(0, 1).flatten(1).long())
+        .view(images.shape[1], len(images), *images.shape[2:])
+        .transpose(0, 1)
+        .contiguous()
+    )

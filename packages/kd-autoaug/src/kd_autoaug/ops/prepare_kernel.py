@@ -38,7 +38,8 @@ def within_fixed_point(a, b, c, x, y):
 @triton.jit
 def fixed(value):
     """A number in 16.16 fixed point, cut to what int32 holds."""
-    return tl.minimum(tl.maximum(tl.floor(value * 65536.0 + 0.5), -2147483648.0), 2147483647.0).to(tl.int32)
+    most = tl.full((), 2147483647.0, tl.float64)  # as a bare number, `minimum` would take it as float32: one more
+    return tl.minimum(tl.maximum(tl.floor(value * 65536.0 + 0.5), -2147483648.0), most).to(tl.int32)
 
 
 @triton.jit

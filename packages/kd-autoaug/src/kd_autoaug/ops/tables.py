@@ -113,13 +113,12 @@ def _posterize(arg: Tensor, _: Tensor | None) -> Tensor:
 
 def _solarize(arg: Tensor, _: Tensor | None) -> Tensor:
     values = _values(arg)
-    return torch.where(values < arg[:, None], values, 255 - values).to(torch.uint8)[:, None]
+    return (values ^ (values >= arg[:, None]).long().mul_(255)).to(torch.uint8)[:, None]
 
 
 def _solarize_add(arg: Tensor, _: Tensor | None) -> Tensor:
     values = _values(arg)
-    added = (values + arg.trunc().long()[:, None]).clamp_(0, 255)
-    return torch.where(values < 128, added, values).to(torch.uint8)[:, None]
+    return (values + arg.trunc().long()[:, None] * (values < 128)).clamp_(0, 255).to(torch.uint8)[:, None]
 
 
 def _invert(arg: Tensor, _: Tensor | None) -> Tensor:
@@ -139,22 +138,25 @@ def _autocontrast(arg: Tensor, extremes: Tensor | None) -> Tensor:
     assert extremes is not None
     low, high = extremes[..., :1], extremes[..., 1:]
     spread = (high - low).double()
+    flat = spread <= 0
     # True division, of a tensor by a tensor: the reciprocal and a product would be one off for some values.
-    scale = torch.full_like(spread, 255.0) / spread.clamp(min=1.0)
-    offset = -low.double() * scale
-    values = _values(arg)
-    stretched = (values.double() * scale + offset).clamp_(0, 255).long()
-    return torch.where(spread <= 0, values, stretched).to(torch.uint8)
+    scale = torch.where(flat, 1.0, torch.full_like(spread, 255.0) / spread.clamp(min=1.0))
+    offset = torch.where(flat, 0.0, -low.double() * scale)
+    return to_bytes(_values(arg).double() * scale + offset)
 
 
 def _equalize(arg: Tensor, counts: Tensor | None) -> Tensor:
     assert counts is not None
-    values = _values(arg)
-    last = torch.where(counts > 0, values, 0).amax(-1, keepdim=True)
-    step = (counts.sum(-1, keepdim=True) - counts.gather(-1, last)) // 255
-    before = counts.cumsum(-1) - counts
-    spread = ((step // 2 + before) // step.clamp(min=1)).clamp_(max=255)
-    return torch.where(step == 0, values, spread).to(torch.uint8)
+    until = counts.cumsum(-1)
+    pixels = until[..., -1:]
+    last = (until < pixels).sum(-1, keepdim=True)  # the last bin that is not empty
+    step = (pixels - counts.gather(-1, last)) // 255
+    # Whole numbers below 2^53: the quotient of doubles is never rounded up to the next one, and far faster than theirs.
+    divisor = step.clamp(min=1).double()
+    spread = ((step // 2 + (until - counts)).double() / divisor).floor_().clamp_(max=255).short().to(torch.uint8)
+    flat = step[..., 0] == 0
+    spread[flat] = _values(arg).to(torch.uint8)
+    return spread
 
 
 _TABLES: dict[Op, Callable[[Tensor, Tensor | None], Tensor]] = {

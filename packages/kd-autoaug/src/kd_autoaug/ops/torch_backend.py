@@ -79,8 +79,8 @@ def sharpness(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tens
     smooth = total.float().mul_(1 / 13).add_(0.51).floor_()
     out = images.clone(memory_format=torch.contiguous_format)
     out.flatten(2)[..., edge:-edge] = blend(smooth, centre.float(), factor.float().view(-1, 1, 1))
-    for column in (0, -1):
-        out[..., column] = images[..., column]
+    for side in (0, -1):
+        out[..., side] = images[..., side]
     return out
 
 
