@@ -121,7 +121,7 @@ def step_report(
         # As the Lightning module does it: the record read on the CPU, and moved without waiting.
         asks: dict[str, Any] = {
             "ce": None,
-            "cached": lambda pictures, key: _moved(cache.read(key.index.cpu(), key.view.cpu()), where),
+            "cached": lambda pictures, key: cache.read(key.index.cpu(), key.view.cpu()).to(where),
             "online": lambda pictures, key: teacher(pictures, key),
         }
         calls: dict[str, Callable[[], None]] = {}
@@ -151,8 +151,3 @@ def step_report(
 
 def _step(trainer: _Trainer, loss: TopKDistillationLoss, ask: Any) -> Callable[[], None]:
     return lambda: trainer.step(loss, ask)
-
-
-def _moved(answer: TopLogits, device: torch.device) -> TopLogits:
-    tensors = {k: v.to(device, non_blocking=True) for k, v in answer._asdict().items() if isinstance(v, Tensor)}
-    return answer._replace(**tensors)

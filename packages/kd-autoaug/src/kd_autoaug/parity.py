@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,13 +28,17 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
-_ENHANCERS = {
+_ENHANCERS: dict[Op, Any] = {
     Op.BRIGHTNESS: ImageEnhance.Brightness,
     Op.COLOR: ImageEnhance.Color,
     Op.CONTRAST: ImageEnhance.Contrast,
     Op.SHARPNESS: ImageEnhance.Sharpness,
 }
-_PLAIN = {Op.AUTOCONTRAST: ImageOps.autocontrast, Op.EQUALIZE: ImageOps.equalize, Op.INVERT: ImageOps.invert}
+_PLAIN: dict[Op, Any] = {
+    Op.AUTOCONTRAST: ImageOps.autocontrast,
+    Op.EQUALIZE: ImageOps.equalize,
+    Op.INVERT: ImageOps.invert,
+}
 
 
 def pillow(
