@@ -57,9 +57,10 @@ def test_bench_augment(answer, tmp_path):
 
 
 def test_bench_operators(answer):
-    found = answer("bench", "ops", "batch_size=2", "size=16", "min_seconds=0.1", "min_rounds=2")
+    words = ["operators=[rotate,equalize]", "batch_size=2", "size=16", "min_seconds=0.1", "min_rounds=2"]
+    found = answer("bench", "ops", *words)
+    assert set(found) == {"rotate", "rotate bilinear", "rotate bicubic", "equalize"}
     assert set(found["rotate bicubic"]) == {"torch", "pil"}
-    assert len(found) == 16 + 5 * 2
 
 
 def test_bench_step(answer, tmp_path):
@@ -77,6 +78,7 @@ def test_bench_step(answer, tmp_path):
         (["bench", "ops", "augment"], ["one thing at a time"]),
         (["bench", "providers=[kornia]"], ["providers", "kornia", "timm"]),
         (["bench", "batch_size=0"], ["batch_size", "0"]),
+        (["bench", "ops", "operators=[rotat]"], ["rotat", "rotate"]),
         (["bench", "interpolation=lanczos"], ["interpolation", "lanczos", "nearest"]),
         (["bench", "m=11"], ["m=11", "timm"]),
         (["bench", "step", "classes=10", "k=11"], ["k=11"]),

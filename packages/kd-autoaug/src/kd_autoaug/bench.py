@@ -17,7 +17,7 @@ from effkit.report import Report, Table
 from effkit.results import ResultRow, append_csv
 from effkit.timing import Comparison, compare, machine_floor
 from kd_autoaug.augment import BatchAugment
-from kd_autoaug.ops import Layer, Op, apply
+from kd_autoaug.ops import Layer, Op, apply, operator
 from kd_autoaug.parity import sample_pictures
 from kd_autoaug.policies.policy import Policy
 
@@ -51,7 +51,7 @@ def bench_command(cfg: Any, folder: Path) -> Report:
     if kind == "augment":
         return augment_report(n=cfg.n, m=cfg.m, interpolation=cfg.interpolation, **shared)
     if kind == "ops":
-        return operators_report(**shared)
+        return operators_report(operators=cfg.operators, **shared)
     from kd_autoaug.bench_step import step_report
 
     options = {k: cfg[k] for k in ("network", "classes", "k", "precision")}
@@ -209,6 +209,7 @@ _ARGUMENTS: Mapping[Op, float] = {Op.ROTATE: 20.0, Op.POSTERIZE: 4.0, Op.SOLARIZ
 
 def operators_report(
     *,
+    operators: Sequence[str] | None = None,
     size: int,
     batch_size: int,
     providers: Sequence[str] | None,
@@ -222,6 +223,7 @@ def operators_report(
     """Time every operator by every backend, in microseconds per picture.
 
     Args:
+        operators: Names; all if ``None``.
         size: Side of the pictures.
         batch_size: Pictures per call.
         providers: Backends; torch and pil on a CPU, torch and triton on a GPU if ``None``.
@@ -242,7 +244,7 @@ def operators_report(
     images = photographs(batch_size, size).to(where)
     cases = [
         (op, how)
-        for op in Op
+        for op in ([operator(name) for name in operators] if operators else Op)
         if op != Op.IDENTITY
         for how in ((NEAREST, BILINEAR, BICUBIC) if kind_of(op) == Kind.AFFINE else (NEAREST,))
     ]

@@ -49,8 +49,10 @@ def suggest_command(cfg: Mapping[str, Any], folder: str | os.PathLike[str]) -> R
         UserError: If a value does not fit.
     """
     from kd_autoaug.analysis.report import suggest_report
+    from kd_autoaug.analysis.suggest import check_advice
 
     advice = {k: cfg[k] for k in ("budget", "use_upper", "mass")}
+    check_advice(advice["budget"], advice["mass"])
     if cfg.get("analysis"):
         return suggest_report(folder, analysis=cfg["analysis"], **advice)
     subject = _subject(cfg)

@@ -13,7 +13,7 @@ from kd_autoaug.analysis.flags import Flag, flags
 from kd_autoaug.analysis.result import POLICY, AnalysisResult, Cell, magnitude_name
 from kd_autoaug.analysis.statistics import smallest_k
 
-__all__ = ["KCurve", "OperatorAdvice", "Suggestion", "suggest"]
+__all__ = ["KCurve", "OperatorAdvice", "Suggestion", "check_advice", "suggest"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,18 @@ class Suggestion:
         }
 
 
+def check_advice(budget: float, mass: float) -> None:
+    """Refuse what :func:`suggest` would refuse, before anything is measured.
+
+    Raises:
+        UserError: If a number is out of range.
+    """
+    if not 0 <= budget <= 1:
+        raise UserError(f"budget={budget!r} must be in 0..1: the share of pictures that may become outliers")
+    if not 0 < mass <= 1:
+        raise UserError(f"mass={mass!r} must be above 0 and at most 1: the share of probability that K classes hold")
+
+
 def suggest(
     result: AnalysisResult,
     budget: float = 0.05,
@@ -162,8 +174,7 @@ def suggest(
     Raises:
         UserError: If a number is out of range.
     """
-    if not 0 <= budget <= 1:
-        raise UserError(f"budget={budget!r} must be in 0..1: the share of pictures that may become outliers")
+    check_advice(budget, mass)
 
     def rate(cell: Cell) -> float:
         found = cell.estimates["outlier_rate"]
