@@ -1,5 +1,10 @@
 """The operators against Pillow and against their naive twin, and what they refuse."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -60,7 +65,7 @@ def test_equal_to_the_naive_twin(op, channels):
             assert ours[n].tolist() == expected, (height, width, n, layer.arg[n], options)
 
 
-@pytest.mark.parametrize("size", [(7, 5), (33, 20), (70, 64)])
+@pytest.mark.parametrize("size", [(7, 5), (33, 20), (70, 64), (150, 140)])
 def test_a_mixed_batch_is_its_pictures_one_by_one(size):
     """Sorting by operator, chunks and large pictures change nothing; neither does the backend."""
     rng = np.random.default_rng(0)
@@ -90,20 +95,20 @@ def test_chunks_change_nothing(monkeypatch):
 
 
 def test_the_input_is_left_alone():
-    images = torch.stack(list(sample_pictures(80, 70, 1).values()))
+    images = torch.stack(list(sample_pictures(150, 140, 1).values()))
     kept = images.clone()
     for op in Op:
-        ops.apply(images, [random_layer(op, len(images), 80, 70, np.random.default_rng(1))], fill=1)
+        ops.apply(images, [random_layer(op, len(images), 150, 140, np.random.default_rng(1))], fill=1)
         small = images[:, :, :10, :10]  # not contiguous
         ops.apply(small, [random_layer(op, len(images), 10, 10, np.random.default_rng(1))], fill=1)
     assert torch.equal(images, kept)
 
 
 def test_a_view_with_strides_gives_the_same_bits():
-    images = torch.stack(list(sample_pictures(66, 70, 1).values()))
+    images = torch.stack(list(sample_pictures(146, 150, 1).values()))
     channels_last = images.contiguous(memory_format=torch.channels_last)
     for op in Op:
-        layer = random_layer(op, len(images), 66, 70, np.random.default_rng(int(op)))
+        layer = random_layer(op, len(images), 146, 150, np.random.default_rng(int(op)))
         for backend in ("auto", "torch", "pil"):
             expected = ops.apply(images, [layer], fill=1, backend=backend)
             assert torch.equal(ops.apply(channels_last, [layer], fill=1, backend=backend), expected), op
@@ -245,3 +250,14 @@ def test_legal_oddities():
     assert ops.equalize(torch.full((1, 1, 1, 1), 7, dtype=torch.uint8)).item() == 7
     assert ops.color(torch.full((1, 1, 2, 2), 7, dtype=torch.uint8), 0.0).unique().tolist() == [7]
     assert ops.rotate(torch.full((1, 1, 4, 4), 7, dtype=torch.uint8), 45.0, fill=(3, 4, 5)).unique().tolist() == [4, 7]
+
+
+def test_memory_is_kept_unless_the_user_says_how():
+    """Looked at in a process of its own: the setting cannot be taken back."""
+    code = "from kd_autoaug.ops.allocator import keep_memory as k; print(k())"
+    kept = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert kept.stdout.strip() == str(sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc")
+    env = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "1000000"}
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout.strip() == "False"
+    )

@@ -15,7 +15,7 @@ from kd_autoaug.parity import sweep
 
 __all__ = ["Check", "checks", "doctor_report"]
 
-_SIZES = ((1, 5), (5, 17), (70, 64))
+_SIZES = ((1, 5), (5, 17), (70, 64), (150, 140))
 
 
 @dataclass(frozen=True)

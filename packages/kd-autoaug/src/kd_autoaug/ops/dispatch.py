@@ -11,6 +11,7 @@ from torch import Tensor
 from effkit.errors import UserError, choose
 from kd_autoaug.ops import pil_backend, torch_backend
 from kd_autoaug.ops.affine_large import nearest
+from kd_autoaug.ops.allocator import keep_memory
 from kd_autoaug.ops.arithmetic import ARITHMETIC
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.matrix import affine_coefficients, fits_fixed_point, fixed_point
@@ -22,9 +23,9 @@ __all__ = ["BACKENDS", "apply", "check_images", "colour", "resolve_backend"]
 BACKENDS = ("auto", "torch", "pil", "triton")
 # From this many pixels on `auto` hands an interpolation to Pillow on a CPU; the bits are the same, so only speed hangs
 # on it. Everything else is faster in torch at every size (`kd-autoaug bench ops`).
-PIL_FROM_PIXELS = {BILINEAR: 24 * 24, BICUBIC: 12 * 12}
+PIL_FROM_PIXELS = {BILINEAR: 80 * 80, BICUBIC: 18 * 18}
 
-ONE_BY_ONE = 64 * 64  # pixels from which pictures are taken one at a time on a CPU
+ONE_BY_ONE = 144 * 144  # pixels from which pictures are taken one at a time on a CPU
 CHUNK = 1 << 20  # bytes of pictures that one operator works on at once; temporaries take eight times that
 
 _KINDS = torch.tensor([int(kind_of(op)) for op in Op])
@@ -240,7 +241,10 @@ class _Run:
             part = slice(begin, end)
             by_pillow = self.backend == "auto" and self.pixels >= PIL_FROM_PIXELS.get(how, 1 << 62)
             module = pil_backend if by_pillow else self.module
-            images[part] = module.affine(images[part], coefficients[part], interpolation[part], self.fill)
+            place = images[part]
+            result = module.affine(place, coefficients[part], interpolation[part], self.fill, out=place)
+            if result is not place:
+                place.copy_(result)
 
 
 def _inverse(order: Tensor) -> Tensor:
@@ -298,6 +302,8 @@ def apply(
 
         return apply_layers(images, list(layers), fill=outside, cutout_fill=patch, normalize=normalize)
     if len(images) and layers:
+        if images.device.type == "cpu":
+            keep_memory()
         images = _Run(images, backend, outside, patch)(images, [layer.to(images.device) for layer in layers])
     return images if normalize is None else _normalized(images, *normalize)
 
