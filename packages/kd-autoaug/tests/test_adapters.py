@@ -18,6 +18,7 @@ from kd_autoaug.adapters import AugmentTransform, IndexedDataset, from_timm_stri
 from kd_autoaug.augment import BatchAugment
 from kd_autoaug.ops import Layer, apply
 from kd_autoaug.ops.operators import INTERPOLATIONS, Op
+from kd_autoaug.parity import sample_pictures
 from kd_autoaug.policies.policy import Policy
 from kd_autoaug.policies.spaces import space
 
@@ -265,3 +266,19 @@ def test_policies_survive_a_worker_that_is_spawned():
     transform = pickle.loads(pickle.dumps(AugmentTransform(Policy.from_name("rand-m9-mstd0.5-inc1"), seed=2)))
     pixels = photograph()
     assert torch.equal(transform(pixels), AugmentTransform("rand-m9-mstd0.5-inc1", seed=2)(pixels))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 12), (33, 20)])
+def test_a_pillow_picture_gets_the_bits_of_a_batch(size):
+    """Pictures take another way than tensors: Pillow's own functions, driven by the same parameters."""
+    policy = Policy.random(n=3, m=9, space="tf_tpu", ops=[op.name.lower() for op in Op if op != Op.IDENTITY])
+    augment = BatchAugment(policy, 5)
+    transform = AugmentTransform(augment)
+    for channels in (1, 3):
+        pictures = list(sample_pictures(*size, 3, channels).values())
+        for view in range(20):
+            batch = augment(torch.stack(pictures), torch.arange(len(pictures)), view)
+            for n, picture in enumerate(pictures):
+                with sample_key(n, view):
+                    out = transform(VF.to_pil_image(picture))
+                assert torch.equal(VF.pil_to_tensor(out), batch[n]), (channels, view, n)

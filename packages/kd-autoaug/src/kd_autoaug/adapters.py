@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import functional as VF
 
 from effkit.errors import UserError
 from kd_autoaug.augment import BatchAugment
+from kd_autoaug.ops.pil_picture import apply_to_picture
 from kd_autoaug.policies.policy import Policy
 from kd_autoaug.policies.timm_strings import parse_timm
 
@@ -99,6 +100,11 @@ class AugmentTransform(v2.Transform):
         picture = isinstance(inpt, Tensor)
         if not picture and inpt.mode not in ("L", "RGB"):
             raise UserError(f"picture has mode {inpt.mode!r}, must be 'L' or 'RGB': convert('RGB') first")
+        if not picture and self.augment.only_policy and self.augment.policy is not None:
+            index, view = self._numbers(1, params["key"])
+            layers = self.augment.layers(index, view, (inpt.height, inpt.width))
+            policy = self.augment.policy
+            return apply_to_picture(inpt, layers, fill=policy.fill, cutout_fill=policy.cutout_fill)
         images = inpt.as_subclass(torch.Tensor) if picture else VF.pil_to_tensor(inpt)
         single = images.ndim == 3
         batch = images.unsqueeze(0) if single else images

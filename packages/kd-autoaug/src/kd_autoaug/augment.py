@@ -133,6 +133,25 @@ class BatchAugment:
         out = self._restore(pictures, images.dtype)
         return (out, layers) if return_layers else out
 
+    def layers(self, index: Tensor, view: Tensor | int, size: tuple[int, int]) -> list[Layer]:
+        """What the policy does to some samples, without their pictures.
+
+        Args:
+            index: The samples' numbers, integers ``(B,)``.
+            view: Which view of them, one for all or integers ``(B,)``.
+            size: Height and width of the pictures.
+
+        Raises:
+            UserError: If index or view is not as for a call.
+        """
+        index, view = self._check_key(index, view, len(index), index.device)
+        return [] if self.policy is None else self.policy.sample(self.seed, index, view, size)
+
+    @property
+    def only_policy(self) -> bool:
+        """Whether nothing happens besides the policy: no crop, flip or final cutout."""
+        return not (self.padding or self.hflip or self.cutout)
+
     def fingerprint(self) -> str:
         """SHA-256 over everything that decides about the pictures, as 64 hexadecimal digits; the backend does not."""
         parts = {
@@ -159,16 +178,21 @@ class BatchAugment:
             )
         else:
             check_images(images)
-        index = _numbers("index", index, len(images), images.device)
+        return self._check_key(index, view, len(images), images.device)
+
+    def _check_key(
+        self, index: Tensor, view: Tensor | int, batch: int, device: torch.device
+    ) -> tuple[Tensor, Tensor | int]:
+        index = _numbers("index", index, batch, device)
         if isinstance(view, Tensor) and view.ndim:
-            return index, _numbers("view", view, len(images), images.device, below=1 << 32)
+            return index, _numbers("view", view, batch, device, below=1 << 32)
         number = int(view) if isinstance(view, int | Tensor) and not isinstance(view, bool) else -1
         if not 0 <= number < 1 << 32:
             raise UserError(f"view={view!r} must be an integer from 0 to 2**32 - 1, or one per picture")
         return index, number
 
     def _placement_words(self, index: Tensor, view: Tensor | int) -> Tensor | None:
-        if not (self.padding or self.hflip or self.cutout):
+        if self.only_policy:
             return None
         return rng.words_of(self.seed, index, view, (rng.PLACEMENT,), 8 if self.cutout else 4)[0]
 
