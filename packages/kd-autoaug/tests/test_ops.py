@@ -261,3 +261,12 @@ def test_memory_is_kept_unless_the_user_says_how():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout.strip() == "False"
     )
+
+
+@pytest.mark.parametrize("size", [(1, 40_000), (40_000, 2)])
+def test_very_long_pictures(size):
+    """Sides that 16.16 fixed point cannot hold."""
+    operators = [Op.TRANSLATE_X, Op.TRANSLATE_Y, Op.SHEAR_X, Op.SHEAR_Y, Op.ROTATE]
+    for backend in ("torch", "auto"):
+        found = sweep(operators=operators, sizes=[size], backend=backend, rounds=2)
+        assert found.differing == 0, found.first

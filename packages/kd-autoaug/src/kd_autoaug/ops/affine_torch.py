@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kd_autoaug.ops.matrix import fits_fixed_point, fixed_point
+from kd_autoaug.ops.matrix import LONGEST, fits_fixed_point, fixed_point
 from kd_autoaug.ops.operators import BICUBIC, NEAREST
 from kd_autoaug.ops.tables import to_bytes
 
@@ -52,6 +52,8 @@ def _sample(images: Tensor, coefficients: Tensor, interpolation: int, fill: Fill
     height, width = images.shape[-2:]
     apart = (coefficients[:, 1] == 0) & (coefficients[:, 3] == 0)
     far = ~(fits_fixed_point(coefficients, height, width) | apart)
+    if max(height, width) > LONGEST:
+        far |= apart
     out = _take(images, *_fixed_positions(coefficients, height, width), fill)
     if far.any():
         which = far.nonzero()[:, 0]
@@ -70,13 +72,21 @@ def _fixed_positions(coefficients: Tensor, height: int, width: int) -> tuple[Ten
 
 
 def _far_positions(coefficients: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The same in floating point, which Pillow falls back to for maps too wide for fixed point."""
-    a, b, c, d, e, f = coefficients[:, :, None, None].unbind(1)
-    x = torch.arange(width, dtype=torch.float64, device=coefficients.device)
-    y = torch.arange(height, dtype=torch.float64, device=coefficients.device)[:, None]
-    columns = (c + b * 0.5 + a * 0.5) + b * y + a * x
-    rows = (f + e * 0.5 + d * 0.5) + e * y + d * x
-    return tuple(torch.floor(t).clamp_(-1, 32767).int() for t in (columns, rows))  # type: ignore[return-value]
+    """The same in floating point, which Pillow falls back to for maps too wide for fixed point.
+
+    Pillow adds step by step, row after row and then pixel after pixel, and so do the running sums of a CPU. A GPU's add
+    in another order, which matters only within rounding of a pixel's edge.
+    """
+    a, b, c, d, e, f = coefficients.unbind(1)
+    columns = _steps(c + b * 0.5 + a * 0.5, b, a, height, width)
+    rows = _steps(f + e * 0.5 + d * 0.5, e, d, height, width)
+    return torch.floor(columns).clamp_(-1, width).int(), torch.floor(rows).clamp_(-1, height).int()
+
+
+def _steps(start: Tensor, down: Tensor, right: Tensor, height: int, width: int) -> Tensor:
+    """``start`` with ``down`` added once a row and ``right`` once a pixel, float64 ``(B, H, W)``."""
+    first = torch.cat([start[:, None], down[:, None].expand(-1, height - 1)], 1).cumsum(1)
+    return torch.cat([first[:, :, None], right[:, None, None].expand(-1, height, width - 1)], 2).cumsum(2)
 
 
 def _take(images: Tensor, columns: Tensor, rows: Tensor, fill: Fill) -> Tensor:

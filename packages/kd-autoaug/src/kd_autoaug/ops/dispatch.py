@@ -14,7 +14,7 @@ from kd_autoaug.ops.affine_large import nearest
 from kd_autoaug.ops.allocator import keep_memory
 from kd_autoaug.ops.arithmetic import ARITHMETIC
 from kd_autoaug.ops.layers import Layer
-from kd_autoaug.ops.matrix import affine_coefficients, fits_fixed_point, fixed_point
+from kd_autoaug.ops.matrix import LONGEST, affine_coefficients, fits_fixed_point, fixed_point
 from kd_autoaug.ops.operators import BICUBIC, BILINEAR, NEAREST, Kind, Op, kind_of
 from kd_autoaug.ops.tables import lookup_tables
 
@@ -165,6 +165,7 @@ class _Run:
             chosen = layer[torch.tensor(which)]
             maps = affine_coefficients(chosen, self.height, self.width)
             lean = (chosen.interpolation == NEAREST) & fits_fixed_point(maps, self.height, self.width)
+            lean &= max(self.height, self.width) <= LONGEST
             fixed = fixed_point(maps).tolist() if self.backend != "pil" else []
             for n, exact, numbers, simple in zip(which, maps.split(1), fixed or maps, lean.tolist(), strict=True):
                 prepared[n] = numbers if fixed and simple else exact

@@ -14,7 +14,9 @@ from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.operators import Op
 from kd_autoaug.ops.trigonometry import cos_sin, round_to_15_decimals
 
-__all__ = ["affine_coefficients", "fits_fixed_point", "fixed_point"]
+LONGEST = 30000  # pixels of a side up to which a translation can be held in fixed point
+
+__all__ = ["LONGEST", "affine_coefficients", "fits_fixed_point", "fixed_point"]
 
 
 def _rotation(degrees: Tensor, height: int, width: int) -> tuple[Tensor, ...]:
@@ -53,7 +55,7 @@ def affine_coefficients(layer: Layer, height: int, width: int) -> Tensor:
 
 
 def fits_fixed_point(coefficients: Tensor, height: int, width: int) -> Tensor:
-    """Whether nearest-neighbour sampling can be done in 16.16 fixed point: no corner maps 32,768 pixels away.
+    """Whether Pillow does nearest-neighbour sampling in 16.16 fixed point: no corner maps 32,768 pixels away.
 
     Args:
         coefficients: From :func:`affine_coefficients`.

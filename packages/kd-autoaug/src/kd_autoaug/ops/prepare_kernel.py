@@ -7,7 +7,7 @@ One program per picture and channel. Only equalize, autocontrast and contrast re
 import triton
 import triton.language as tl
 
-from kd_autoaug.ops import operators
+from kd_autoaug.ops import matrix, operators
 from kd_autoaug.ops._triton_common import kernels
 from kd_autoaug.ops.operators import Op
 
@@ -26,6 +26,7 @@ ROTATE, BRIGHTNESS, CONTRAST = (tl.constexpr(int(op)) for op in (Op.ROTATE, Op.B
 POSTERIZE, SOLARIZE, SOLARIZE_ADD = (tl.constexpr(int(op)) for op in (Op.POSTERIZE, Op.SOLARIZE, Op.SOLARIZE_ADD))
 AUTOCONTRAST, EQUALIZE, INVERT = (tl.constexpr(int(op)) for op in (Op.AUTOCONTRAST, Op.EQUALIZE, Op.INVERT))
 OP_COLOR, SHARPNESS, OP_CUTOUT = (tl.constexpr(int(op)) for op in (Op.COLOR, Op.SHARPNESS, Op.CUTOUT))
+LONGEST = tl.constexpr(matrix.LONGEST)
 HOW_BILINEAR, HOW_BICUBIC = tl.constexpr(operators.BILINEAR), tl.constexpr(operators.BICUBIC)
 
 
@@ -60,7 +61,8 @@ def store_map(codes_ptr, numbers_ptr, a, b, c, d, e, f, how, height, width):
     fits = fits & within_fixed_point(a, b, c, zero, y) & within_fixed_point(d, e, f, zero, y)
     fits = fits & within_fixed_point(a, b, c, x, zero) & within_fixed_point(d, e, f, x, zero)
     apart = (b == 0.0) & (d == 0.0)
-    path = tl.where(fits | apart, NEAREST_FIXED, NEAREST_FLOAT)
+    short = (height <= LONGEST) & (width <= LONGEST)
+    path = tl.where(fits | (apart & short), NEAREST_FIXED, NEAREST_FLOAT)
     path = tl.where(how == HOW_BILINEAR, BILINEAR, tl.where(how == HOW_BICUBIC, BICUBIC, path))
     tl.store(codes_ptr, path)
     tl.store(codes_ptr + 1, fixed(a))
