@@ -95,11 +95,15 @@ def method_rows() -> list[Row]:
 def digits_rows() -> list[Row]:
     """The pilot of the laptop claim."""
     rows = []
+    what: dict[str, Any] = {"not_measured": PILOT, "command": "kd-autoaug reproduce claim=true", "evidence": "measured"}
     for cell in paper.DIGITS:
-        what = {"not_measured": PILOT, "command": "kd-autoaug reproduce claim=true", "evidence": "measured"}
-        source = f"our pilot, 6 seeds, standard deviation {cell.deviation}"
+        spread = "" if cell.deviation is None else f", standard deviation {cell.deviation}"
         name = f"{cell.trained_with}, M={cell.magnitude:g}"
+        source = f"pilot, {cell.seeds} seeds{spread}"
         rows.append(_row("digits", name, "test accuracy", cell.mean, "V", source, **what))
+    for paired in paper.DIGIT_DIFFERENCES:
+        source = f"pilot, {paired.seeds} seeds, 95 % interval +- {paired.half}"
+        rows.append(_row("digits", paired.name, "difference", paired.mean, "V", source, unit="points", **what))
     return rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -21,7 +22,7 @@ Fill = int | tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Space:
+class Space(ABC):
     """A named space of magnitudes.
 
     Attributes:
@@ -46,17 +47,17 @@ class Space:
     cutout: str = "none"
     prob: float = 1.0
 
+    @abstractmethod
     def knows(self, op: Op) -> bool:
         """Whether the space has a law for the operator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_level(self, what: str, level: float, *, extrapolate: bool = False) -> float:
         """The level, if it is in the space.
 
         Raises:
             UserError: If it is not.
         """
-        raise NotImplementedError
 
     def check_operator(self, what: str, op: Op) -> Op:
         """The operator, if the space has it.
@@ -69,6 +70,7 @@ class Space:
             raise UserError(f"{what}={op.name.lower()!r} has no magnitude in space {self.name}, which has {known}")
         return op
 
+    @abstractmethod
     def base(self, ops: Sequence[Op], levels: Tensor) -> Tensor:
         """Arguments up to what depends on the size of the picture.
 
@@ -79,11 +81,10 @@ class Space:
         Returns:
             With the sign plus and minus, float64 ``(E, J, 2)``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def at_size(self, ops: Sequence[Op], base: Tensor, size: tuple[int, int]) -> Tensor:
         """Arguments for pictures of a size (height, width), float64 ``(E, J, 2)``; affine translations in pixels."""
-        raise NotImplementedError
 
     def argument(self, op: Op, level: float, size: tuple[int, int], *, negative: bool = False) -> float:
         """One argument in the units of ``ops.operators.ARGUMENTS``.
