@@ -106,8 +106,8 @@ def analyze_report(subject: Subject, folder: str | os.PathLike[str], **options: 
     files += draw(result, folder)
     found = flags(result)
     lost = Table(
-        "Is the label gone?",
-        ["operator", "M", "label gone", "why"],
+        "Is more than half of the label information gone?",
+        ["operator", "M", "mostly gone", "why"],
         [
             [
                 f.operator,
@@ -176,7 +176,10 @@ def suggest_report(
         files.append(write_json(folder / "analysis.json", result.to_json()))
     files += [plot_k(advice, folder / "k.png"), plot_heat(result, "outlier_rate", folder / "outlier_rate.png")]
     if not result.has_probe:
-        notes = [*notes, "No probe was trained, so 'label lost' names operators only that leave one flat colour."]
+        notes = [
+            *notes,
+            "No probe was trained, so 'label mostly lost' names operators only that leave one flat colour.",
+        ]
     data = {"settings": result.settings, **advice.to_json()}
     return Report("kd-autoaug suggest", advice.tables(), data=data, files=files, lines=[*notes, *advice.lines()])
 

@@ -92,7 +92,7 @@ class Suggestion:
             "outlier rate",
             "upper end",
             "over budget at smaller M",
-            "label lost at M",
+            "label mostly lost at M",
         ]
         note = f"Largest analysed magnitude whose {bound} is at most {self.budget:g}; empty: none is."
         first = Table("Largest magnitude within the budget", columns, rows, note)
