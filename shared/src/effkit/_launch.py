@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from effkit.cli import App, Command
 
 
-def compose(app: App, command: Command, overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of a command; see `effkit.cli.App.compose`."""
-    flags = parse_flags(f"{app.prog} {command.name}", overrides)
-    with session(app.prog, command.name, app.config_module, command.config_name, flags) as hydra:
+def compose(program: str, config_module: str, command: str, config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of a command; see `effkit.cli.compose`."""
+    flags = parse_flags(f"{program} {command}", overrides)
+    with session(program, command, config_module, config_name, flags) as hydra:
         return task_config(hydra.compose())
 
 

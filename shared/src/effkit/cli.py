@@ -28,7 +28,7 @@ from effkit.errors import UserError, nearest
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-__all__ = ["App", "Command", "build", "run_dir"]
+__all__ = ["App", "Command", "build", "compose", "run_dir"]
 
 Task = TypeVar("Task", bound=Callable[..., Any])
 
@@ -117,9 +117,8 @@ class App:
         Raises:
             UserError: If an override does not fit.
         """
-        from effkit._launch import compose
-
-        return compose(self, self.find(command), overrides)
+        found = self.find(command)
+        return compose(self.prog, self.config_module, found.name, overrides, config=found.config_name)
 
     def __call__(self, argv: Sequence[str] | None = None) -> int:
         """Run the program.
@@ -200,6 +199,26 @@ class App:
 
             return launch(self, command, rest, ends_process)
         return 0
+
+
+def compose(
+    program: str, config_module: str, command: str, overrides: Sequence[str] = (), *, config: str | None = None
+) -> DictConfig:
+    """Compose a command's config without its `App`: for what stands below the command line, such as a paper's claim.
+
+    Args:
+        program: The script's name, for messages.
+        config_module: Package that holds the primary configs.
+        command: The command's name.
+        overrides: As on the command line.
+        config: Primary config, by default the name with ``_`` for ``-``.
+
+    Raises:
+        UserError: If an override does not fit.
+    """
+    from effkit import _launch
+
+    return _launch.compose(program, config_module, command, config or command.replace("-", "_"), overrides)
 
 
 def run_dir() -> Path:
