@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException as OmegaConfError
 
-from effkit._hydra import Session, parse_flags, session, task_config
+from effkit.cli.session import Session, parse_flags, session, task_config
 from effkit.errors import UserError
 
 # Filled in by Hydra when a job starts; configs may point at them.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from effkit._launch import gather_positional, quote
-from effkit._process import RANK_VARIABLES, is_main_rank, ranks_released
 from effkit.cli import App, run_dir
+from effkit.cli.launch import gather_positional, quote
+from effkit.cli.process import RANK_VARIABLES, is_main_rank, ranks_released
 from effkit.errors import UserError
 
 

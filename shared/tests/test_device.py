@@ -13,18 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from effkit import _backends
 from effkit.device import (
     Backend,
     autocast,
     backends,
-    doctor_report,
     environment,
     resolve_device,
     resolve_precision,
     seed_everything,
     set_threads,
 )
+from effkit.device import optional as _backends
+from effkit.doctor import doctor_report
 from effkit.errors import UserError
 
 

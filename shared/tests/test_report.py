@@ -15,7 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from effkit.errors import UserError
-from effkit.report import Report, Table, figure, format_cell, plain, save_png, write_json, write_text
+from effkit.plots import figure, save_png
+from effkit.report import Report, Table, format_cell, plain, write_json, write_text
 
 TABLE = Table(
     "Sizes [of models]",

@@ -23,7 +23,8 @@ from effkit.rows import evaluate
 PAPERS = """
 import ctypes, os, sys, time
 from pathlib import Path
-from effkit.report import Table, figure, save_png
+from effkit.plots import figure, save_png
+from effkit.report import Table
 from effkit.reproduce import Claim, Paper, Row, Tolerance, evaluate, report_progress
 
 def row(ours=23.77, **changes):

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from effkit import _clock, _memory, _provenance
-from effkit._memory import peak_bytes
+from effkit import provenance as _provenance
 from effkit.errors import UserError
 from effkit.timing import (
     Comparison,
@@ -22,6 +21,9 @@ from effkit.timing import (
     machine_floor,
     read_csv,
 )
+from effkit.timing import clock as _clock
+from effkit.timing import memory as _memory
+from effkit.timing.memory import peak_bytes
 
 SCHEMA = "package,case,provider,mode,dtype,x_name,x,metric,unit,median,p20,p80,gpu,driver,torch,triton,commit,date"
 
@@ -58,7 +60,7 @@ def test_quantiles() -> None:
 
 def in_order(monkeypatch: pytest.MonkeyPatch, **kwargs) -> list[str]:
     calls: list[str] = []
-    monkeypatch.setattr("effkit.timing.calls_per_sample", lambda call, device: 1)
+    monkeypatch.setattr("effkit.timing.rounds.calls_per_sample", lambda call, device: 1)
     quick({name: lambda name=name: calls.append(name) for name in "abc"}, min_rounds=3, warmup=2, **kwargs)
     return calls
 
@@ -102,7 +104,7 @@ def test_garbage_collection_is_off_in_rounds_and_threads_are_restored() -> None:
 
 def test_state_is_restored_when_a_candidate_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
-    monkeypatch.setattr("effkit.timing.calls_per_sample", lambda call, device: 1)
+    monkeypatch.setattr("effkit.timing.rounds.calls_per_sample", lambda call, device: 1)
     left = iter([None, None])
 
     def breaks() -> None:
@@ -134,7 +136,7 @@ def test_peak_memory_on_the_cpu_is_the_growth_of_the_process() -> None:
 
 
 def test_peak_memory_without_a_resettable_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("effkit._memory._reset_high_water_mark", lambda: False)
+    monkeypatch.setattr("effkit.timing.memory._reset_high_water_mark", lambda: False)
     assert peak_bytes(lambda: None, torch.device("cpu")) is None
 
 

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from effkit._provenance import package_version
 from effkit.papers import Claim, Paper, load_paper, select_papers
 from effkit.progress import listening
+from effkit.provenance import package_version
 from effkit.report import write_json
 from effkit.rows import Outcome, evaluate
 

@@ -6,8 +6,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from effkit._explain import one_line
 from effkit.cli import App
+from effkit.cli.explain import one_line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,7 +43,7 @@ def _describe(point: EntryPoint) -> dict[str, str]:
 @main.command("doctor")
 def doctor(cfg: DictConfig) -> Report:
     """Print versions, device, and which backends load here and why the others do not."""
-    from effkit.device import doctor_report
+    from effkit.doctor import doctor_report
 
     return doctor_report()
 

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from effkit._provenance import commit_hash, now, package_version
 from effkit._runner import run_here, run_in_subprocess
 from effkit._worker import claim_to_dict, default_command, run_claim
 from effkit.errors import UserError, choose
 from effkit.papers import GROUP, Claim, Paper, installed_papers, select_papers
 from effkit.progress import display, report_progress
+from effkit.provenance import commit_hash, now, package_version
 from effkit.report import Report, Table, format_cell, write_json, write_text
 from effkit.rows import Evidence, Outcome, Row, Tolerance, Verdict, evaluate, outcome_tables
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from effkit._provenance import commit_hash, cpu_name, driver_version, now, package_version
 from effkit.errors import UserError
+from effkit.provenance import commit_hash, cpu_name, driver_version, now, package_version
 from effkit.report import write_text
 
 __all__ = ["ResultRow", "append_csv", "read_csv", "stamp"]

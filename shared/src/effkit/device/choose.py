@@ -1,43 +1,21 @@
-"""Device, precision, seeds and threads of a run, and what loads on this machine and why the rest does not.
-
-Commands take ``device=auto``, ``precision=auto``, ``seed`` and ``threads`` from their config and hand them to the four
-functions of those names. Requests that this machine cannot meet raise; only ``auto`` chooses.
-"""
+"""Device, precision, seeds and threads of a run; what this machine cannot do raises, only ``auto`` chooses."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import random
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from effkit._backends import Backend, backends, why_no_cuda
-from effkit._provenance import commit_hash, cpu_name, driver_version, now, package_version
+from effkit.device.optional import why_no_cuda
 from effkit.errors import UserError, choose
-from effkit.report import Report, Table
 
-__all__ = [
-    "Backend",
-    "autocast",
-    "backends",
-    "doctor_report",
-    "environment",
-    "resolve_device",
-    "resolve_precision",
-    "seed_everything",
-    "set_threads",
-]
+__all__ = ["PRECISIONS", "autocast", "resolve_device", "resolve_precision", "seed_everything", "set_threads"]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_VERSIONS = (
-    *("effkit", "torch", "torchvision", "timm", "lightning", "torchmetrics", "hydra-core", "omegaconf"),
-    *("numpy", "scikit-learn", "triton"),
-)
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -141,48 +119,3 @@ def set_threads(threads: int | None = None) -> int:
             raise UserError(f"threads must be a positive integer or null, got {threads!r}")
         torch.set_num_threads(threads)
     return torch.get_num_threads()
-
-
-def environment() -> dict[str, Any]:
-    """What a figure depends on besides the code: versions, processors, driver, threads, commit and date.
-
-    Holds no host name, user name or path, so that it can be published. What is absent is an empty string.
-    """
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": {name: package_version(name) for name in _VERSIONS},
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(0) if cuda else "",
-        "gpus": torch.cuda.device_count() if cuda else 0,
-        "driver": driver_version(),
-        "cuda": torch.version.cuda or "",
-        "commit": commit_hash(),
-        "date": now(),
-    }
-
-
-def doctor_report() -> Report:
-    """The report of ``PACKAGE doctor``: versions, devices, backends with reasons."""
-    facts = environment()
-    found = backends()
-    rows: list[list[Any]] = [["python", facts["python"]], ["system", facts["system"]]]
-    rows += [[name, version or "not installed"] for name, version in facts["versions"].items()]
-    rows += [["cpu", facts["cpu"]], ["cores", facts["cores"]], ["torch threads", facts["threads"]]]
-    gpu = f"{facts['gpu']} x {facts['gpus']}" if facts["gpus"] else "none"
-    rows += [["gpu", gpu], ["driver", facts["driver"] or "none"], ["cuda of torch", facts["cuda"] or "none"]]
-    device = resolve_device("auto")
-    precision = {dtype: name for name, dtype in PRECISIONS.items()}[resolve_precision("auto", device)]
-    rows += [["device=auto", str(device)], ["precision=auto", precision]]
-    rows += [["commit", facts["commit"] or "none (not run from a checkout)"], ["date", facts["date"]]]
-    return Report(
-        "doctor",
-        [
-            Table("Environment", ["what", "value"], rows),
-            Table("Backends", ["backend", "loads", "found"], [[b.name, b.available, b.reason] for b in found]),
-        ],
-        data={"environment": facts, "backends": [asdict(b) for b in found]},
-    )

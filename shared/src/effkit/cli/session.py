@@ -23,8 +23,8 @@ from hydra.core.object_type import ObjectType
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from effkit._explain import debugging, one_line, raised_by
-from effkit._mistakes import explain_composition
+from effkit.cli.explain import debugging, one_line, raised_by
+from effkit.cli.mistakes import explain_composition
 from effkit.errors import UserError, choose, nearest
 
 SHARED_CONFIGS = "effkit.configs"

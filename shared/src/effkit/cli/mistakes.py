@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from effkit._explain import explain, one_line
+from effkit.cli.explain import explain, one_line
 from effkit.errors import UserError, choose, nearest
 
 _MANY = 12  # a longer list of names is left out where the one that was meant can be guessed

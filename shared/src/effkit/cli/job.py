@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effkit._explain import debugging, explain, one_line
-from effkit._process import is_main_rank, log_to_file, quiet_console, ranks_released, rerunnable_as
+from effkit.cli.explain import debugging, explain, one_line
+from effkit.cli.process import is_main_rank, log_to_file, quiet_console, ranks_released, rerunnable_as
+from effkit.cli.running import running
 from effkit.errors import UserError, choose
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from effkit.report import Report
 
 FORMATS = ("table", "json")
-# The package whose job is running, for `effkit.cli.build`; a stack, since a command may call another program's.
-RUNNING: list[str] = []
 
 
 @dataclass
@@ -120,7 +119,7 @@ class Job:
         if not is_main_rank():
             quiet_console()
         words = [self.command, *self.flags, *searchpath, *outcome.overrides]
-        with rerunnable_as(self.script, self.module, words), ranks_released(), _running(self.package):
+        with rerunnable_as(self.script, self.module, words), ranks_released(), running(self.package):
             try:
                 outcome.report = self._run(cfg)
             except Exception as error:
@@ -161,12 +160,3 @@ def _how_it_stopped(stop: BaseException) -> str:
     if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
         return "interrupted"
     return "finished" if isinstance(stop, SystemExit) and not stop.code else "failed"
-
-
-@contextlib.contextmanager
-def _running(package: str) -> Iterator[None]:
-    RUNNING.append(package)
-    try:
-        yield
-    finally:
-        RUNNING.pop()

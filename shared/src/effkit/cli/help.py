@@ -8,8 +8,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from effkit._hydra import Session
-    from effkit.cli import App, Command
+    from effkit.cli.command import Command, Program
+    from effkit.cli.session import Session
 
 _FLAGS = """\
   -m, --multirun      one job for each combination of values: lr=1e-3,1e-4 seed=range(3)
@@ -18,7 +18,7 @@ _FLAGS = """\
   --info              print where configs come from and stop"""
 
 
-def program(app: App) -> str:
+def program(app: Program) -> str:
     """All commands, one line each."""
     width = max((len(name) for name in app.commands), default=0)
     commands = [f"  {c.name:<{width}}  {c.summary}" for c in app.commands.values()]
@@ -45,12 +45,12 @@ def version_of(prog: str) -> str:
     return "(not installed)"
 
 
-def command(app: App, command: Command, hydra: Session) -> str:
+def command(app: Program, command: Command, hydra: Session) -> str:
     """Config groups with their options, and the config with its keys and values."""
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from effkit._hydra import chosen_options, task_config
+    from effkit.cli.session import chosen_options, task_config
 
     config = hydra.compose(mode=RunMode.MULTIRUN)  # a group that must be given need not be, to read about it
     choices = {g: o for g, o in chosen_options(config).items() if g.split("/")[0] != "hydra"}

@@ -1,4 +1,4 @@
-"""Instantiate config nodes, limited to an allow-list of packages (see `effkit.cli.build`)."""
+"""Objects from configs: the one place that instantiates, limited to an allow-list of packages."""
 
 from __future__ import annotations
 
@@ -6,23 +6,46 @@ import pkgutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate as hydra_instantiate
-from omegaconf import DictConfig, ListConfig
-
-from effkit._explain import one_line
+from effkit.cli.explain import one_line
+from effkit.cli.running import RUNNING
 from effkit.errors import UserError
 
+__all__ = ["build"]
 
-def instantiate(cfg: Any, allowed: Sequence[str], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Check every target in ``cfg``, then build it."""
+
+# What a config may name in `_target_`; the package of the running command is added.
+BUILDABLE = ("effkit.", "torch.nn.", "torch.optim.", "torch.utils.data.", "torchvision.", "timm.", "lightning.")
+
+
+def build(cfg: Any, *args: Any, allow: Sequence[str] = (), **kwargs: Any) -> Any:
+    """Instantiate what a config names in ``_target_``, if it comes from a package that may be named there.
+
+    The one place that instantiates: a config somebody sends you can build layers, data and callbacks, and call nothing
+    else. Errors of the constructor come out as they were raised.
+
+    Args:
+        cfg: A config node with ``_target_``.
+        *args: Positional arguments of the target.
+        allow: Further prefixes of targets, e.g. ``"my_models."``.
+        **kwargs: Keyword arguments of the target; they win over those in the config.
+
+    Returns:
+        The object.
+
+    Raises:
+        UserError: If a ``_target_`` is not allowed, does not exist, or does not take the arguments given.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    allowed = (*BUILDABLE, *(f"{package}." for package in RUNNING), *allow)
     targets = dict(_targets(cfg, ""))
     if "_target_" not in targets:
         raise UserError(f"_target_ must be given: a class to build, from {_listed(allowed)}")
     for key, target in targets.items():
         _check(key, target, allowed)
     try:
-        return hydra_instantiate(cfg, *args, **kwargs)
+        return instantiate(cfg, *args, **kwargs)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, TypeError) and cause.__traceback__ is not None and cause.__traceback__.tb_next is None:
@@ -34,6 +57,8 @@ def instantiate(cfg: Any, allowed: Sequence[str], args: Sequence[Any], kwargs: d
 
 
 def _targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    from omegaconf import DictConfig, ListConfig
+
     if isinstance(node, (dict, DictConfig)):
         pairs = [(str(k), v) for k, v in node.items()]
     elif isinstance(node, (list, tuple, ListConfig)):
@@ -62,6 +87,8 @@ def _check(key: str, target: Any, allowed: Sequence[str]) -> None:
 
 
 def _path(cfg: Any, key: str) -> str:
+    from omegaconf import DictConfig
+
     return str(cfg._get_full_key(key)) if isinstance(cfg, DictConfig) else key
 
 

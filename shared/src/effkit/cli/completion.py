@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from effkit.errors import choose
 
 if TYPE_CHECKING:
-    from effkit.cli import App
+    from effkit.cli.command import Program
 
 _INSTALL = {
     "bash": 'eval "$({prog} -sc install=bash)"',
@@ -30,7 +30,7 @@ def install_line(prog: str, shell: str) -> str:
     return _INSTALL[choose("--completion", shell, list(_INSTALL))].format(prog=prog)
 
 
-def answer(app: App, words: Sequence[str]) -> None:
+def answer(app: Program, words: Sequence[str]) -> None:
     """Print the shell's script (``install=SHELL``, ``uninstall=SHELL``) or the candidates for ``COMP_LINE``."""
     query = next((w.partition("=")[2] for w in words if w.startswith("query=")), None)
     if query is None:
@@ -53,8 +53,8 @@ def answer(app: App, words: Sequence[str]) -> None:
             _forward(app, typed[0], list(words))
 
 
-def _forward(app: App, command: str, words: list[str]) -> None:
-    from effkit._hydra import parse_flags, session
+def _forward(app: Program, command: str, words: list[str]) -> None:
+    from effkit.cli.session import parse_flags, session
 
     chosen = app.commands[command]
     sys.argv[0] = app.prog  # Hydra names the script after it, also when the program runs as `python -m`

@@ -14,26 +14,17 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from hydra.types import RunMode
 
-from effkit import _help
-from effkit._hydra import Session, flags_for_ranks, parse_flags, session, task_config
-from effkit._job import Job, Outcome
-from effkit._process import is_main_rank, started_with_others, stdout_to_stderr
+from effkit.cli import help
+from effkit.cli.job import Job, Outcome
+from effkit.cli.process import is_main_rank, started_with_others, stdout_to_stderr
+from effkit.cli.session import Session, flags_for_ranks, parse_flags, session
 from effkit.errors import UserError
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from effkit.cli import App, Command
+    from effkit.cli.command import Command, Program
 
 
-def compose(program: str, config_module: str, command: str, config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of a command; see `effkit.cli.compose`."""
-    flags = parse_flags(f"{program} {command}", overrides)
-    with session(program, command, config_module, config_name, flags) as hydra:
-        return task_config(hydra.compose())
-
-
-def launch(app: App, command: Command, words: Sequence[str], ends_process: bool) -> int:
+def launch(app: Program, command: Command, words: Sequence[str], ends_process: bool) -> int:
     """Run a command.
 
     Args:
@@ -49,7 +40,7 @@ def launch(app: App, command: Command, words: Sequence[str], ends_process: bool)
     flags.overrides = gather_positional(flags.overrides, command.positional)
     with session(app.prog, command.name, app.config_module, command.config_name, flags) as hydra:
         if flags.help:
-            print(_help.command(app, command, hydra))
+            print(help.command(app, command, hydra))
             return 0
         if hydra.shows(flags):
             return 0
@@ -66,7 +57,7 @@ def launch(app: App, command: Command, words: Sequence[str], ends_process: bool)
         return _run(app, job, hydra, flags.multirun, ends_process)
 
 
-def _run(app: App, job: Job, hydra: Session, multirun: bool, ends_process: bool) -> int:
+def _run(app: Program, job: Job, hydra: Session, multirun: bool, ends_process: bool) -> int:
     config = hydra.peek()
     extra: list[str] = []
     document: TextIO | None = None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from effkit._provenance import driver_version, package_version
+from effkit.provenance import driver_version, package_version
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,71 @@
+"""Console commands in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["CliResult", "run_cli"]
+
+
+class CliResult(NamedTuple):
+    """What a command left behind; unpacks as ``code, stdout, stderr``."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run_cli(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = 120.0,
+) -> CliResult:
+    """Run a console command in a process of its own, without a terminal, and wait for it.
+
+    Args:
+        argv: Command and arguments. A bare command name is looked up beside the running interpreter first, so that the
+            environment under test is the one that answers; a name that is no command there is run as ``python -m
+            NAME``.
+        cwd: Working folder.
+        env: Variables on top of the present ones; by default torch gets one thread and colours are off.
+        timeout: Seconds after which the process is killed.
+
+    Returns:
+        Exit code (negative: killed by that signal), standard output and standard error.
+
+    Raises:
+        AssertionError: If it takes longer than ``timeout``; shows what it had printed.
+    """
+    first, *rest = [os.fspath(word) for word in argv]
+    command = [first, *rest] if os.path.isabs(first) else [*_find_command(first), *rest]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**variables, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise AssertionError(
+            f"{' '.join(command)} took longer than {timeout:g} s; it had printed {error.stdout!r} and {error.stderr!r}"
+        ) from error
+    return CliResult(done.returncode, done.stdout, done.stderr)
+
+
+def _find_command(name: str) -> list[str]:
+    beside = shutil.which(name, path=str(Path(sys.executable).parent))
+    return [beside] if beside else [sys.executable, "-m", name.replace("-", "_")]
