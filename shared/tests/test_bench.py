@@ -1,0 +1,110 @@
+"""Providers by cases: rows, ratios, floors, tables and the picture."""
+
+import time
+
+import pytest
+import torch
+
+from effkit.bench import Bench, check_counts, check_providers, draw_times, inference, training_step
+from effkit.errors import UserError
+from effkit.results import read_csv
+
+
+def _bench(**more) -> Bench:
+    return Bench("demo", device="cpu", threads=1, min_rounds=3, min_seconds=0.0, memory=False, **more)
+
+
+def _sleeper(seconds: float):
+    return lambda: time.sleep(seconds)
+
+
+def test_rows_ratios_and_one_floor_for_all(tmp_path):
+    bench = _bench()
+    calls = {"ours": _sleeper(0.002), "peer": _sleeper(0.006), "other": _sleeper(0.004)}
+    measured = bench.run(
+        calls, case="nap", mode="wall", x=8, baseline="peer", peers=("peer", "other"), limits=0.001, limit_note="clock"
+    )
+    assert measured.seconds.keys() == calls.keys()
+    assert measured.faster_than("peer") == {n: measured.result.ratio("peer", n).median for n in calls}
+    assert measured.faster_than("peer")["ours"] > 1
+    report = bench.report("demo bench", {"floor_seconds": 0.001}, csv=tmp_path / "out.csv", folder=tmp_path)
+    rows = read_csv(tmp_path / "out.csv")
+    assert {(r.provider, r.metric) for r in rows} == {
+        *((name, "time") for name in (*calls, "floor")),
+        ("ours", "speedup_over_peer"),
+        ("other", "speedup_over_peer"),
+        ("ours", "ratio_to_other"),
+    }
+    by_name = {(r.provider, r.metric): r for r in rows}
+    assert by_name["floor", "time"].median == 0.001
+    assert by_name["floor", "time"].note == "clock"
+    assert by_name["ours", "ratio_to_other"].median == pytest.approx(2, rel=0.3)
+    assert all(
+        (r.package, r.case, r.mode, r.dtype, r.x_name, r.x) == ("demo", "nap", "wall", "fp32", "batch", 8) for r in rows
+    )
+    assert report.data == {"floor_seconds": 0.001}
+    assert [f.name for f in report.files] == ["out.csv", "bench.png"]
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_floors_by_provider_stand_in_the_table():
+    bench = _bench(x_name="length")
+    limits = {"ours": 0.001, "full": 0.004}
+    measured = bench.run(
+        {"ours": _sleeper(0.002), "full": _sleeper(0.005)},
+        case="c",
+        mode="decode",
+        x=64,
+        baseline="full",
+        limits=limits,
+    )
+    table = measured.table
+    assert table.columns[-3:] == ["floor ms", "bound on the ratio", "faster than full"]
+    assert [row[-3] for row in table.rows] == [1.0, 4.0]
+    assert [row[-2] for row in table.rows] == [4.0, 1.0]
+    assert "Peak" not in table.note
+    floors = {r.provider: r.median for r in bench.rows if r.provider.startswith("floor")}
+    assert floors == {"floor_ours": 0.001, "floor_full": 0.004}
+
+
+def test_without_a_baseline_there_is_no_bound():
+    bench = _bench()
+    measured = bench.run({"a": _sleeper(0.001)}, case="c", mode="m", x=1, limits={"a": 0.0005}, share=0.5)
+    assert measured.table.columns[-1] == "floor ms"
+    assert bench.report("nothing written").files == []
+
+
+def test_calls_compute_and_leave_gradients():
+    model = torch.nn.Linear(3, 2)
+    x = torch.ones(4, 3)
+    out = inference(model.eval(), x)()
+    assert not out.requires_grad
+    training_step(model, x, torch.bfloat16)()
+    assert model.training
+    assert model.weight.grad is not None
+    want = torch.autograd.grad(model(x).square().mean(), model.weight)[0]
+    training_step(model, x)()
+    torch.testing.assert_close(model.weight.grad, want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: check_providers(["tim"], ["timm", "ours"]), "timm"),
+        (lambda: check_providers([], ["timm", "ours"]), "empty"),
+        (lambda: check_counts("batch_sizes", [1, 0]), "batch_sizes must be whole numbers of at least 1, got 0"),
+        (lambda: check_counts("batch_sizes", [True]), "True"),
+        (lambda: check_counts("lengths", []), "lengths is empty"),
+        (lambda: check_counts("size", "7"), "'7'"),
+        (lambda: draw_times([], "x.png"), "no case"),
+        (lambda: _bench(precision="fp99"), "fp99"),
+    ],
+)
+def test_mistakes(call, words):
+    with pytest.raises(UserError, match=words):
+        call()
+
+
+def test_counts_take_one_number_too():
+    assert check_counts("size", 7) == [7]
+    assert check_counts("sizes", (1, 2)) == [1, 2]
