@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from effkit.testing import assert_close_to_reference, run_cli, tiny_images, write_image_folder
+from effkit.errors import UserError
+from effkit.rows import Row
+from effkit.testing import (
+    assert_close_to_reference,
+    assert_one_line_mistake,
+    assert_rows_are_complete,
+    compose_command,
+    composed_commands,
+    in_process,
+    run_cli,
+    tiny_images,
+    write_image_folder,
+)
 
 
 def test_twice_the_error_of_torch_passes_and_more_fails():
@@ -97,3 +110,61 @@ def test_run_cli_finds_commands_beside_the_interpreter():
 def test_run_cli_stops_what_hangs_and_shows_its_output():
     with pytest.raises(AssertionError, match=r"took longer than 1 s; it had printed .*before"):
         run_cli([sys.executable, "-c", "import time; print('before', flush=True); time.sleep(60)"], timeout=1)
+
+
+class _Mistaken:
+    """Stands for a program; answers as it is told."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code, self.text = code, text
+
+    def __call__(self, words: list[str]) -> int:
+        print(self.text.format(*words), file=sys.stderr)
+        return self.code
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "message"),
+    [
+        (0, "demo: error: lr=-1", "exit code 0"),
+        (2, "demo: error: lr=-1\ndemo: error: again", "expected one line"),
+        (2, "other: error: lr=-1", "expected one line"),
+        (2, "Traceback (most recent call last):\ndemo: error: lr=-1", "Traceback"),
+        (2, "demo: error: lr is wrong", "does not say -1"),
+    ],
+)
+def test_a_mistake_answered_otherwise_is_noticed(code, text, message, tmp_path, monkeypatch, capfd):
+    run = in_process(_Mistaken(code, text), tmp_path, monkeypatch, capfd)
+    with pytest.raises(AssertionError, match=message):
+        assert_one_line_mistake("demo", run("train"), ["-1"])
+
+
+def test_a_mistake_answered_well_passes(tmp_path, monkeypatch, capfd):
+    run = in_process(_Mistaken(2, "demo: error: {0}=-1 must be positive"), tmp_path, monkeypatch, capfd)
+    result = run("lr")
+    assert_one_line_mistake("demo", result, ["lr", "-1"])
+    assert (result.code, result.stdout, result.stderr) == (2, "", "demo: error: lr=-1 must be positive\n")
+    assert Path.cwd() == tmp_path
+
+
+def _row(table: str = "1", name: str = "A", paper: float | None = 1.0, command: str = "", why: str = "x" * 31) -> Row:
+    return Row(table, name, "m", paper, "", "Table 1", "printed", not_measured=why, command=command)
+
+
+def test_rows_twice_out_of_order_or_without_a_reason_are_noticed():
+    assert_rows_are_complete([_row(), _row(name="B"), _row("2")], ["1", "2"])
+    assert_rows_are_complete([_row(), _row(paper=2.0)], ["1"], alike=["1"])
+    for rows in ([_row("2"), _row()], [_row(), _row(paper=2.0)], [_row(why="too short")], [_row()]):
+        with pytest.raises(AssertionError):
+            assert_rows_are_complete(rows, ["1", "2"] if len(rows) == 1 else ["1"])
+
+
+def test_commands_of_rows_are_composed_once_for_all_that_differ_in_figures(demo):
+    rows = [_row(command=f"demo train seed={n} solver.lr=0.{n}") for n in (1, 2)]
+    found = [(command, cfg.seed) for command, cfg in composed_commands(demo, rows)]
+    assert found == [("demo train seed=1 solver.lr=0.1", 1)]
+    assert compose_command(demo, "demo train seed=2").seed == 2
+    with pytest.raises(UserError, match="sed"):
+        list(composed_commands(demo, [_row(command="demo train sed=1")]))
+    with pytest.raises(AssertionError, match="none of demo"):
+        compose_command(demo, "tnt-vit train")

@@ -45,6 +45,11 @@ class Measured:
         """Median time by provider."""
         return {name: t.median for name, t in self.result.timings.items()}
 
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times faster than the baseline the others are; empty without one."""
+        return {n: r for n, r in self.faster_than(self.baseline).items() if n != self.baseline} if self.baseline else {}
+
     def faster_than(self, peer: str) -> dict[str, float]:
         """How many times faster than a peer each provider is, median over rounds."""
         return {name: self.result.ratio(peer, name).median for name in self.result.timings}
@@ -174,7 +179,7 @@ class Bench:
         """
         files = [append_csv(csv, self.rows)] if csv else []
         if folder is not None and self.cases:
-            panels = [(m.title, m.result.timings, m.baseline, m.limits) for m in self.cases]
+            panels = [(m.title, m.result.timings, m.ratios, m.limits) for m in self.cases]
             files.append(draw_times(panels, Path(folder) / "bench.png", title=title))
         return Report(title, [m.table for m in self.cases], data=dict(data or {}), files=files)
 

@@ -3,8 +3,22 @@
 Tests cannot import each other (pytest's importlib mode), so whatever two test files need lives here.
 """
 
-from effkit.testing.commands import CliResult, run_cli
+from effkit.testing.commands import CliResult, in_process, run_cli
 from effkit.testing.images import tiny_images, write_image_folder
+from effkit.testing.mistakes import assert_one_line_mistake
+from effkit.testing.papers import assert_installed, assert_rows_are_complete, compose_command, composed_commands
 from effkit.testing.tolerance import assert_close_to_reference
 
-__all__ = ["CliResult", "assert_close_to_reference", "run_cli", "tiny_images", "write_image_folder"]
+__all__ = [
+    "CliResult",
+    "assert_close_to_reference",
+    "assert_installed",
+    "assert_one_line_mistake",
+    "assert_rows_are_complete",
+    "compose_command",
+    "composed_commands",
+    "in_process",
+    "run_cli",
+    "tiny_images",
+    "write_image_folder",
+]

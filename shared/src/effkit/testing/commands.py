@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["CliResult", "run_cli"]
+if TYPE_CHECKING:
+    import pytest
+
+__all__ = ["CliResult", "in_process", "run_cli"]
 
 
 class CliResult(NamedTuple):
@@ -19,6 +22,29 @@ class CliResult(NamedTuple):
     code: int
     stdout: str
     stderr: str
+
+
+def in_process(
+    main: Callable[[list[str]], int], folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., CliResult]:
+    """Run commands of a program in this process, inside a folder: the body of a test file's fixture ``run``.
+
+    Args:
+        main: The program, an `effkit.cli.App`.
+        folder: Becomes the working folder.
+        monkeypatch: pytest's fixture.
+        capfd: pytest's fixture.
+
+    Returns:
+        A function of the words after the program's name; gives exit code, standard output and standard error.
+    """
+    monkeypatch.chdir(folder)
+
+    def call(*words: str | os.PathLike[str]) -> CliResult:
+        code = main([os.fspath(word) for word in words])
+        return CliResult(code, *capfd.readouterr())
+
+    return call
 
 
 def run_cli(
