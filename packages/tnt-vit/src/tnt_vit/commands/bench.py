@@ -210,12 +210,6 @@ def _floor_row(like: ResultRow, seconds: float) -> ResultRow:
     )
 
 
-_KEYS = (
-    *("batch_sizes", "providers", "mode", "compile", "compile_mode"),
-    *("device", "precision", "threads", "min_rounds", "min_seconds"),
-)
-
-
 def run(cfg: Any) -> Report:
     """Do what ``tnt-vit bench`` does; the rows go to ``bench.csv`` in the run folder if no file is named.
 
@@ -225,4 +219,6 @@ def run(cfg: Any) -> Report:
     Raises:
         ValueError: If an argument is unknown.
     """
-    return bench_report(full_name(cfg.model.name), **options(cfg, *_KEYS), csv=cfg.csv or run_dir() / "bench.csv")
+    what = options(cfg, "batch_sizes", "providers", "mode", "compile", "compile_mode")
+    how = options(cfg, "device", "precision", "threads", "min_rounds", "min_seconds")
+    return bench_report(full_name(cfg.model.name), **what, **how, csv=cfg.csv or run_dir() / "bench.csv")
