@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from effkit.results import read_csv
-from tnt_vit.bench import bench_report, build_provider
+from tnt_vit.commands.bench import bench_report, build_provider
 
 CPU = torch.device("cpu")
 

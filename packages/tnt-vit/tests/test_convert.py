@@ -7,10 +7,10 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
 import tnt_vit
-from tnt_vit import convert
-from tnt_vit.convert import convert_checkpoint
-from tnt_vit.sizes import infer_sizes
-from tnt_vit.zoo import VARIANTS
+from tnt_vit.checkpoints.sizes import infer_sizes
+from tnt_vit.checkpoints.zoo import VARIANTS
+from tnt_vit.commands import convert
+from tnt_vit.commands.convert import convert_checkpoint
 
 ARGS = {
     "img_size": 32,

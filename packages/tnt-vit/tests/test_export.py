@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import tnt_vit
-from tnt_vit import export
-from tnt_vit.export import export_model, tolerance
-from tnt_vit.exportable import ExportableTNT
+from tnt_vit.commands import export
+from tnt_vit.commands.export import export_model
+from tnt_vit.inference import formats
+from tnt_vit.inference.exportable import ExportableTNT
+from tnt_vit.inference.verify import tolerance
 
 ARGS = {
     "img_size": 32,
@@ -109,7 +111,7 @@ def test_fixed_batch_opset_and_preprocessing_are_in_the_file(tmp_path):
 
 @needs_onnx
 def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "ONE_FILE_BYTES", 0)
+    monkeypatch.setattr(formats, "ONE_FILE_BYTES", 0)
     model = small()
     path = tmp_path / "model.onnx"
     report = export_model(model, path)
@@ -123,7 +125,7 @@ def test_weights_too_large_for_one_file_lie_beside_it(tmp_path, monkeypatch):
 def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
     path = tmp_path / "model.pt2"
     path.write_text("an earlier file")
-    prepared = export._prepared
+    prepared = export.prepared
 
     def wrong(model, optimize):
         found = prepared(model, optimize)
@@ -131,7 +133,7 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
             found.head.bias[2] += 1e-4
         return found
 
-    monkeypatch.setattr(export, "_prepared", wrong)
+    monkeypatch.setattr(export, "prepared", wrong)
     report = export_model(small(), path, "torch_export")
     assert report.exit_code == 1
     assert report.files == []
@@ -147,7 +149,7 @@ def test_nothing_is_left_when_the_export_breaks(tmp_path, monkeypatch):
     def broken(*args):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(export, "_write_torch_export", broken)
+    monkeypatch.setattr(export, "write_torch_export", broken)
     with pytest.raises(RuntimeError, match="disk full"):
         export_model(small(), tmp_path / "model.pt2", "torch_export")
     assert list(tmp_path.iterdir()) == []
@@ -211,7 +213,7 @@ def test_only_the_model_itself_is_exported(tmp_path):
 
 def test_missing_packages_are_one_line_with_the_extra(tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None if "onnx" in name else find(name))
+    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if "onnx" in name else find(name))
     with pytest.raises(ValueError, match=r"onnx, onnxscript, onnxruntime.*pip install 'tnt-vit\[onnx\]'") as error:
         export_model(small(), tmp_path / "a.onnx")
     assert "\n" not in str(error.value)

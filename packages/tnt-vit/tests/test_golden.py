@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effkit.cost import Cost, measure_image
-from tnt_vit.closed_forms import Sizes, dead_params, estimated_block_macs, macs, params
 from tnt_vit.model import TNT
-from tnt_vit.rows_cost import timm_cost, variant_cost
+from tnt_vit.paper.closed_forms import Sizes, dead_params, estimated_block_macs, macs, params
+from tnt_vit.paper.cost import timm_cost, variant_cost
 
 # Live parameters and MACs of one picture, counted in the official design; S-2, (4, 96) and B at 384 here only.
 GOLDEN = {

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from effkit.lightning.logging import read_rows
-from tnt_vit.claim import FLOOR, RUNS, Trained, run_claim, train_experiment
+from tnt_vit.paper.claim import FLOOR, RUNS, Trained, run_claim, train_experiment
 
 # A quarter of the recipe's epochs in batches half as large, without the mixing that only pays in longer runs.
 SHORT = ("trainer.max_epochs=10", "data.batch_size=32", "mixup.mixup_alpha=0")

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 import tnt_vit
 from tnt_vit import TNT, optimize_for_inference
-from tnt_vit.folding import fold_attention, fold_norm, fold_stem
+from tnt_vit.inference.folding import fold_attention, fold_norm, fold_stem
+from tnt_vit.inference.packed import PackedLinear, packed_kernels
 from tnt_vit.layers import Attention
-from tnt_vit.packed import PackedLinear, packed_kernels
 from tnt_vit.reference import reference_forward
 from tnt_vit.stem import WordEmbed
 

@@ -8,7 +8,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 import tnt_vit
-from tnt_vit.pictures import BUNDLED, find_pictures, load_picture, preprocessing
+from tnt_vit.commands.pictures import BUNDLED, find_pictures, load_picture, preprocessing
 
 
 @pytest.mark.parametrize("name", BUNDLED)

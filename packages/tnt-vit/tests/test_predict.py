@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 import tnt_vit
-from tnt_vit.classes import class_names, normalization
-from tnt_vit.origin import is_untrained, run_config, weights_note
-from tnt_vit.pictures import load_picture, preprocessing
-from tnt_vit.predict import predict_report
+from tnt_vit.checkpoints.origin import is_untrained, weights_note
+from tnt_vit.commands.classes import class_names, normalization
+from tnt_vit.commands.pictures import load_picture, preprocessing
+from tnt_vit.commands.predict import predict_report
+from tnt_vit.commands.runs import run_config
 
 ARGS = {
     "img_size": 32,

@@ -9,11 +9,11 @@ import pytest
 
 from effkit.papers import load_paper, select_papers
 from effkit.rows import Outcome, Row, evaluate
-from tnt_vit import paper_figures as paper
 from tnt_vit.cli import main
-from tnt_vit.recipe import recipe_config
-from tnt_vit.rows import PAPER, paper_rows
-from tnt_vit.rows_cost import timm_cost, variant_cost
+from tnt_vit.paper import figures as paper
+from tnt_vit.paper.cost import timm_cost, variant_cost
+from tnt_vit.paper.recipe import recipe_config
+from tnt_vit.paper.rows import PAPER, paper_rows
 
 ROWS = paper_rows()
 TABLES = [*map(str, range(1, 14)), "complexity", "legacy", "elsewhere", "fig3", "fig4", "fig5", "fig6", "fig7"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tnt_vit.rows_cost import variant_cost
-from tnt_vit.summary import summary_report
-from tnt_vit.zoo import list_models
+from tnt_vit.checkpoints.zoo import list_models
+from tnt_vit.paper.cost import variant_cost
+from tnt_vit.paper.summary import summary_report
 
 
 def test_all_variants_beside_the_papers_figures() -> None:

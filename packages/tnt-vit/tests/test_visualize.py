@@ -8,19 +8,12 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 import tnt_vit
-from tnt_vit import drawing
-from tnt_vit.visualize import (
-    FIGURES,
-    MAX_BYTES,
-    Subject,
-    class_attention,
-    feature_maps,
-    inner_attention,
-    save_photo_png,
-    sentence_attention,
-    visualize_report,
-    word_maps,
-)
+from tnt_vit.commands.subject import Subject
+from tnt_vit.commands.visualize import FIGURES, visualize_report
+from tnt_vit.plots import drawing
+from tnt_vit.plots.attention import class_attention, inner_attention, sentence_attention
+from tnt_vit.plots.features import feature_maps, word_maps
+from tnt_vit.plots.photo import MAX_BYTES, save_photo_png
 
 ARGS = {
     "img_size": 64,

@@ -8,7 +8,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 
 import tnt_vit
-from tnt_vit.weights import read_state, to_timm_names
+from tnt_vit.checkpoints.weights import read_state, to_timm_names
 
 ARGS = {
     "img_size": 32,

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from effkit.lazy import after_import, attach
 
 if TYPE_CHECKING:
-    from tnt_vit.export import export_model as export_model
+    from tnt_vit.checkpoints.weights import load_checkpoint as load_checkpoint
+    from tnt_vit.checkpoints.weights import save_checkpoint as save_checkpoint
+    from tnt_vit.checkpoints.zoo import create_model as create_model
+    from tnt_vit.checkpoints.zoo import list_models as list_models
+    from tnt_vit.commands.export import export_model as export_model
+    from tnt_vit.inference.optimize import InferenceTNT as InferenceTNT
+    from tnt_vit.inference.optimize import optimize_for_inference as optimize_for_inference
     from tnt_vit.model import TNT as TNT
     from tnt_vit.model import AttentionMaps as AttentionMaps
-    from tnt_vit.optimize import InferenceTNT as InferenceTNT
-    from tnt_vit.optimize import optimize_for_inference as optimize_for_inference
-    from tnt_vit.weights import load_checkpoint as load_checkpoint
-    from tnt_vit.weights import save_checkpoint as save_checkpoint
-    from tnt_vit.zoo import create_model as create_model
-    from tnt_vit.zoo import list_models as list_models
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach(
@@ -28,13 +28,14 @@ __getattr__, __dir__, __all__ = attach(
     {
         "TNT": "tnt_vit.model",
         "AttentionMaps": "tnt_vit.model",
-        "InferenceTNT": "tnt_vit.optimize",
-        "create_model": "tnt_vit.zoo",
-        "export_model": "tnt_vit.export",
-        "list_models": "tnt_vit.zoo",
-        "load_checkpoint": "tnt_vit.weights",
-        "optimize_for_inference": "tnt_vit.optimize",
-        "save_checkpoint": "tnt_vit.weights",
+        "InferenceTNT": "tnt_vit.inference.optimize",
+        "create_model": "tnt_vit.checkpoints.zoo",
+        "export_model": "tnt_vit.commands.export",
+        "list_models": "tnt_vit.checkpoints.zoo",
+        "load_checkpoint": "tnt_vit.checkpoints.weights",
+        "optimize_for_inference": "tnt_vit.inference.optimize",
+        "save_checkpoint": "tnt_vit.checkpoints.weights",
     },
 )
-after_import("timm", "tnt_vit.zoo")  # registers the variants; timm itself takes seconds to import and --help should not
+# Registers the variants; timm itself takes seconds to import, and --help should not.
+after_import("timm", "tnt_vit.checkpoints.zoo")

@@ -18,8 +18,8 @@ from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
 from tnt_vit.checks import check_architecture, check_input, parse_blocks
-from tnt_vit.dispatch import resolve_backend
 from tnt_vit.layers import TNTBlock
+from tnt_vit.ops import resolve_backend
 from tnt_vit.stem import WordEmbed
 
 __all__ = ["TNT", "AttentionMaps"]
@@ -298,7 +298,7 @@ class TNT(nn.Module):
     def _modes(self, x: Tensor) -> dict[str, Any]:
         """How the blocks run for this input: which fused kernel, and whether attention is spelled out."""
         return {
-            "fused": resolve_backend(self.backend, x, training=self.training),
+            "fused": resolve_backend(self.backend, x.device, training=self.training),
             "explicit": self.backend == "reference",
         }
 

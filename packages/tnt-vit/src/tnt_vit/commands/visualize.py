@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -10,32 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from PIL import Image
 
+from effkit.cli import run_dir
 from effkit.errors import UserError, choose
-from effkit.report import Report, Table, write_bytes
-from tnt_vit.attention_figures import class_attention, inner_attention, sentence_attention
-from tnt_vit.drawing import Subject
-from tnt_vit.feature_figures import channel_tsne, feature_maps, word_maps
+from effkit.report import Report, Table
+from tnt_vit.checkpoints.origin import RANDOM
+from tnt_vit.commands.build import build_model, set_up
+from tnt_vit.commands.options import options
+from tnt_vit.commands.pictures import BUNDLED, find_pictures
+from tnt_vit.commands.subject import Subject
 from tnt_vit.model import TNT
-from tnt_vit.origin import RANDOM
-from tnt_vit.pictures import BUNDLED, find_pictures
+from tnt_vit.plots.attention import class_attention, inner_attention, sentence_attention
+from tnt_vit.plots.features import channel_tsne, feature_maps, word_maps
+from tnt_vit.plots.photo import save_photo_png
 
-__all__ = [
-    "FIGURES",
-    "MAX_BYTES",
-    "Subject",
-    "channel_tsne",
-    "class_attention",
-    "feature_maps",
-    "inner_attention",
-    "save_photo_png",
-    "sentence_attention",
-    "visualize_report",
-    "word_maps",
-]
-
-MAX_BYTES = 300 * 1024
+__all__ = ["FIGURES", "run", "visualize_report"]
 
 # Name on the command line -> figure of the paper, function.
 FIGURES: dict[str, tuple[str, Callable[..., Figure]]] = {
@@ -58,28 +46,6 @@ def _file_names(pictures: Sequence[str]) -> list[str]:
             name, number = f"{stem}-{number}", number + 1
         stems.append(name)
     return stems
-
-
-def save_photo_png(fig: Figure, path: Path, dpi: int = 120) -> Path:
-    """Save a figure that holds photographs, atomically and below 300 KiB.
-
-    One too large for full colour gets 256 colours of its own, dithered: undithered ones, enough for plots, spoil
-    photographs.
-    """
-    while True:
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-        if buffer.tell() >= MAX_BYTES:
-            picture = Image.open(buffer).convert("RGB")
-            sample = picture.resize((max(1, picture.width // 3), max(1, picture.height // 3)), Image.Resampling.NEAREST)
-            palette = sample.quantize(256, method=Image.Quantize.MAXCOVERAGE)
-            buffer = io.BytesIO()
-            picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(
-                buffer, format="PNG", optimize=True
-            )
-        if buffer.tell() < MAX_BYTES or dpi <= 40:
-            return write_bytes(path, buffer.getvalue())
-        dpi = int(dpi * 0.85)
 
 
 def visualize_report(
@@ -123,7 +89,7 @@ def visualize_report(
         choose("figures", name, list(FIGURES))
     if not names or len(set(names)) != len(names):
         raise UserError(f"figures={names} must name each figure once; choose from {', '.join(FIGURES)}")
-    options: dict[str, dict[str, Any]] = {
+    asked: dict[str, dict[str, Any]] = {
         "feature_maps": {"blocks": blocks, "seed": seed},
         "channel_tsne": {"seed": seed},
         "word_maps": {"blocks": blocks},
@@ -143,10 +109,26 @@ def visualize_report(
             seen = subject
             if name == "feature_maps" and feature_size is not None:
                 seen = Subject.of(model, source, img_size=feature_size, pretrained=pretrained)
-            file = save_photo_png(function(seen, **options[name]), Path(out_dir) / f"{stem}_{name}.png")
+            file = save_photo_png(function(seen, **asked[name]), Path(out_dir) / f"{stem}_{name}.png")
             files.append(file)
             rows.append([Path(source).name, f"Fig. {number}", name, "x".join(map(str, seen.x.shape[2:])), file.name])
     lines = [f"{RANDOM}: give model.pretrained=PATH to see what a trained network does"] if weights == RANDOM else []
     table = Table(f"Figures of the paper ({weights})", ["picture", "paper", "figure", "pixels", "file"], rows)
     data = {"weights": weights, "random_weights": weights == RANDOM, "folder": str(out_dir)}
     return Report("tnt-vit visualize", [table], data=data, files=files, lines=lines)
+
+
+def run(cfg: Any) -> Report:
+    """Do what ``tnt-vit visualize`` does.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        FileNotFoundError: If a picture is missing.
+        ValueError: If an argument is out of range.
+    """
+    device = set_up(cfg)
+    model = build_model(cfg.model).to(device).eval()
+    asked = options(cfg, "images", "figures", "img_size", "feature_size", "blocks", "sentence", "word", "seed")
+    return visualize_report(model, asked.pop("images") or None, run_dir(), **asked, pretrained=cfg.model.pretrained)

@@ -21,6 +21,8 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 from effkit.errors import UserError
+from tnt_vit.checkpoints.zoo import default_cfgs, registered_name
+from tnt_vit.commands.classes import normalization
 
 __all__ = ["BUNDLED", "Preprocessing", "find_pictures", "load_picture", "preprocessing"]
 
@@ -193,8 +195,6 @@ def preprocessing(
     """
     if crop_pct is not None and not 0 < crop_pct <= 1:
         raise UserError(f"crop_pct must be in (0, 1], got {crop_pct!r}")
-    from tnt_vit.zoo import default_cfgs, registered_name
-
     size: Any = img_size if img_size is not None else model.img_size
     size = (size, size) if isinstance(size, int) else tuple(size)
     chans = int(model.in_chans)  # type: ignore[arg-type]
@@ -205,8 +205,6 @@ def preprocessing(
     )
     found = resolve_data_config({"input_size": (len(cfg["mean"]), *size)}, pretrained_cfg=cfg)
     if data:
-        from tnt_vit.classes import normalization
-
         found.update(normalization(data))
     return Preprocessing(
         size=size,

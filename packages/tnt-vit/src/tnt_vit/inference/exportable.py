@@ -1,8 +1,8 @@
-"""The form of :class:`~tnt_vit.optimize.InferenceTNT` that exporters like: nothing in place, no kernels of one machine.
+"""The form of an :class:`~tnt_vit.inference.optimize.InferenceTNT` that exporters like.
 
-Writes into rows of a buffer become scatters in an exported graph, and packed weights exist on torch's CPU backend only.
-What is left of the rewriting is what any runtime profits from: one product for the stem, folded norms, the words'
-bilinear attention.
+Nothing happens in place, and no kernel is of one machine: writes into rows of a buffer become scatters in an exported
+graph, and packed weights exist on torch's CPU backend only. What is left of the rewriting is what any runtime profits
+from: one product for the stem, folded norms, the words' bilinear attention.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tnt_vit.checks import check_input
+from tnt_vit.inference.optimize import InferenceTNT
+from tnt_vit.inference.packed import PackedLinear
 from tnt_vit.model import TNT
-from tnt_vit.optimize import InferenceTNT
-from tnt_vit.packed import PackedLinear
 from tnt_vit.stem import patchify
 
 __all__ = ["ExportableTNT"]

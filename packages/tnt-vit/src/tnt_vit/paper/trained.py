@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from effkit.rows import Row
-from tnt_vit import paper_figures as paper
+from tnt_vit.paper import figures
 
 __all__ = ["accuracy_rows", "data_set_rows", "dense_rows", "fine_tuning_rows", "picture_rows", "speed_rows"]
 
@@ -58,26 +58,26 @@ def _accuracy(table: str, name: str, variant: str, top1: float, top5: float | No
 def accuracy_rows() -> list[Row]:
     """ImageNet accuracies: Tables 4 to 8 and 12, and what others report."""
     rows: list[Row] = []
-    for name, trained in paper.IMAGENET.items():
+    for name, trained in figures.IMAGENET.items():
         rows += _accuracy("12" if "SE" in name else "4", name, trained.variant, trained.top1, trained.top5)
-    reference = paper.IMAGENET["TNT-S"]
+    reference = figures.IMAGENET["TNT-S"]
     rows += _accuracy("12", "TNT-S", reference.variant, reference.top1, reference.top5)
-    for name, model in paper.CONTEXT.items():
+    for name, model in figures.CONTEXT.items():
         rows.append(_row("4", name, "top-1", model.top1, QUOTED))
-    for name, hybrid in paper.HYBRIDS.items():
+    for name, hybrid in figures.HYBRIDS.items():
         if hybrid.variant:
             rows += _accuracy("5", name, hybrid.variant, hybrid.top1)
         else:
             rows.append(_row("5", name, "top-1", hybrid.top1, QUOTED))
-    for positions, top1 in paper.POSITIONS.items():
+    for positions, top1 in figures.POSITIONS.items():
         how = _evaluate("tnt_s") if positions == "both" else _train(f"tnt_s model.positions={positions}")
         rows.append(_row("6", f"TNT-S, positions: {positions}", "top-1", top1, **how))
-    for heads, top1 in paper.HEADS.items():
+    for heads, top1 in figures.HEADS.items():
         how = _evaluate("tnt_s") if heads == 4 else _train(f"tnt_s model.inner_num_heads={heads}")
         rows.append(_row("7", f"TNT-S, {heads} inner heads", "top-1", top1, **how))
-    for kind in paper.WORDS:
+    for kind in figures.WORDS:
         rows += _accuracy("8", f"{kind.words} words of width {kind.width}", kind.variant, kind.top1)
-    for name, variant, top1, others_top5, source in paper.ELSEWHERE:
+    for name, variant, top1, others_top5, source in figures.ELSEWHERE:
         table = "legacy" if "legacy" in name else "elsewhere"
         how = _evaluate(_PUBLISHED[variant])
         found = {"source": source, "evidence": "found"}
@@ -90,7 +90,7 @@ def accuracy_rows() -> list[Row]:
 def speed_rows() -> list[Row]:
     """V100 throughput of Table 5."""
     rows = []
-    for name, hybrid in paper.HYBRIDS.items():
+    for name, hybrid in figures.HYBRIDS.items():
         words = f"model={_model(hybrid.variant)}" if hybrid.variant else "providers=[deit]"
         command = f"tnt-vit bench {words} device=cuda batch_sizes=[128]"
         rows.append(_row("5", name, "throughput", hybrid.speed, NEEDS_V100, unit="img/s", command=command))
@@ -100,8 +100,8 @@ def speed_rows() -> list[Row]:
 def data_set_rows() -> list[Row]:
     """Sizes of the data sets (Table 2)."""
     rows = []
-    for name, figures in paper.DATA_SETS.items():
-        for metric, figure in zip(("training pictures", "test pictures", "classes"), figures, strict=True):
+    for name, counts in figures.DATA_SETS.items():
+        for metric, figure in zip(("training pictures", "test pictures", "classes"), counts, strict=True):
             if figure is not None:
                 rows.append(_row("2", name, metric, figure, NEEDS_FILES, unit=""))
     return rows
@@ -110,8 +110,8 @@ def data_set_rows() -> list[Row]:
 def fine_tuning_rows() -> list[Row]:
     """Fine-tuning at 384x384 (Table 9)."""
     rows = []
-    for name, figures in paper.FINE_TUNED.items():
-        for (data, experiment), figure in zip(paper.FINE_TUNE_SETS.items(), figures, strict=True):
+    for name, accuracies in figures.FINE_TUNED.items():
+        for (data, experiment), figure in zip(figures.FINE_TUNE_SETS.items(), accuracies, strict=True):
             if figure is None:
                 continue
             if name.startswith("DeiT"):
@@ -127,13 +127,13 @@ def fine_tuning_rows() -> list[Row]:
 def dense_rows() -> list[Row]:
     """Detection (Tables 10 and 13) and segmentation (Table 11)."""
     rows: list[Row] = []
-    for table, found in (("10", paper.DETECTION_DETR), ("13", paper.DETECTION_FASTER_RCNN)):
+    for table, found in (("10", figures.DETECTION_DETR), ("13", figures.DETECTION_FASTER_RCNN)):
         for name, (millions, precisions) in found.items():
             if millions is not None:
                 rows.append(_row(table, name, "params of the detector", millions, NEEDS_DETECTOR, unit="M"))
-            for metric, figure in zip(paper.AP, precisions, strict=False):  # of the others only the first is printed
+            for metric, figure in zip(figures.AP, precisions, strict=False):  # of the others only the first is printed
                 rows.append(_row(table, name, metric, figure, NEEDS_DETECTOR))
-    for name, (millions, giga, miou) in paper.SEGMENTATION.items():
+    for name, (millions, giga, miou) in figures.SEGMENTATION.items():
         rows.append(_row("11", name, "params of the segmenter", millions, NEEDS_SEGMENTER, unit="M"))
         rows.append(_row("11", name, "MACs of the segmenter", giga, NEEDS_SEGMENTER, unit="G"))
         rows.append(_row("11", name, "mIoU", miou, NEEDS_SEGMENTER))
@@ -144,7 +144,7 @@ def picture_rows() -> list[Row]:
     """The paper's pictures: nothing to compare, but there is a command that draws ours."""
     reason = "a picture, not a figure to compare; the command draws ours"
     rows = []
-    for number, (what, words) in paper.FIGURES.items():
+    for number, (what, words) in figures.FIGURES.items():
         how = {"source": f"Figure {number}", "command": f"tnt-vit visualize {words} model.pretrained=PATH", "unit": ""}
         rows.append(_row(f"fig{number}", what, "picture", None, reason, **how))
     return rows

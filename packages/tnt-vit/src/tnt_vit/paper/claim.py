@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from effkit.cli import compose
 from effkit.data import DataModule
 from effkit.lightning import train
 from effkit.lightning.logging import read_rows
@@ -22,9 +23,9 @@ from effkit.papers import Claim
 from effkit.progress import report_progress
 from effkit.report import PLOT_COLOURS, Table, figure, save_png
 from effkit.rows import Outcome, Row, Tolerance
-from tnt_vit.build import build_data_and_model, set_up
-from tnt_vit.closed_forms import Sizes, macs, params
+from tnt_vit.commands.build import build_data_and_model, set_up
 from tnt_vit.model import TNT
+from tnt_vit.paper.closed_forms import Sizes, macs, params
 
 __all__ = ["FLOOR", "RUNS", "Trained", "run_claim", "train_experiment"]
 
@@ -82,10 +83,8 @@ def train_experiment(name: str, folder: Path, *overrides: str, callbacks: tuple[
     Raises:
         ValueError: If an override does not fit.
     """
-    from tnt_vit.cli import main
-
     quiet = "trainer.enable_progress_bar=false"  # the claim has a bar of its own
-    cfg = main.compose("train", [f"experiment={name}", quiet, *overrides])
+    cfg = compose("tnt-vit", "tnt_vit.configs", "train", [f"experiment={name}", quiet, *overrides])
     set_up(cfg)
     data, model = build_data_and_model(cfg, fresh_head=True)
     metrics = train(cfg, model, data, folder=folder, callbacks=callbacks)

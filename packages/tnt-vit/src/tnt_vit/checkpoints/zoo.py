@@ -16,12 +16,11 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 
 from effkit.errors import UserError, choose
 
-if (
-    TYPE_CHECKING
-):  # this module is imported as soon as timm is, which may be in the middle of tnt_vit.model's own imports
+# This module is imported as soon as timm is, which may be in the middle of tnt_vit.model's own imports.
+if TYPE_CHECKING:
     from tnt_vit.model import TNT
 
-__all__ = ["VARIANTS", "Variant", "create_model", "list_models"]
+__all__ = ["VARIANTS", "Variant", "create_model", "full_name", "list_models"]
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ def _entry_point(name: str) -> Callable[..., TNT]:
     public = registered_name(name)
 
     def build(pretrained: bool = False, **kwargs: Any) -> TNT:
+        from tnt_vit.checkpoints.weights import adapt_state
         from tnt_vit.model import TNT
-        from tnt_vit.weights import adapt_state
 
         kwargs.pop("cache_dir", None)
         out_indices = kwargs.pop("out_indices", 3)
@@ -130,6 +129,11 @@ for _name in VARIANTS:
     globals()[_build.__name__] = _build
     __all__ += [_build.__name__]  # timm reads a module's __all__ to list its models
     register_model(_build)
+
+
+def full_name(name: str) -> str:
+    """A variant's whole name: ``tnt_s`` is short for ``tnt_s_patch16_224``. Whether there is one is not checked."""
+    return name if name in VARIANTS else f"{name}_patch16_224"
 
 
 def list_models() -> list[str]:
@@ -157,7 +161,7 @@ def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, *
         >>> create_model("tnt_ti_patch16_224", num_classes=10).num_classes
         10
     """
-    full = name if name in VARIANTS else f"{name}_patch16_224"
+    full = full_name(name)
     if full not in VARIANTS:
         choose("name", name, list(VARIANTS))
     build = globals()[registered_name(full)]
@@ -177,7 +181,7 @@ def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, *
                 f"{str(error).splitlines()[0]}; "
                 "download them where there is a network and give pretrained=PATH"
             ) from error
-    from tnt_vit.weights import load_checkpoint
+    from tnt_vit.checkpoints.weights import load_checkpoint
 
     model = build(**overrides)
     load_checkpoint(model, pretrained, strict_head="num_classes" not in overrides)

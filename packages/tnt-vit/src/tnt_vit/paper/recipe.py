@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
+from effkit.cli import compose
 from effkit.rows import Row
 
 __all__ = ["EXPERIMENT", "RECIPE", "recipe_config", "recipe_rows"]
@@ -19,9 +20,7 @@ EVALUATION = "official evaluation code"
 @cache
 def recipe_config() -> Any:
     """The composed config of ``tnt-vit train experiment=imagenet/tnt_s``; nothing is read but the configs."""
-    from tnt_vit.cli import main
-
-    return main.compose("train", [f"experiment={EXPERIMENT}"])
+    return compose("tnt-vit", "tnt_vit.configs", "train", [f"experiment={EXPERIMENT}"])
 
 
 def _policy(key: str) -> float:

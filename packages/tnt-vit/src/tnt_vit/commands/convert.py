@@ -12,37 +12,18 @@ from torch import Tensor
 
 from effkit.errors import UserError
 from effkit.report import Report, Table
+from tnt_vit.checkpoints.layout import describe_layout
+from tnt_vit.checkpoints.origin import is_untrained
+from tnt_vit.checkpoints.sizes import Sizes, infer_sizes
+from tnt_vit.checkpoints.weights import adapt_state, load_checkpoint, read_state, save_checkpoint
+from tnt_vit.commands.options import options
+from tnt_vit.commands.runs import run_config
 from tnt_vit.model import TNT
-from tnt_vit.origin import is_untrained, run_config
-from tnt_vit.sizes import Sizes, infer_sizes
-from tnt_vit.weights import adapt_state, load_checkpoint, read_state, save_checkpoint
 
-__all__ = ["SUFFIXES", "convert_checkpoint"]
+__all__ = ["SUFFIXES", "convert_checkpoint", "run"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 _PARITY = 1e-10  # in float64, relative to the largest logit: other summation orders stay far below
-
-
-def _layout(file: Path) -> tuple[str, int]:
-    """Describe a readable checkpoint: container and names, and how many tensors it holds."""
-    if file.suffix == ".safetensors":
-        from safetensors import safe_open
-
-        with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-        container = "safetensors"
-    else:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-        key = next((k for k in ("state_dict_ema", "state_dict", "model") if isinstance(content.get(k), dict)), "")
-        stored = content[key] if key else content
-        names = [k for k, v in stored.items() if isinstance(v, Tensor)]
-        container = key or "plain dictionary"
-        if "pytorch-lightning_version" in content:
-            container = "Lightning checkpoint"
-    parts = {part for name in names for part in name.split(".")}
-    style = "official names" if parts & {"outer_pos", "inner_pos", "outer_attn"} else "timm's names"
-    prefixes = [p for p in ("module.", "model.", "_orig_mod.") if any(n.startswith(p) for n in names)]
-    return f"{container}, {style}" + (f", prefix {prefixes[0]!r}" if prefixes else ""), len(names)
 
 
 def _load(args: Mapping[str, Any], path: Path) -> TNT:
@@ -128,7 +109,7 @@ def convert_checkpoint(
     state = read_state(source)
     if target.exists() and target.samefile(source):
         raise UserError(f"dst={str(dst)!r} is the source itself; give another name")
-    layout, stored = _layout(source)
+    layout, stored = describe_layout(source)
     config = run_config(source)
     size = tuple(img_size) if isinstance(img_size, list | tuple) else img_size
     given = {"num_heads": num_heads, "inner_num_heads": inner_num_heads, "patch_size": patch_size, "img_size": size}
@@ -159,3 +140,17 @@ def convert_checkpoint(
 
 def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def run(cfg: Any) -> Report:
+    """Do what ``tnt-vit convert`` does.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no TNT, is not the variant, or sizes cannot be told.
+    """
+    keys = ("src", "dst", "variant", "img_size", "num_heads", "inner_num_heads", "patch_size")
+    return convert_checkpoint(**options(cfg, *keys))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effkit.cli import run_dir
+from effkit.cost import measure_image
 from effkit.device import autocast, resolve_device, resolve_precision
 from effkit.errors import UserError, choose
 from effkit.report import Report
 from effkit.results import ResultRow, append_csv
 from effkit.timing import compare, machine_floor
-from tnt_vit.optimize import optimize_for_inference
-from tnt_vit.zoo import VARIANTS, create_model
+from tnt_vit.checkpoints.zoo import VARIANTS, create_model, full_name
+from tnt_vit.commands.options import options
+from tnt_vit.inference.optimize import optimize_for_inference
 
-__all__ = ["PROVIDERS", "bench_report", "build_provider"]
+__all__ = ["PROVIDERS", "bench_report", "build_provider", "run"]
 
 PROVIDERS = {
     "ours": "tnt_vit rewritten by optimize_for_inference",
@@ -37,7 +41,7 @@ def build_provider(provider: str, variant: str, device: torch.device, dtype: tor
 
     Args:
         provider: A key of :data:`PROVIDERS`.
-        variant: A key of :data:`tnt_vit.zoo.VARIANTS`.
+        variant: A key of :data:`tnt_vit.checkpoints.zoo.VARIANTS`.
         device: Where to put it.
         dtype: Type of weights and pictures.
 
@@ -195,16 +199,26 @@ def _with_autocast(call: Callable[[], Any], device: torch.device, dtype: torch.d
 
 
 def _macs(variant: str) -> int:
-    from effkit.cost import measure_image
-
     with torch.device("meta"):
         model = create_model(variant, backend="reference")
     return measure_image(model, model.img_size).macs
 
 
 def _floor_row(like: ResultRow, seconds: float) -> ResultRow:
-    import dataclasses
-
     return dataclasses.replace(
         like, provider="floor", metric="time", unit="s", median=seconds, p20=None, p80=None, note="MACs / GEMM rate"
     )
+
+
+def run(cfg: Any) -> Report:
+    """Do what ``tnt-vit bench`` does; the rows go to ``bench.csv`` in the run folder if no file is named.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        ValueError: If an argument is unknown.
+    """
+    what = options(cfg, "batch_sizes", "providers", "mode", "compile", "compile_mode")
+    how = options(cfg, "device", "precision", "threads", "min_rounds", "min_seconds")
+    return bench_report(full_name(cfg.model.name), **what, **how, csv=cfg.csv or run_dir() / "bench.csv")

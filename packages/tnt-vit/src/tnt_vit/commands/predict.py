@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effkit.errors import UserError
 from effkit.report import Report, Table
-from tnt_vit.classes import class_names as names_of
-from tnt_vit.origin import RANDOM, run_data, weights_note
-from tnt_vit.pictures import find_pictures, preprocessing
+from tnt_vit.checkpoints.origin import RANDOM, weights_note
+from tnt_vit.commands.build import build_model, set_up
+from tnt_vit.commands.classes import class_names as names_of
+from tnt_vit.commands.options import options
+from tnt_vit.commands.pictures import find_pictures, preprocessing
+from tnt_vit.commands.runs import run_data
 
-__all__ = ["predict_report", "probabilities"]
+__all__ = ["predict_report", "probabilities", "run"]
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -48,7 +52,7 @@ def predict_report(
     Args:
         model: A TNT with a classifier, on any device.
         paths: Files, folders, or names of bundled photographs.
-        class_names: See :func:`tnt_vit.classes.class_names`; the default asks the run that trained the model.
+        class_names: See :func:`tnt_vit.commands.classes.class_names`; the default asks the run that trained the model.
         topk: How many classes to list; a model with fewer lists all of its own.
         batch_size: Pictures that run together.
         pretrained: What the weights are, as given to ``create_model``; ``None`` finds out whether they are
@@ -99,3 +103,19 @@ def predict_report(
     return Report(
         "tnt-vit predict", [table], data={"pictures": pictures, "weights": note, "random_weights": random}, lines=lines
     )
+
+
+def run(cfg: Any) -> Report:
+    """Do what ``tnt-vit predict`` does.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If an argument or a file cannot be used.
+    """
+    device = set_up(cfg)
+    model = build_model(cfg.model).to(device)
+    asked = options(cfg, "images", "class_names", "topk", "batch_size", "crop_pct")
+    return predict_report(model, asked.pop("images"), **asked, pretrained=cfg.model.pretrained)

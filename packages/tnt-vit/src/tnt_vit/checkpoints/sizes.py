@@ -15,9 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from effkit.errors import UserError, choose
+from tnt_vit.checkpoints.weights import is_legacy_state
+from tnt_vit.checkpoints.zoo import VARIANTS, full_name
 from tnt_vit.model import TNT
-from tnt_vit.weights import is_legacy_state
-from tnt_vit.zoo import VARIANTS
 
 __all__ = ["HIDDEN", "Sizes", "infer_sizes"]
 
@@ -151,7 +151,7 @@ def infer_sizes(
     grid, sentences = shapes.pop("word_grid"), shapes.pop("sentences")
     every = {**shapes, "word_grid": grid, "sentences": sentences}
     if variant is not None:
-        name = variant if variant in VARIANTS else f"{variant}_patch16_224"
+        name = full_name(variant)
         if name not in VARIANTS:
             choose("variant", variant, list(VARIANTS))
         if wrong := _disagreement(every, name):

@@ -1,9 +1,8 @@
-"""Which implementation of the inner block runs for an input, decided in one place."""
+"""Whether a fused inner block runs for an input, decided in one place."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from effkit.errors import UserError
 from tnt_vit.ops.inner_triton import HAS_TRITON, interpreted
@@ -16,27 +15,27 @@ def fused_available(device: torch.device) -> bool:
     return HAS_TRITON and (device.type == "cuda" or interpreted())
 
 
-def resolve_backend(backend: str, x: Tensor, *, training: bool) -> str | None:
-    """Backend of ``tnt_vit.ops`` for the words of ``x``, or ``None`` for the modules one by one.
+def resolve_backend(backend: str, device: torch.device, *, training: bool) -> str | None:
+    """Backend of :func:`tnt_vit.ops.inner_block` for words on ``device``, or ``None`` for the modules one by one.
 
     ``auto`` leaves the choice to ``tnt_vit.ops`` on CUDA when no gradient is asked for; the fused kernel's backward
     pass recomputes the block in torch, which saves memory rather than time.
 
     Args:
         backend: ``auto``, ``torch``, ``reference`` or ``fused``.
-        x: The input pictures; only device and gradient mode matter.
+        device: Where the input pictures are.
         training: Whether the model is in training mode.
 
     Raises:
         ValueError: If ``fused`` is asked for where it cannot run.
     """
     if backend == "fused":
-        if not fused_available(x.device):
+        if not fused_available(device):
             raise UserError(
-                f"backend='fused' needs a CUDA device and triton (or TRITON_INTERPRET=1), the input is on {x.device}; "
+                f"backend='fused' needs a CUDA device and triton (or TRITON_INTERPRET=1), the input is on {device}; "
                 "use backend='auto' or 'torch'"
             )
         return "triton"
-    if backend == "auto" and x.device.type == "cuda" and not training and not torch.is_grad_enabled():
+    if backend == "auto" and device.type == "cuda" and not training and not torch.is_grad_enabled():
         return "auto"
     return None

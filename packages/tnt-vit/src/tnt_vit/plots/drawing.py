@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,20 +11,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
-from PIL import Image
 from torch import Tensor
 
 from effkit.errors import UserError
 from effkit.report import figure
+from tnt_vit.checkpoints.origin import RANDOM
 from tnt_vit.model import TNT
-from tnt_vit.origin import RANDOM, run_data, weights_note
-from tnt_vit.pictures import load_picture, preprocessing
 
 __all__ = [
     "FEATURES",
     "HEAT",
     "QUERY",
-    "Subject",
+    "View",
     "bare",
     "caption",
     "check_blocks",
@@ -45,7 +41,7 @@ _MAX_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
-class Subject:
+class View:
     """A picture as a model sees it.
 
     Attributes:
@@ -61,44 +57,6 @@ class Subject:
     pixels: np.ndarray
     name: str
     weights: str
-
-    @classmethod
-    def of(
-        cls,
-        model: TNT,
-        picture: str | Image.Image,
-        *,
-        img_size: int | tuple[int, int] | None = None,
-        pretrained: bool | str | None = None,
-        name: str = "",
-    ) -> Subject:
-        """Load and preprocess a picture.
-
-        Args:
-            model: The model; it is left as it is.
-            picture: A file, the name of a bundled photograph, or a PIL picture.
-            img_size: Another picture size than the model's own; position tables are resampled in a copy of the model.
-            pretrained: What the weights are, as given to ``create_model``; ``None`` finds out whether they are trained.
-            name: What to call the picture; by default its file's name.
-
-        Raises:
-            ValueError: If the size is no multiple of the patch, or the picture cannot be read.
-        """
-        if not isinstance(model, TNT):
-            raise UserError(f"figures need a tnt_vit.TNT, whose blocks can be looked into; got {type(model).__name__}")
-        weights = weights_note(model, pretrained)
-        prepare = preprocessing(model, img_size=img_size, data=run_data(pretrained))
-        if prepare.size != model.img_size:
-            model = copy.deepcopy(model)
-            model.set_input_size(prepare.size)
-        if model.training:
-            model = copy.deepcopy(model).eval()
-        x = prepare(load_picture(picture, model.in_chans))
-        device = next(itertools.chain(model.parameters(), model.buffers())).device
-        pixels = prepare.denormalize(x)
-        if not name:
-            name = str(picture).replace("\\", "/").split("/")[-1] if isinstance(picture, str) else "picture"
-        return cls(model, x[None].to(device), pixels[..., 0] if model.in_chans == 1 else pixels, name, weights)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -170,7 +128,7 @@ def halves(fig: Figure, rows: int, cols: int, ratios: Sequence[float]) -> list[S
     return list(np.ravel(fig.subfigures(rows, cols, **{kind: ratios})))  # type: ignore[call-overload]
 
 
-def caption(fig: Figure, subject: Subject, note: str = "") -> None:
+def caption(fig: Figure, subject: View, note: str = "") -> None:
     """Write below a figure what was drawn and whose weights were used; random ones in red."""
     random = subject.weights == RANDOM
     size = "x".join(map(str, subject.x.shape[2:]))
@@ -225,7 +183,7 @@ def bare(ax: Axes, title: str = "", size: float = 9) -> None:
         ax.set_title(title, fontsize=size, pad=3)
 
 
-def heat(ax: Axes, subject: Subject, values: np.ndarray | Tensor, title: str = "", size: float = 9) -> None:
+def heat(ax: Axes, subject: View, values: np.ndarray | Tensor, title: str = "", size: float = 9) -> None:
     """Lay a map of the sentences over the picture in grey; the map's own range fills the colours."""
     values = np.asarray(values.detach().cpu().float() if isinstance(values, Tensor) else values)
     pixels = subject.pixels

@@ -14,9 +14,9 @@ import torch
 
 from effkit.cost import Cost, measure_image
 from effkit.rows import Row, Tolerance
-from tnt_vit import paper_figures as paper
-from tnt_vit.closed_forms import Sizes, dead_params, estimated_block_macs
-from tnt_vit.zoo import create_model
+from tnt_vit.checkpoints.zoo import create_model
+from tnt_vit.paper import figures
+from tnt_vit.paper.closed_forms import Sizes, dead_params, estimated_block_macs
 
 __all__ = ["complexity_rows", "context_cost_rows", "cost_rows", "timm_cost", "variant_cost"]
 
@@ -30,7 +30,7 @@ def variant_cost(variant: str, **overrides: Any) -> tuple[Sizes, Cost]:
     """Sizes and cost of a variant for one picture of its own size.
 
     Args:
-        variant: One of :func:`~tnt_vit.zoo.list_models`.
+        variant: One of :func:`~tnt_vit.checkpoints.zoo.list_models`.
         **overrides: Arguments of :class:`~tnt_vit.model.TNT`; hashable.
     """
     with torch.device("meta"):
@@ -56,7 +56,7 @@ def _row(table: str, name: str, metric: str, figure: float | None, compute: Call
 
 def _exact(table: str, name: str, variant: str) -> list[Row]:
     """Whole counts of a variant: against a count made in the official design where there is one."""
-    known = paper.EXACT.get(variant)
+    known = figures.EXACT.get(variant)
     same = {"source": COUNTED, "evidence": "computed", "tolerance": Tolerance("exact")}
     return [
         _row(table, name, "params", known and known.params, lambda: variant_cost(variant)[1].params, **same),
@@ -86,16 +86,16 @@ def _printed_macs(table: str, name: str, variant: str, figure: float) -> Row:
 def cost_rows() -> list[Row]:
     """Sizes of TNT itself: Tables 1, 4, 5, 8, 9, 12 and the legacy variant."""
     rows: list[Row] = []
-    for name, trained in paper.IMAGENET.items():
+    for name, trained in figures.IMAGENET.items():
         for table in ["12"] if "SE" in name else ["1", "4"]:
             rows.append(_printed_params(table, name, trained.variant, trained.params))
             rows.append(_printed_macs(table, name, trained.variant, trained.macs))
         rows += _exact("12" if "SE" in name else "1", name, trained.variant)
-    for name, hybrid in paper.HYBRIDS.items():
+    for name, hybrid in figures.HYBRIDS.items():
         if hybrid.variant:
             rows.append(_printed_macs("5", name, hybrid.variant, hybrid.macs))
             rows += _exact("5", name, hybrid.variant)
-    for kind in paper.WORDS:
+    for kind in figures.WORDS:
         name = f"{kind.words} words of width {kind.width}"
         rows.append(_printed_params("8", name, kind.variant, kind.params))
         rows.append(_printed_macs("8", name, kind.variant, kind.macs))
@@ -129,7 +129,7 @@ def _peer(table: str, name: str, metric: str, figure: float, model: str, img_siz
 def context_cost_rows() -> list[Row]:
     """Sizes of the models that Table 4 puts beside TNT, and DeiT-S in Table 5, where timm has them."""
     rows: list[Row] = []
-    for name, model in paper.CONTEXT.items():
+    for name, model in figures.CONTEXT.items():
         for metric, figure, unit in (("params", model.params, "M"), ("MACs", model.macs, "G")):
             reason = ""
             if not model.timm:
@@ -147,7 +147,7 @@ def context_cost_rows() -> list[Row]:
     same = {"source": "structural count of timm's deit_small_patch16_224", "evidence": "computed"}
     return [
         *rows,
-        _peer("5", "DeiT-S", "MACs", paper.HYBRIDS["DeiT-S"].macs, deit, 224),
+        _peer("5", "DeiT-S", "MACs", figures.HYBRIDS["DeiT-S"].macs, deit, 224),
         _row("5", "DeiT-S", "params", 22_050_664, lambda: timm_cost(deit, 224)[0].params, **same),
         _row("5", "DeiT-S", "MACs", 4_599, lambda: timm_cost(deit, 224)[0].macs / 1e6, unit="M", **same),
     ]

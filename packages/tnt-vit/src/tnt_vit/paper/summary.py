@@ -10,11 +10,12 @@ import torch
 from effkit.cost import measure_image
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
-from tnt_vit import paper_figures as paper
-from tnt_vit.closed_forms import Sizes, dead_params, macs, params
-from tnt_vit.zoo import VARIANTS, create_model
+from tnt_vit.checkpoints.zoo import VARIANTS, create_model, full_name
+from tnt_vit.commands.options import options
+from tnt_vit.paper import figures
+from tnt_vit.paper.closed_forms import Sizes, dead_params, macs, params
 
-__all__ = ["summary_report"]
+__all__ = ["run", "summary_report"]
 
 COUNTS = (
     "MACs: multiply-adds of convolutions, linear maps and attention products for one picture. Printed parameters "
@@ -24,13 +25,13 @@ COUNTS = (
 
 def _printed() -> dict[str, tuple[float | None, float]]:
     """Millions of parameters and GMACs as the paper prints them, per variant."""
-    printed: dict[str, tuple[float | None, float]] = {h.variant: (None, h.macs) for h in paper.HYBRIDS.values()}
-    printed |= {w.variant: (w.params, w.macs) for w in paper.WORDS}
-    return printed | {t.variant: (t.params, t.macs) for t in paper.IMAGENET.values()}
+    printed: dict[str, tuple[float | None, float]] = {h.variant: (None, h.macs) for h in figures.HYBRIDS.values()}
+    printed |= {w.variant: (w.params, w.macs) for w in figures.WORDS}
+    return printed | {t.variant: (t.params, t.macs) for t in figures.IMAGENET.values()}
 
 
 def _full_name(name: str) -> str:
-    full = name if name in VARIANTS else f"{name}_patch16_224"
+    full = full_name(name)
     return full if full in VARIANTS else choose("variant", name, list(VARIANTS))
 
 
@@ -71,8 +72,8 @@ def summary_report(variants: Sequence[str] | None = None, *, layers_of: str | No
     """Parameters and MACs of the variants, and where they are spent.
 
     Args:
-        variants: Names of :func:`~tnt_vit.zoo.list_models` (``tnt_s`` is short for ``tnt_s_patch16_224``); all if not
-            given.
+        variants: Names of :func:`~tnt_vit.checkpoints.zoo.list_models` (``tnt_s`` is short for
+            ``tnt_s_patch16_224``); all if not given.
         layers_of: A variant to show layer by layer as well.
         depth: How deep that table goes: 1 for the model's direct children, 2 for the blocks one by one, 3 for what is
             in them.
@@ -102,3 +103,15 @@ def summary_report(variants: Sequence[str] | None = None, *, layers_of: str | No
         cost = measure_image(model, model.img_size, model.in_chans)
         tables += [_parts_table(name), cost.table(depth, title=f"{name}: layers")]
     return Report("TNT: parameters and MACs", tables)
+
+
+def run(cfg: Any) -> Report:
+    """Do what ``tnt-vit summary`` does.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        ValueError: If a variant is unknown or ``depth`` is negative.
+    """
+    return summary_report(**options(cfg, "variants", "layers_of", "depth"))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from effkit.errors import UserError
-from tnt_vit.drawing import HEAT, Subject, bare, caption, check_blocks, frame, halves, heat, panel, sheet
+from tnt_vit.plots.drawing import HEAT, View, bare, caption, check_blocks, frame, halves, heat, panel, sheet
 
 __all__ = ["class_attention", "inner_attention", "sentence_attention"]
 
@@ -32,7 +32,7 @@ def _cell(field: str, value: Sequence[int] | None, grid: tuple[int, int], defaul
     return int(value[0]), int(value[1])
 
 
-def _busiest_sentence(subject: Subject) -> tuple[int, int]:
+def _busiest_sentence(subject: View) -> tuple[int, int]:
     """The sentence whose pixels vary most; the first of them."""
     (rows, cols), (ph, pw) = subject.grid, subject.model.patch_size
     cells = subject.pixels.reshape(rows, ph, cols, pw, -1).swapaxes(1, 2).reshape(rows * cols, ph * pw, -1)
@@ -42,7 +42,7 @@ def _busiest_sentence(subject: Subject) -> tuple[int, int]:
 
 @torch.no_grad()
 def inner_attention(
-    subject: Subject,
+    subject: View,
     blocks: Sequence[int] | None = None,
     *,
     sentence: Sequence[int] | None = None,
@@ -111,7 +111,7 @@ def _span(values: Tensor) -> str:
 
 @torch.no_grad()
 def sentence_attention(
-    subject: Subject, blocks: Sequence[int] | None = None, *, sentence: Sequence[int] | None = None
+    subject: View, blocks: Sequence[int] | None = None, *, sentence: Sequence[int] | None = None
 ) -> Figure:
     """Figure 6: attention between sentences, mean of the heads: of one query over the picture, and of all as a matrix.
 
@@ -148,7 +148,7 @@ def sentence_attention(
 
 
 @torch.no_grad()
-def class_attention(subject: Subject, block: int | None = None) -> Figure:
+def class_attention(subject: View, block: int | None = None) -> Figure:
     """Figure 7: what the class token attends to.
 
     Args:

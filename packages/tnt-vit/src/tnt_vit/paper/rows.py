@@ -42,18 +42,18 @@ def paper_rows(table: str | int | Iterable[str | int] | None = None) -> list[Row
         >>> [row.name for row in paper_rows(7)][0]
         'TNT-S, 1 inner heads'
     """
-    from tnt_vit import recipe, rows_cost, rows_trained
+    from tnt_vit.paper import cost, recipe, trained
 
     parts = [
-        rows_cost.cost_rows(),
-        rows_cost.context_cost_rows(),
-        rows_cost.complexity_rows(),
-        rows_trained.accuracy_rows(),
-        rows_trained.speed_rows(),
-        rows_trained.data_set_rows(),
-        rows_trained.fine_tuning_rows(),
-        rows_trained.dense_rows(),
-        rows_trained.picture_rows(),
+        cost.cost_rows(),
+        cost.context_cost_rows(),
+        cost.complexity_rows(),
+        trained.accuracy_rows(),
+        trained.speed_rows(),
+        trained.data_set_rows(),
+        trained.fine_tuning_rows(),
+        trained.dense_rows(),
+        trained.picture_rows(),
         recipe.recipe_rows(),
     ]
     rows = [row for part in parts for row in part]
@@ -67,7 +67,7 @@ def paper_rows(table: str | int | Iterable[str | int] | None = None) -> list[Row
 
 
 def _claim(run_dir: Path) -> Claim:
-    from tnt_vit.claim import run_claim  # trains: loads Lightning
+    from tnt_vit.paper.claim import run_claim  # trains: loads Lightning
 
     return run_claim(run_dir)
 

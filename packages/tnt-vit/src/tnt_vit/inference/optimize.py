@@ -5,8 +5,8 @@ projection (R3); gains of norms are folded into the linears after them (R4); the
 words are added to its rows in place (R5); the sentences use torch's fused attention (R6); after the keys and values of
 the last block only the class token is computed, where the classifier reads nothing else; the words can run ahead of
 the sentences through all layers, tile by tile (R1), because nothing flows back from sentences to words. On a CPU the
-words' attention takes the bilinear form of :mod:`tnt_vit.folding` and the linears run on prepacked weights
-(:mod:`tnt_vit.packed`); on CUDA the fused kernel of :mod:`tnt_vit.ops` runs the whole inner block.
+words' attention takes the bilinear form of :mod:`tnt_vit.inference.folding` and the linears run on prepacked weights
+(:mod:`tnt_vit.inference.packed`); on CUDA the fused kernel of :mod:`tnt_vit.ops` runs the whole inner block.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ import copy
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from effkit.errors import UserError, choose
 from tnt_vit.checks import check_input
-from tnt_vit.dispatch import resolve_backend
-from tnt_vit.folding import fold_attention, fold_norm, fold_stem
-from tnt_vit.layers import TNTBlock
+from tnt_vit.inference.folding import fold_norm, fold_stem
+from tnt_vit.inference.halves import InnerHalf, Normalize, OuterHalf
+from tnt_vit.inference.packed import PackedLinear
 from tnt_vit.model import TNT
-from tnt_vit.ops import InnerParams, inner_block, inner_stack
-from tnt_vit.packed import PackedLinear
+from tnt_vit.ops import InnerParams, inner_stack, resolve_backend
 from tnt_vit.stem import patchify
 
 __all__ = ["InferenceTNT", "optimize_for_inference"]
@@ -41,149 +39,6 @@ def _settle_allocator() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
-class _Normalize(nn.Module):
-    """Layer norm without gain and offset."""
-
-    ones: Tensor
-    zeros: Tensor
-
-    def __init__(self, width: int, like: Tensor, eps: float) -> None:
-        super().__init__()
-        self.width, self.eps = width, eps
-        # torch's CPU kernel is a third slower without gain and offset than with ones and zeros (measured, 24 wide).
-        self.register_buffer("ones", like.new_ones(width), persistent=False)
-        self.register_buffer("zeros", like.new_zeros(width), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":
-            return F.layer_norm(x, (self.width,), self.ones, self.zeros, self.eps)
-        return F.layer_norm(x, (self.width,), None, None, self.eps)
-
-
-class _Inner(nn.Module):
-    """The inner half of a block with folded weights."""
-
-    qkv_weight: Tensor
-    qkv_bias: Tensor
-    proj_weight: Tensor
-    proj_bias: Tensor
-
-    def __init__(self, block: TNTBlock, num_words: int) -> None:
-        super().__init__()
-        attention, width = block.attn_in, block.attn_in.dim
-        like = attention.qkv.weight
-        self.num_heads, self.num_words, self.width, self.eps = attention.num_heads, num_words, width, block.norm_in.eps
-        self.normalize = _Normalize(width, like, block.norm_in.eps)
-        bilinear = fold_attention(attention, block.norm_in)
-        self.score = PackedLinear(bilinear.score_weight, bilinear.score_bias)
-        self.mix = PackedLinear(bilinear.out_weight, bilinear.out_bias)
-        fc1_weight, fc1_bias = fold_norm(block.norm_mlp_in, block.mlp_in.fc1.weight, block.mlp_in.fc1.bias)
-        self.fc1 = PackedLinear(fc1_weight, fc1_bias, gelu=True)
-        self.fc2 = PackedLinear(block.mlp_in.fc2.weight, block.mlp_in.fc2.bias)
-        # The fused kernel takes the projection as it is and spells the heads out itself.
-        qkv_weight, qkv_bias = fold_norm(block.norm_in, attention.qkv.weight, attention.qkv.bias)
-        self.register_buffer("qkv_weight", qkv_weight)
-        self.register_buffer("qkv_bias", qkv_bias)
-        self.register_buffer("proj_weight", attention.proj.weight.detach().clone())
-        self.register_buffer("proj_bias", attention.proj.bias.detach().clone())
-        self.legacy = block.legacy
-        flat = width * num_words
-        repeats = num_words if block.legacy else 1
-        weight, bias = fold_norm(block.norm1_proj, block.proj.weight, block.proj.bias, repeats=repeats)
-        self.flat_normalize = _Normalize(width if block.legacy else flat, like, block.norm1_proj.eps)
-        self.project = PackedLinear(weight, bias)
-        self.project_norm = block.norm2_proj
-
-    @property
-    def fc1_bias(self) -> Tensor:
-        assert self.fc1.bias is not None
-        return self.fc1.bias
-
-    @property
-    def fc2_bias(self) -> Tensor:
-        assert self.fc2.bias is not None
-        return self.fc2.bias
-
-    def params(self) -> InnerParams:
-        return InnerParams(
-            norm1_weight=None,
-            norm1_bias=None,
-            qkv_weight=self.qkv_weight,
-            qkv_bias=self.qkv_bias,
-            proj_weight=self.proj_weight,
-            proj_bias=self.proj_bias,
-            norm2_weight=None,
-            norm2_bias=None,
-            fc1_weight=self.fc1.weight,
-            fc1_bias=self.fc1_bias,
-            fc2_weight=self.fc2.weight,
-            fc2_bias=self.fc2_bias,
-            eps=self.eps,
-        )
-
-    def words(self, words: Tensor, fused: str | None) -> Tensor:
-        """New words ``(S, m, c)``; may overwrite its input."""
-        if fused is not None:
-            return inner_block(words, self.params(), self.num_heads, backend=fused)
-        m, c, h = self.num_words, self.width, self.num_heads
-        x = self.normalize(words)
-        rows = self.score(x.view(-1, c)).view(-1, m * h, c)  # row = word and head
-        # Keys by rows: the softmax then runs down columns, which vectorises over all words and heads at once.
-        weights = torch.bmm(x, rows.transpose(1, 2)).softmax(1)
-        mixed = torch.bmm(weights.transpose(1, 2), x)
-        words = words.add_(self.mix(mixed.view(-1, h * c)).view_as(words))
-        hidden = self.fc1(self.normalize(words).view(-1, c))
-        return words.add_(self.fc2(hidden).view_as(words))
-
-    def update(self, words: Tensor) -> Tensor:
-        """What the sentences of ``(S, m, c)`` receive, ``(S, d)``."""
-        flat = self.num_words * self.width
-        x = self.flat_normalize(words).view(-1, flat) if self.legacy else self.flat_normalize(words.view(-1, flat))
-        x = self.project(x)
-        return x if self.project_norm is None else self.project_norm(x)
-
-
-class _Outer(nn.Module):
-    """The outer half of a block with folded weights."""
-
-    def __init__(self, block: TNTBlock, *, read_class: bool) -> None:
-        super().__init__()
-        attention = block.attn_out
-        self.num_heads, self.dim = attention.num_heads, attention.dim
-        self.normalize = _Normalize(self.dim, attention.qkv.weight, block.norm_out.eps)
-        weight, bias = fold_norm(block.norm_out, attention.qkv.weight, attention.qkv.bias)
-        self.qkv = PackedLinear(weight, bias)
-        if read_class:
-            self.query = PackedLinear(weight[: self.dim], bias[: self.dim])
-            self.key_value = PackedLinear(weight[self.dim :], bias[self.dim :])
-        self.proj = PackedLinear(attention.proj.weight, attention.proj.bias)
-        self.fc1 = PackedLinear(*fold_norm(block.norm_mlp, block.mlp.fc1.weight, block.mlp.fc1.bias), gelu=True)
-        self.fc2 = PackedLinear(block.mlp.fc2.weight, block.mlp.fc2.bias)
-        self.se_layer = block.se_layer
-
-    def forward(self, z: Tensor) -> Tensor:
-        """New sentences ``(B, N, d)``; may overwrite its input."""
-        batch, tokens, dim = z.shape
-        qkv = self.qkv(self.normalize(z).view(-1, dim)).view(batch, tokens, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, dim)
-        z = z.add_(self.proj(mixed).view_as(z))
-        update = self.fc2(self.fc1(self.normalize(z).view(-1, dim))).view_as(z)
-        if self.se_layer is not None:
-            update = update + self.se_layer(update)
-        return z.add_(update)
-
-    def class_token(self, z: Tensor) -> Tensor:
-        """The new class token ``(B, d)`` alone: all that a classifier of the class token reads of the last block."""
-        batch, tokens, dim = z.shape
-        x = self.normalize(z)
-        q = self.query(x[:, 0]).view(batch, self.num_heads, 1, -1)
-        kv = self.key_value(x.view(-1, dim)).view(batch, tokens, 2, self.num_heads, -1)
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        token = z[:, 0] + self.proj(F.scaled_dot_product_attention(q, k, v).reshape(batch, dim))
-        return token + self.fc2(self.fc1(self.normalize(token)))
-
-
 class InferenceTNT(nn.Module):
     """What :func:`optimize_for_inference` returns: a TNT that only predicts.
 
@@ -195,7 +50,7 @@ class InferenceTNT(nn.Module):
         images: Pictures that run together on a CPU, so that their activations stay in its cache.
     """
 
-    inner: Any  # nn.ModuleLists of _Inner and _Outer, and the stem, which is one of two modules
+    inner: Any  # nn.ModuleLists of InnerHalf and OuterHalf, and the stem, which is one of two modules
     outer: Any
     stem: Any
     first: Tensor
@@ -214,19 +69,19 @@ class InferenceTNT(nn.Module):
         else:
             weight, bias = fold_stem(model.pixel_embed, model.pixel_pos)
             self.stem = PackedLinear(weight.flatten(1), bias)  # stride = kernel: a convolution that is a plain product
-        self.flat_normalize = _Normalize(model.proj.in_features, like, model.norm1_proj.eps)
+        self.flat_normalize = Normalize(model.proj.in_features, like, model.norm1_proj.eps)
         self.project = PackedLinear(*fold_norm(model.norm1_proj, model.proj.weight, model.proj.bias))
         self.project_norm = model.norm2_proj
         self.register_buffer("first", (model.cls_token + model.patch_pos[:, :1]).detach().clone())
         self.register_buffer("sentence_pos", model.patch_pos[:, 1:].detach().clone())
-        inner = [_Inner(b, self.num_words) if b.has_inner else None for b in model.blocks]
+        inner = [InnerHalf(b, self.num_words) if b.has_inner else None for b in model.blocks]
         self.inner = nn.ModuleList([i if i is not None else nn.Identity() for i in inner])
         self.has_inner = [i is not None for i in inner]
         # Nothing after the last block looks at the sentences then; a channel gate averages over them, so it needs all.
         self.read_class = model.global_pool == "token" and model.blocks[-1].se_layer is None
         last = len(model.blocks) - 1
         self.outer = nn.ModuleList(
-            [_Outer(b, read_class=self.read_class and i == last) for i, b in enumerate(model.blocks)]
+            [OuterHalf(b, read_class=self.read_class and i == last) for i, b in enumerate(model.blocks)]
         )
         self.norm, self.head = model.norm, model.head
         self.requires_grad_(False)
@@ -284,7 +139,7 @@ class InferenceTNT(nn.Module):
 
     def _run(self, x: Tensor, *, read_class: bool) -> Tensor:
         """Class tokens ``(B, d)`` or all tokens ``(B, n + 1, d)`` of a chunk of pictures, before the final norm."""
-        fused = resolve_backend("auto" if self.backend == "reference" else self.backend, x, training=False)
+        fused = resolve_backend("auto" if self.backend == "reference" else self.backend, x.device, training=False)
         words_first = self.order == "words_first" or (self.order == "auto" and x.device.type == "cpu")
         z = (self._words_first if words_first else self._by_layers)(*self._embed(x), fused)
         return self.outer[-1].class_token(z) if read_class else self.outer[-1](z)

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from effkit.data import DataModule, create_data
 from effkit.device import resolve_device, seed_everything, set_threads
 from effkit.errors import UserError
+from tnt_vit.checkpoints.weights import load_checkpoint
+from tnt_vit.checkpoints.zoo import create_model
 from tnt_vit.model import TNT
-from tnt_vit.weights import load_checkpoint
-from tnt_vit.zoo import create_model
 
 __all__ = ["build_data_and_model", "build_model", "set_up"]
 

@@ -1,4 +1,4 @@
-"""Where weights come from: trained or random, and the training run that made them, as far as their file tells."""
+"""The training run that made a file of weights, as far as the file or its folder tells."""
 
 from __future__ import annotations
 
@@ -8,31 +8,8 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
 
-__all__ = ["RANDOM", "is_untrained", "run_config", "run_data", "weights_note"]
-
-RANDOM = "random weights"
-
-
-def is_untrained(model: nn.Module) -> bool:
-    """Whether every layer norm still has gain one and offset zero, as no trained network has."""
-    norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm) and m.elementwise_affine]
-    return bool(norms) and all(bool((n.weight == 1).all()) and bool((n.bias == 0).all()) for n in norms)
-
-
-def weights_note(model: nn.Module, pretrained: bool | str | os.PathLike[str] | None) -> str:
-    """Name a model's weights for a caption.
-
-    Args:
-        model: The model; asked whether it is trained if ``pretrained`` is ``None``.
-        pretrained: As given to ``create_model``: false for random weights, a path, or true for the published ones.
-    """
-    if pretrained is None:
-        return RANDOM if is_untrained(model) else "trained weights"
-    if isinstance(pretrained, bool):
-        return "pretrained weights" if pretrained else RANDOM
-    return f"weights: {Path(pretrained).name}"
+__all__ = ["run_config", "run_data"]
 
 
 def run_config(path: str | os.PathLike[str]) -> dict[str, Any] | None:

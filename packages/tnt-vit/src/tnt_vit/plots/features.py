@@ -13,13 +13,13 @@ import torch
 from matplotlib.figure import Figure
 
 from effkit.errors import UserError
-from tnt_vit.drawing import FEATURES, Subject, bare, caption, check_blocks, halves, panel, sheet
+from tnt_vit.plots.drawing import FEATURES, View, bare, caption, check_blocks, halves, panel, sheet
 
 __all__ = ["channel_tsne", "feature_maps", "word_maps"]
 
 
 @torch.no_grad()
-def feature_maps(subject: Subject, blocks: Sequence[int] | None = None, *, channels: int = 12, seed: int = 0) -> Figure:
+def feature_maps(subject: View, blocks: Sequence[int] | None = None, *, channels: int = 12, seed: int = 0) -> Figure:
     """Figure 3a: channels of the sentences after some blocks, as maps over the picture.
 
     Args:
@@ -58,7 +58,7 @@ def feature_maps(subject: Subject, blocks: Sequence[int] | None = None, *, chann
 
 
 @torch.no_grad()
-def channel_tsne(subject: Subject, block: int | None = None, *, seed: int = 0, thumbnails: int = 16) -> Figure:
+def channel_tsne(subject: View, block: int | None = None, *, seed: int = 0, thumbnails: int = 16) -> Figure:
     """Figure 3b: t-SNE of the channel maps of a block; near points are channels that react to the same places.
 
     Args:
@@ -115,7 +115,7 @@ def _far_apart(points: np.ndarray, count: int) -> list[int]:
 
 
 @torch.no_grad()
-def word_maps(subject: Subject, blocks: Sequence[int] | None = None) -> Figure:
+def word_maps(subject: View, blocks: Sequence[int] | None = None) -> Figure:
     """Figure 4: words averaged over their channels, each at its place in the picture.
 
     Args:
