@@ -1,26 +1,17 @@
-"""Papers: what a package declares, and how the installed ones are found.
-
-A package names one `Paper` in its `pyproject.toml`; nothing in the core knows which papers exist:
-
-    [project.entry-points."effkit.papers"]
-    tnt-vit = "tnt_vit.rows:PAPER"
-"""
+"""What a paper is: its rows, and the claim that it holds on a laptop."""
 
 from __future__ import annotations
 
-import importlib.metadata
-from collections.abc import Callable, Iterable
+import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
-from effkit.errors import UserError, choose
+from effkit.papers.claim_run import ClaimRun
 from effkit.report import Table
 from effkit.rows import Outcome, Row
 
-__all__ = ["GROUP", "Claim", "Paper", "installed_papers", "load_paper", "select_papers"]
-
-GROUP = "effkit.papers"
+__all__ = ["Claim", "Paper"]
 
 
 @dataclass
@@ -28,7 +19,7 @@ class Claim:
     """What the laptop-scale run of a paper found.
 
     Args:
-        rows: Judged figures, e.g. from `evaluate` or `Row.judge`; the claim holds if none differs.
+        rows: Judged figures, e.g. from `Findings`, `evaluate` or `Row.judge`; the claim holds if none differs.
         figures: PNG files inside the folder given to the run.
         tables: Further tables: the baseline beside ours, learning curves.
         notes: Sentences a reader needs to judge the figures fairly.
@@ -50,7 +41,8 @@ class Paper:
         title: Title of the paper.
         reference: Citation line.
         rows: Returns the rows; called when they are wanted, so that importing the module costs nothing.
-        claim: Runs the laptop-scale claim and writes into the folder it is given; `None` if there is none.
+        claim: Runs the laptop-scale claim in the folder of its `ClaimRun`, in its short or its full form; or where that
+            function is, `"tnt_vit.paper.claim:run_claim"`, imported when it is wanted. `None` if there is none.
         command: What re-runs the rows: "tnt-vit reproduce".
     """
 
@@ -59,52 +51,22 @@ class Paper:
     title: str
     reference: str
     rows: Callable[[], list[Row]]
-    claim: Callable[[Path], Claim] | None = None
+    claim: Callable[[ClaimRun], Claim] | str | None = None
     command: str = ""
 
+    def run_claim(self, run: ClaimRun) -> Claim:
+        """Run the claim.
 
-def installed_papers() -> dict[str, EntryPoint]:
-    """Entry points of the installed papers by name, sorted; nothing is imported."""
-    found: dict[str, EntryPoint] = {}
-    for entry_point in importlib.metadata.entry_points(group=GROUP):
-        found.setdefault(entry_point.name, entry_point)  # the first on the path is the one that would be imported
-    return dict(sorted(found.items()))
-
-
-def select_papers(names: str | Iterable[str] | None) -> dict[str, EntryPoint]:
-    """Installed papers, or those named.
-
-    Args:
-        names: Names, or `None` for all.
-
-    Returns:
-        Entry points by name, in the order asked for.
-
-    Raises:
-        UserError: If a name is not installed; names those that are.
-    """
-    installed = installed_papers()
-    if names is None:
-        return installed
-    asked = [names] if isinstance(names, str) else list(names)
-    return {name: installed[choose("papers", name, list(installed))] for name in asked}
-
-
-def load_paper(entry_point: EntryPoint) -> Paper:
-    """Import the paper an entry point names.
-
-    Args:
-        entry_point: From `installed_papers`.
-
-    Returns:
-        The paper.
-
-    Raises:
-        UserError: If the entry point names something else.
-    """
-    paper = entry_point.load()
-    if not isinstance(paper, Paper):
-        raise UserError(
-            f"entry point {entry_point.name} = {entry_point.value} must name an effkit Paper, got {paper!r}"
-        )
-    return paper
+        Raises:
+            TypeError: If it returns anything but a `Claim`.
+        """
+        claim = self.claim
+        assert claim is not None, f"{self.name} has no claim"
+        if isinstance(claim, str):
+            module, _, function = claim.partition(":")
+            claim = getattr(importlib.import_module(module), function)
+        assert callable(claim)
+        found = claim(run)
+        if not isinstance(found, Claim):
+            raise TypeError(f"the claim of {self.name} must return an effkit Claim, got {type(found).__name__}")
+        return found

@@ -1,94 +1,82 @@
-"""Runs one paper: its rows, then its laptop-scale claim. As a program, in a process of its own.
+"""One installed paper: its rows, then its laptop-scale claim, in this process.
 
-`python -m effkit._worker NAME FOLDER [--no-claims]` reports progress as JSON lines on standard output and writes
-FOLDER/NAME/result.json: once when the rows are done, and again when the claim is, so that a claim that takes the
-process down leaves the rows. Whatever the paper's code prints goes to standard error.
+The result is written when the rows are done, and again when the claim is, so that a claim that takes the process down
+leaves the rows.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import json
-import os
-import signal
-import sys
 import time
 import traceback
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effkit._provenance import package_version
-from effkit.papers import Claim, Paper, load_paper, select_papers
-from effkit.progress import listening
+from effkit._provenance import now, package_version
+from effkit.papers import Paper, load_paper, select_papers
 from effkit.report import write_json
-from effkit.rows import Outcome, evaluate
+from effkit.reproduce.claims import Send, claim_to_dict, default_command, run_claim
+from effkit.reproduce.resume import CLAIM, RESULT, make_stamp
+from effkit.reproduce.threads import settle_threads
+from effkit.rows import evaluate
 
-__all__ = ["RESULT", "default_command", "run_claim", "run_paper"]
+__all__ = ["Wanted", "run_paper", "stamp_of"]
 
-RESULT = "result.json"
-Send = Callable[[str, "float | None"], None]
 _ROWS_SHARE = 0.2  # of the progress bar, where a claim follows
 
 
-def default_command(paper: Paper, outcome: Outcome) -> str:
-    """The command that re-runs a row: its own, or the paper's with its table selected."""
-    if outcome.command or not paper.command:
-        return outcome.command
-    return f"{paper.command} claim=true" if outcome.table == "claim" else f"{paper.command} table={outcome.table}"
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked of every paper.
+
+    Attributes:
+        output: Folder of the whole report; a paper writes into `output / name`.
+        claims: Also run the claims.
+        full: In their full form.
+    """
+
+    output: Path
+    claims: bool = True
+    full: bool = False
 
 
-def run_claim(paper: Paper, folder: Path, send: Send) -> Claim:
-    """Run a paper's claim in a folder of its own; what it tells `report_progress` goes to `send`."""
-    assert paper.claim is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    with listening(send):
-        claim = paper.claim(folder)
-    if not isinstance(claim, Claim):
-        raise TypeError(f"the claim of {paper.name} must return an effkit Claim, got {type(claim).__name__}")
-    for outcome in claim.rows:
-        outcome.command = default_command(paper, outcome)
-    return claim
+def stamp_of(name: str, full: bool) -> dict[str, Any]:
+    """What the results of an installed paper depend on; it is not imported."""
+    point = select_papers(name)[name]
+    return make_stamp(point.dist.name if point.dist is not None else "", point.module, full)
 
 
-def claim_to_dict(claim: Claim, output: Path, seconds: float) -> dict[str, Any]:
-    """A claim as plain values, paths relative to `output`."""
-    return {
-        "outcomes": [o.to_dict() for o in claim.rows],
-        "figures": [Path(os.path.relpath(f, output)).as_posix() for f in claim.figures],
-        "tables": [t.to_dict() for t in claim.tables],
-        "notes": list(claim.notes),
-        "seconds": round(seconds, 1),
-    }
-
-
-def run_paper(name: str, output: Path, claims: bool, send: Send) -> dict[str, Any]:
-    """Run one installed paper.
+def run_paper(name: str, wanted: Wanted, send: Send) -> dict[str, Any]:
+    """Run one installed paper; parts of its claim that an earlier run finished are kept.
 
     Args:
         name: Name of its entry point.
-        output: Folder of the whole report; this paper writes into `output / name`.
-        claims: Also run its claim.
+        wanted: What is asked.
         send: Told the progress.
 
     Returns:
         The result, as `result.json` holds it. An exception in the claim is part of it; one outside of it is raised.
     """
     start = time.perf_counter()
-    folder = output / name
     send("loading", None)
+    stamp = stamp_of(name, wanted.full)  # before the import: code that changes later is not what ran
     paper = load_paper(select_papers(name)[name])
-    with_claim = claims and paper.claim is not None
-    share = _ROWS_SHARE if with_claim else 1.0
+    with_claim = wanted.claims and paper.claim is not None
+    result = _blank(name, paper, stamp, with_claim)
+    result["outcomes"] = _rows(paper, _ROWS_SHARE if with_claim else 1.0, send)
+    result["seconds"] = round(time.perf_counter() - start, 1)
+    path = wanted.output / name / RESULT
+    write_json(path, result)
+    if with_claim:
+        result |= _claim(paper, wanted, path.parent / CLAIM, stamp, send)
+        earlier = result.pop("earlier_seconds", 0.0)
+        result["seconds"] = round(time.perf_counter() - start + earlier, 1)
+        write_json(path, result)
+    return result
 
-    def row_progress(index: int, total: int, row: Any) -> None:
-        send(f"row {index + 1} of {total}: {row.name} {row.metric}", share * index / total)
 
-    outcomes = evaluate(paper.rows(), progress=row_progress)
-    for outcome in outcomes:
-        outcome.command = default_command(paper, outcome)
-    result: dict[str, Any] = {
+def _blank(name: str, paper: Paper, stamp: dict[str, Any], with_claim: bool) -> dict[str, Any]:
+    return {
         "name": name,
         "title": paper.title,
         "reference": paper.reference,
@@ -98,54 +86,45 @@ def run_paper(name: str, output: Path, claims: bool, send: Send) -> dict[str, An
         "status": "ok",
         "reason": "",
         "log": "",
-        "outcomes": [o.to_dict() for o in outcomes],
+        "outcomes": [],
         "claim": None,
         "claim_status": "running" if with_claim else "none" if paper.claim is None else "not run",
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": 0.0,
+        "date": now(),
+        "kept": False,
+        "note": "",
+        "stamp": stamp,
     }
-    write_json(folder / RESULT, result)
-    if with_claim:
-
-        def claim_progress(text: str, fraction: float | None) -> None:
-            send(f"claim: {text}", None if fraction is None else share + (1 - share) * fraction)
-
-        claim_progress("running", None)
-        claim_start = time.perf_counter()
-        try:
-            claim = run_claim(paper, folder / "claim", claim_progress)
-        except Exception as error:  # the rows are worth keeping
-            traceback.print_exc()
-            result |= {"status": "crashed", "claim_status": "crashed", "log": traceback.format_exc()}
-            result["reason"] = f"claim crashed: {type(error).__name__}: {error}".splitlines()[0]
-        else:
-            result["claim"] = claim_to_dict(claim, output, time.perf_counter() - claim_start)
-            failed = any(o.verdict == "differs" for o in claim.rows)
-            result["claim_status"] = "does not hold" if failed else "holds"
-        result["seconds"] = round(time.perf_counter() - start, 1)
-        write_json(folder / RESULT, result)
-    return result
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent is gone, however it went; elsewhere do nothing."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _rows(paper: Paper, share: float, send: Send) -> list[dict[str, Any]]:
+    def progress(index: int, total: int, row: Any) -> None:
+        send(f"row {index + 1} of {total}: {row.name} {row.metric}", share * index / total)
+
+    settle_threads()
+    outcomes = evaluate(paper.rows(), progress=progress)
+    for outcome in outcomes:
+        outcome.command = default_command(paper, outcome)
+    return [o.to_dict() for o in outcomes]
 
 
-def main(arguments: list[str]) -> None:
-    """Run as a program; see the module's docstring."""
-    _die_with_parent()
-    name, output, *flags = arguments
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # standard output is for events only: everything printed from here on, also by C code, is log
+def _claim(paper: Paper, wanted: Wanted, folder: Path, stamp: dict[str, Any], send: Send) -> dict[str, Any]:
+    """What the claim changes in the result."""
 
-    def send(text: str, fraction: float | None) -> None:
-        events.write(json.dumps({"text": text, "fraction": fraction}) + "\n")
-        events.flush()
+    def progress(text: str, fraction: float | None) -> None:
+        send(f"claim: {text}", None if fraction is None else _ROWS_SHARE + (1 - _ROWS_SHARE) * fraction)
 
-    run_paper(name, Path(output), "--no-claims" not in flags, send)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    settle_threads()
+    progress("running", None)
+    start = time.perf_counter()
+    try:
+        claim, run = run_claim(paper, folder, wanted.full, stamp, progress)
+    except Exception as error:  # the rows are worth keeping
+        traceback.print_exc()
+        reason = f"claim crashed: {type(error).__name__}: {error}".splitlines()[0]
+        return {"status": "crashed", "claim_status": "crashed", "reason": reason, "log": traceback.format_exc()}
+    here = time.perf_counter() - start
+    found = claim_to_dict(claim, run, wanted.output, here)
+    failed = any(o.verdict == "differs" for o in claim.rows)
+    status = "does not hold" if failed else "holds"
+    return {"claim": found, "claim_status": status, "earlier_seconds": max(0.0, found["seconds"] - here)}
