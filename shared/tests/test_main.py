@@ -25,7 +25,7 @@ def papers(monkeypatch, tmp_path):
         "from effkit.papers import Paper\nGOOD = Paper('good', 'good-dist', 'A good paper', 'Someone, 2020', list)\n"
     )
     monkeypatch.syspath_prepend(tmp_path / "modules")
-    monkeypatch.setattr("effkit.papers.installed_papers", lambda: dict(FAKE))
+    monkeypatch.setattr("effkit.papers.installed.installed_papers", lambda: dict(FAKE))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -39,7 +39,7 @@ def test_list_shows_every_paper_even_one_that_does_not_load(papers, capfd):
 
 
 def test_list_without_papers_says_how_to_get_one(monkeypatch, tmp_path, capfd):
-    monkeypatch.setattr("effkit.papers.installed_papers", dict)
+    monkeypatch.setattr("effkit.papers.installed.installed_papers", dict)
     monkeypatch.chdir(tmp_path)
     assert main(["list"]) == 0
     assert "No paper is installed" in capfd.readouterr().out
@@ -83,20 +83,29 @@ def test_help_names_the_commands(capfd):
         assert re.search(rf"^  {command} +[A-Z].*\.$", out, re.M)
 
 
+DEFAULTS = {
+    "output": "report",
+    "papers": None,
+    "claims": True,
+    "full": False,
+    "jobs": None,
+    "fresh": False,
+    "serial": False,
+}
+
+
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("words", "changed"),
     [
-        ([], {"output": "report", "papers": None, "claims": True, "serial": False}),
-        (
-            ["papers=tnt-vit", "claims=false"],
-            {"output": "report", "papers": "tnt-vit", "claims": False, "serial": False},
-        ),
-        (["papers=[a,b]", "serial=true"], {"output": "report", "papers": ["a", "b"], "claims": True, "serial": True}),
-        (["output=there/x"], {"output": "there/x", "papers": None, "claims": True, "serial": False}),
+        ([], {}),
+        (["papers=tnt-vit", "claims=false"], {"papers": "tnt-vit", "claims": False}),
+        (["papers=[a,b]", "serial=true"], {"papers": ["a", "b"], "serial": True}),
+        (["output=there/x"], {"output": "there/x"}),
+        (["full=true", "jobs=3", "fresh=true"], {"full": True, "jobs": 3, "fresh": True}),
     ],
 )
-def test_reproduce_hands_its_config_over(monkeypatch, tmp_path, capfd, words, expected):
-    given = {}
+def test_reproduce_hands_its_config_over(monkeypatch, tmp_path, capfd, words, changed):
+    given, expected = {}, DEFAULTS | changed
 
     def reproduce_all(**kwargs):
         given.update(kwargs)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from effkit.errors import UserError
-from effkit.html import render_html
 from effkit.papers import installed_papers, load_paper, select_papers
 from effkit.progress import display, listening, report_progress, shown
 from effkit.progress import part as progress_part
-from effkit.reproduce import Claim, Paper, Row, Tolerance, paper_report, reproduce_all
+from effkit.reproduce import Claim, ClaimRun, Paper, Row, Tolerance, paper_report, reproduce_all
+from effkit.reproduce.page import render_html
 from effkit.rows import evaluate
 
 # A distribution with one paper per way to end. It is installed by its dist-info folder on the path, as pip would do it.
@@ -36,32 +36,32 @@ def rows():
     top1 = row(metric="top-1", paper=81.5, unit="%", compute=None, not_measured="needs ImageNet", command="x y=1")
     return [row(), top1]
 
-def claim(folder):
+def claim(run):
     report_progress("epoch 1 of 1", 0.5)
     print("noise on standard output")
     with figure(width=3, height=2) as fig:
         fig.subplots().plot([1, 2])
-        plot = save_png(fig, folder / "learning_curve.png")
+        plot = save_png(fig, run.folder / "learning_curve.png")
     floor = Tolerance("at_least")
     accuracy = row(97.2, table="claim", metric="accuracy", paper=95.5, tolerance=floor, evidence="measured")
     tables = [Table("Training", ["model", "accuracy"], [["ours", 97.2], ["baseline", 97.8]])]
     return Claim(evaluate([accuracy]), [plot], tables, ["The baseline wins."])
 
-def low_claim(folder):
+def low_claim(run):
     return Claim(evaluate([row(94.0, table="claim", paper=95.5, tolerance=Tolerance("at_least"), evidence="measured")]))
 
 def raises(*_):
     raise KeyError("this is wrong")
 
-def leaves(folder):
+def leaves(run):
     print("last words", file=sys.stderr, flush=True)
     os._exit(7)
 
-def segfaults(folder):
+def segfaults(run):
     ctypes.string_at(0)
 
-def sleeps(folder):
-    (folder / "pid").write_text(str(os.getpid()))
+def sleeps(run):
+    (run.folder / "pid").write_text(str(os.getpid()))
     report_progress("sleeping")
     time.sleep(60)
 
@@ -244,7 +244,7 @@ def test_unknown_and_missing_papers(fakes: Path, tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match=r"papers='godo' is not known, choose one of .*; did you mean 'good'"):
         reproduce_all(tmp_path / "report", ["godo"])
     assert not (tmp_path / "report").exists()
-    monkeypatch.setattr("effkit.papers.installed_papers", dict)
+    monkeypatch.setattr("effkit.papers.installed.installed_papers", dict)
     report = reproduce_all(tmp_path / "report")
     assert report.exit_code == 1
     assert "No paper is installed" in report.lines[0]
@@ -312,10 +312,14 @@ def row(ours=23.77, **changes) -> Row:
     return Row(**(fields | changes))
 
 
-def a_claim(folder: Path) -> Claim:
+def a_claim(run: ClaimRun) -> Claim:
     report_progress("training", 0.1)
-    (folder / "notes.txt").write_text("x")
+    (run.folder / "notes.txt").write_text("x")
     return Claim(evaluate([row(table="claim")]), notes=["a note"])
+
+
+def a_row() -> list[Row]:
+    return [row()]
 
 
 PAPER = Paper("tnt", "tnt-vit", "TNT", "", lambda: [row(), row(table="5", ours=22.0)], a_claim, "tnt-vit reproduce")
@@ -341,6 +345,46 @@ def test_paper_report_of_some_tables() -> None:
         paper_report(PAPER, table=2)
 
 
+def test_paper_report_takes_every_spelling_of_a_table() -> None:
+    for spelling in ("table 5", "Table5", [5]):
+        assert [t.title for t in paper_report(PAPER, table=spelling).tables] == ["Table 5"]
+
+
+def test_paper_report_of_the_full_form(tmp_path: Path) -> None:
+    computed: list[str] = []
+
+    def claim(run: ClaimRun) -> Claim:
+        form = run.part("training", lambda: computed.append("x") or ("full" if run.full else "short"))
+        return Claim(evaluate([row(table="claim")]), notes=[form])
+
+    paper = Paper("tnt", "tnt-vit", "TNT", "", a_row, claim, "tnt-vit reproduce")
+    short = paper_report(paper, claim=True, run_dir=tmp_path)
+    assert short.lines[0] == "short"
+    assert short.data["claim"]["form"] == "short"
+    full = paper_report(paper, claim=True, run_dir=tmp_path, full=True)
+    assert full.lines[0] == "full"
+    assert full.data["claim"]["outcomes"][0]["command"] == "tnt-vit reproduce claim=true full=true"
+    assert len(computed) == 2
+    again = paper_report(paper, claim=True, run_dir=tmp_path, full=True)
+    assert len(computed) == 2
+    assert again.lines[:2] == ["full", "Kept from an earlier run into this folder: training."]
+    with pytest.raises(UserError, match="full=true is the full form of the claim: it needs claim=true"):
+        paper_report(paper, full=True)
+
+
+def test_paper_report_computes_with_one_thread(tmp_path: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        threads = row(paper=1, tolerance=Tolerance(), compute=torch.get_num_threads)
+        assert paper_report(Paper("tnt", "", "TNT", "", lambda: [threads])).exit_code == 0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_paper_report_with_the_claim(tmp_path: Path) -> None:
     report = paper_report(PAPER, table="claim", run_dir=tmp_path / "run")
     assert [t.title for t in report.tables] == ["Laptop-scale claim"]
@@ -359,7 +403,7 @@ def test_paper_report_with_the_claim(tmp_path: Path) -> None:
 
 
 def test_paper_report_of_a_crashing_claim(tmp_path: Path) -> None:
-    def breaks(folder: Path) -> Claim:
+    def breaks(run: ClaimRun) -> Claim:
         raise OSError("disk full")
 
     report = paper_report(Paper("tnt", "", "TNT", "", lambda: [row()], breaks), claim=True, run_dir=tmp_path)
@@ -422,12 +466,42 @@ def test_progress_in_a_log_is_sparse(capsys: pytest.CaptureFixture[str], monkeyp
     assert capsys.readouterr().err == "tnt: started\ntnt: epoch 2 (25%)\ntnt: done\n"
 
 
+def test_progress_of_several_jobs_in_a_log_is_a_line_a_tenth(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("effkit.progress.time.monotonic", lambda: now)
+    with display() as shown:
+        shown.start("tnt")
+        shown.start("esa")
+        for step in range(40):  # the one is twice as fast as the other
+            now += 3
+            shown.update("tnt", "training", step / 20 if step < 20 else 1.0)
+            shown.update("esa", "training", step / 40)
+        shown.note("esa: goes on")
+        for _ in range(21):  # and then does not know how long it will take
+            now += 3
+            shown.update("esa", "waiting", None)
+        shown.finish("esa", "done")
+        shown.finish("kept", "kept")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["tnt: started", "esa: started"]
+    assert [line for line in lines if line.startswith("tnt: t")] == [
+        f"tnt: training ({tenth}0%)" for tenth in range(1, 11)
+    ]
+    assert [line for line in lines if line.startswith("esa: t")] == [
+        f"esa: training ({tenth}0%)" for tenth in range(1, 10)
+    ]
+    assert lines[-5:] == ["esa: goes on", "esa: waiting", "esa: waiting", "esa: done", "kept: kept"]
+
+
 def test_progress_on_a_terminal() -> None:
     pty = pytest.importorskip("pty")
     code = (
         "from effkit.progress import display\n"
         "with display() as shown:\n"
         "    shown.start('tnt'); shown.update('tnt', 'epoch [1]', 0.5); shown.update('tnt', 'x', None)\n"
+        "    shown.note('tnt: again: [x]'); shown.finish('esa', 'kept')\n"
         "    shown.finish('tnt', 'all match')\n"
     )
     leader, follower = pty.openpty()
@@ -443,6 +517,8 @@ def test_progress_on_a_terminal() -> None:
             pass
     assert "tnt" in text
     assert "all match" in text
+    assert "tnt: again: [x]" in text
+    assert re.search(r"esa .*kept", text)
 
 
 def test_page_of_a_run_without_checked_figures(tmp_path: Path) -> None:
@@ -451,6 +527,10 @@ def test_page_of_a_run_without_checked_figures(tmp_path: Path) -> None:
         "date": "now",
         "effkit": "0",
         "commit": "abc",
+        "claims": True,
+        "full": False,
+        "jobs": 2,
+        "seconds": 1.0,
         "environment": {"gpu": None, "versions": {"torch": "2"}, "threads": [1, 2]},
         "papers": [],
     }

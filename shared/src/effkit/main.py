@@ -20,10 +20,10 @@ main = App("effkit", "effkit.configs", summary="Efficient deep-learning papers, 
 @main.command("list")
 def list_papers(cfg: DictConfig) -> Report:
     """List the installed papers."""
-    from effkit.papers import installed_papers
+    from effkit.papers import select_papers
     from effkit.report import Report, Table
 
-    rows = [_describe(point) for point in installed_papers().values()]
+    rows = [_describe(point) for point in select_papers().values()]
     table = Table("", ["paper", "version", "title"], [list(row.values()) for row in rows])
     lines = [] if rows else ["No paper is installed. Each is a package of its own, e.g.: pip install tnt-vit"]
     return Report("Installed papers", [table] if rows else [], data={"papers": rows}, lines=lines)
@@ -52,12 +52,14 @@ def doctor(cfg: DictConfig) -> Report:
 def reproduce(cfg: DictConfig) -> Report:
     """Check the papers' figures and laptop-scale claims, and write one HTML report.
 
-    Runs every installed paper, or those in papers=[...]. Exit code 1 if a claim that ran does not hold.
+    Runs every installed paper, or those in papers=[...], side by side; claims in their short form, or full=true.
+    A second run goes on where the first was stopped. Exit code 1 if a claim does not hold.
     """
     from effkit.reproduce import reproduce_all
 
     papers = cfg.papers if cfg.papers is None or isinstance(cfg.papers, str) else list(cfg.papers)
-    return reproduce_all(output=Path(cfg.output), papers=papers, claims=cfg.claims, serial=cfg.serial)
+    options = {key: cfg[key] for key in ("claims", "full", "jobs", "fresh", "serial")}
+    return reproduce_all(output=Path(cfg.output), papers=papers, **options)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ Code deep inside a run says how far it is with `report_progress`; whoever starte
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -62,7 +64,7 @@ def part(name: str, begin: float, end: float) -> Iterator[None]:
 
 
 class Display(Protocol):
-    """Shows the progress of several named jobs, one after the other."""
+    """Shows the progress of several named jobs, which may run at the same time and report from several threads."""
 
     def start(self, job: str) -> None:
         """A job begins."""
@@ -71,43 +73,64 @@ class Display(Protocol):
         """It got so far."""
 
     def finish(self, job: str, text: str) -> None:
-        """It ended, so."""
+        """It ended, so; a job that never began may end at once."""
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
 
 
 class _Lines:
-    """For logs: a line when a job starts and ends, and at most one every ten seconds between."""
+    """For logs: a line when a job starts and ends, and one for each tenth between.
 
-    def __init__(self, interval: float = 10.0) -> None:
-        self._interval = interval
-        self._last = time.monotonic()
+    Tenths that follow each other faster than `least` seconds are left out. A job that does not know how far it is says
+    so after `most` seconds of silence.
+    """
 
-    def _say(self, job: str, text: str) -> None:
+    def __init__(self, least: float = 2.0, most: float = 30.0) -> None:
+        self._least, self._most = least, most
+        self._said: dict[str, tuple[float, int]] = {}  # when, and which tenth
+        self._lock = threading.Lock()
+
+    def _say(self, job: str, text: str, tenth: int) -> None:
         print(f"{job}: {text}", file=sys.stderr, flush=True)
-        self._last = time.monotonic()
+        self._said[job] = time.monotonic(), tenth
 
     def start(self, job: str) -> None:
-        self._say(job, "started")
+        with self._lock:
+            self._say(job, "started", 0)
 
     def update(self, job: str, text: str, fraction: float | None) -> None:
-        if time.monotonic() - self._last >= self._interval:
-            self._say(job, text if fraction is None else f"{text} ({fraction:.0%})")
+        with self._lock:
+            when, tenth = self._said.get(job, (-math.inf, 0))
+            silence = time.monotonic() - when
+            if fraction is None:
+                if silence >= self._most:
+                    self._say(job, text, tenth)
+            elif silence >= self._least and int(10 * fraction) > tenth:
+                self._say(job, f"{text} ({fraction:.0%})", int(10 * fraction))
 
     def finish(self, job: str, text: str) -> None:
-        self._say(job, text)
+        with self._lock:
+            self._say(job, text, 10)
+
+    def note(self, text: str) -> None:
+        with self._lock:
+            print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def display() -> Iterator[Display]:
-    """Open a display on standard error: bars if it is a terminal, lines otherwise."""
+    """Open a display on standard error: one bar a job if it is a terminal, lines otherwise."""
     if not sys.stderr.isatty():
         yield _Lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+    from rich.text import Text
 
     columns = (SpinnerColumn(finished_text=" "), TextColumn("{task.fields[job]}", markup=False), BarColumn(24))
     columns += (TextColumn("{task.description}", markup=False), TimeElapsedColumn())  # type: ignore[assignment]
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=Console(stderr=True)) as bars:  # has a lock of its own
         tasks: dict[str, TaskID] = {}
 
         class Bars:
@@ -121,7 +144,12 @@ def display() -> Iterator[Display]:
                     bars.update(tasks[job], description=text, total=1.0, completed=fraction)
 
             def finish(self, job: str, text: str) -> None:
+                if job not in tasks:
+                    self.start(job)
                 bars.update(tasks[job], description=text, total=1.0, completed=1.0)
+
+            def note(self, text: str) -> None:
+                bars.console.print(Text(text), soft_wrap=True)
 
         yield Bars()
 
