@@ -14,13 +14,13 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
 from effkit.errors import UserError
-from kd_autoaug.adapters import AugmentTransform, IndexedDataset, from_timm_string, sample_key
-from kd_autoaug.augment import BatchAugment
+from kd_autoaug.augmentation.adapters import AugmentTransform, IndexedDataset, from_timm_string, sample_key
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.augmentation.policies.spaces import space
 from kd_autoaug.ops import Layer, apply
 from kd_autoaug.ops.operators import INTERPOLATIONS, Op
-from kd_autoaug.parity import sample_pictures
-from kd_autoaug.policies.policy import Policy
-from kd_autoaug.policies.spaces import space
+from kd_autoaug.ops.parity import sample_pictures
 
 SIZE = (24, 40)
 NAME = "randaugment(n=2,m=9,space=tf_tpu)"

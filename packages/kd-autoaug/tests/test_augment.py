@@ -10,11 +10,11 @@ import yaml
 
 import kd_autoaug
 from effkit.errors import UserError
-from kd_autoaug import rng
-from kd_autoaug.augment import BatchAugment
+from kd_autoaug.augmentation import rng
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.ops import apply
 from kd_autoaug.ops.operators import Op
-from kd_autoaug.policies.policy import Policy
 
 B, SIZE = 48, (20, 28)
 

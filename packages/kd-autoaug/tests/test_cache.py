@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from kd_autoaug.augment import BatchAugment
-from kd_autoaug.cache import LogitCache
-from kd_autoaug.cache_build import build_cache, shard_range, verify_cache
-from kd_autoaug.cache_header import Header, record_bytes
-from kd_autoaug.loss import TopKDistillationLoss
-from kd_autoaug.loss_terms import dense_logits, top_logits
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.cache.build import build_cache, shard_range, verify_cache
+from kd_autoaug.cache.cache import LogitCache
+from kd_autoaug.cache.header import Header, record_bytes
+from kd_autoaug.distillation.loss import TopKDistillationLoss
+from kd_autoaug.distillation.teacher import Teacher
+from kd_autoaug.distillation.terms import dense_logits, top_logits
+from kd_autoaug.distillation.views import ViewKey
 from kd_autoaug.networks import create_network
-from kd_autoaug.policies.policy import Policy
-from kd_autoaug.teacher import Teacher
-from kd_autoaug.views import ViewKey
 
 N, V, C = 40, 3, 10
 IMAGES = torch.randint(256, (N, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -267,7 +267,7 @@ def test_a_mark_never_comes_before_its_data(tmp_path: Path) -> None:
     """Killed with work not yet flushed: the rest is what was flushed, and every record marked done is right."""
     script = f"""
         import os, signal, sys, torch
-        from kd_autoaug.cache import LogitCache
+        from kd_autoaug.cache.cache import LogitCache
         cache = LogitCache.create({str(tmp_path / "c")!r}, num_samples={N}, num_views={V}, num_classes={C}, k=4)
         z = 5 * torch.randn({N}, {C}, generator=torch.Generator().manual_seed(0))
         cache.write(torch.arange(10), 0, z[:10])
@@ -410,7 +410,7 @@ def test_build_refuses_another_teacher_or_augmentation(tmp_path: Path) -> None:
 
 def command(*words: str):
     from effkit.cli import App
-    from kd_autoaug.cache_command import cache_report
+    from kd_autoaug.commands.cache import cache_report
 
     app = App("kd-autoaug", "kd_autoaug.configs", summary="")
     app.command("cache", positional="what")(lambda cfg: cache_report(cfg.what, cfg))
@@ -420,7 +420,7 @@ def command(*words: str):
 
 
 def test_the_command_builds_verifies_and_informs(tmp_path: Path) -> None:
-    from kd_autoaug.weights import save_weights
+    from kd_autoaug.distillation.weights import save_weights
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

@@ -7,9 +7,9 @@ import torch
 
 from effkit.errors import UserError
 from effkit.progress import listening
-from kd_autoaug.claim import MILD, STRONG, Runs, run_claim
-from kd_autoaug.claim_statistics import interval
-from kd_autoaug.claim_train import CONTROLS, METHODS, Trained, compose, train_digits, train_teacher
+from kd_autoaug.paper.claim import MILD, STRONG, Runs, run_claim
+from kd_autoaug.paper.claim_statistics import interval
+from kd_autoaug.paper.claim_train import CONTROLS, METHODS, Trained, compose, train_digits, train_teacher
 
 
 def test_intervals_are_students():

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from effkit.errors import UserError
 from effkit.testing import run_cli
-from kd_autoaug.cache import LogitCache
+from kd_autoaug.cache.cache import LogitCache
 from kd_autoaug.cli import main
-from kd_autoaug.training.build import build_augment, build_everything, build_loss
+from kd_autoaug.commands.build import build_augment, build_loss
+from kd_autoaug.commands.parts import build_everything
 
 SMALL = ["data.limit=96", "data.batch_size=32", "trainer.max_epochs=2", "threads=1", "format=json"]
 

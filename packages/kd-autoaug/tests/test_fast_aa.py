@@ -1,21 +1,59 @@
 """The Fast AutoAugment lists: counts, ranges, and their pictures' arguments as the original computes them."""
 
-import importlib
+import hashlib
 import math
+from importlib.resources import files
 
 import pytest
 import torch
 
+from effkit.errors import UserError
+from kd_autoaug.augmentation.policies.learnt import LISTS, learnt, list_file, read_list
+from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.ops.operators import Op
-from kd_autoaug.policies.policy import Policy
 
 COUNTS = {"cifar10": 493, "imagenet": 498, "svhn": 497}  # of the published lists
 SIZE = (32, 48)
+# SHA-256 of each file, and of the numbers read from it: operators' names and the bits of both figures.
+FILES = {
+    "cifar10": "05e3b47728de4fb44700cfa3826171efb658d65cb725b59647b72f46bd836692",
+    "imagenet": "9231a0baf17cc12297681d1a92c01fde2c434d369faba385c72332230564cf82",
+    "svhn": "ff4e101c79f4a365ba731c6bb7ee6793d8bf907810034c9511957adaa5d91f8e",
+}
+FIGURES = {
+    "cifar10": "d78744227312d0f73755287f1c150d99650b3c1bea9c08f083ba3593c68d07eb",
+    "imagenet": "73771e5ec1f18d14b0c13d59102c7b6e16ea4e23464949200431cab4606ddfa7",
+    "svhn": "113efe5a9f6e91037759797cda7b2867c82e9c95ae6adbcd8f4ea858f61c8e41",
+}
+
+
+@pytest.mark.parametrize("data", LISTS)
+def test_files_and_figures_are_those_that_were_carried_over(data):
+    file = files("kd_autoaug.augmentation.policies") / list_file(data)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == FILES[data]
+    rows = [" | ".join(f"{e.op.name} {e.prob.hex()} {e.level.hex()}" for e in row) for row in learnt(data)]
+    assert hashlib.sha256("\n".join(rows).encode()).hexdigest() == FIGURES[data]
+    assert learnt(data) is learnt(data)  # read once
+
+
+def test_a_damaged_file_is_one_line_that_names_the_place():
+    with pytest.raises(UserError, match=r"list='cifar100' is not known.*cifar10"):
+        learnt("cifar100")
+    for text, words in (
+        ("# where from\nrotate 0.5 0.5 | tilt 0.1 0.2\n", r"f\.txt, line 2: 'rotate 0\.5 0\.5 \| tilt 0\.1 0\.2' must"),
+        ("rotate\n", r"f\.txt, line 1: 'rotate' must read OPERATOR PROBABILITY LEVEL"),
+        ("rotate 0.5 0.x\n", r"f\.txt, line 1: 'rotate 0\.5 0\.x' must read"),
+        ("\nrotate 1.5 0.5\n", r"f\.txt, line 2: probability=1\.5 must be a probability"),
+        ("# nothing but a comment\n", r"f\.txt holds no sub-policies"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            read_list(text, "f.txt")
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("data", "count"), COUNTS.items())
 def test_counts_and_ranges(data, count):
-    table = importlib.import_module(f"kd_autoaug.policies.fast_aa_{data}").SUBPOLICIES
+    table = learnt(data)
     assert len(table) == count
     assert all(len(row) == 2 for row in table)
     entries = [e for row in table for e in row]

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from kd_autoaug import rng as draws
-from kd_autoaug.augment import BatchAugment
+from kd_autoaug.augmentation import rng as draws
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.ops import INTERPOLATIONS, Layer, Op, apply, triton_backend
 from kd_autoaug.ops._triton_common import HAS_TRITON
 from kd_autoaug.ops.matrix import affine_coefficients
 from kd_autoaug.ops.operators import Kind, kind_of
+from kd_autoaug.ops.parity import random_layer, sample_pictures
 from kd_autoaug.ops.triton_backend import apply_layers
-from kd_autoaug.parity import random_layer, sample_pictures
-from kd_autoaug.policies.policy import Policy
 
 DEVICE = "cuda"
 FILL, PATCH = (17, 128, 251), (3, 200, 99)

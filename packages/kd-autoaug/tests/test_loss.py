@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effkit.errors import UserError
-from kd_autoaug.loss import IGNORE, TopKDistillationLoss, top_logits
-from kd_autoaug.loss_terms import dense_logits, divergence
-from kd_autoaug.reference_loss import reference_loss, reference_top_classes
+from kd_autoaug.distillation.loss import IGNORE, TopKDistillationLoss, top_logits
+from kd_autoaug.distillation.reference_loss import reference_loss, reference_top_classes
+from kd_autoaug.distillation.terms import dense_logits, divergence
 
 KL_MODES = ("renorm", "partial", "bucket")
 DIRECTIONS = ("student_teacher", "teacher_student")

@@ -197,7 +197,7 @@ def test_what_is_refused(call, message: str) -> None:
 
 
 def test_a_teacher_needs_weights(tmp_path: Path) -> None:
-    from kd_autoaug.weights import save_weights
+    from kd_autoaug.distillation.weights import save_weights
 
     facts = {"num_classes": 10, "in_chans": 1, "image_size": 8, "mean": 0.5, "std": 0.5}
     for file in sorted((CONFIGS / "teacher").glob("*.yaml")):

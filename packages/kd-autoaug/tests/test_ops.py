@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd_autoaug import ops
-from kd_autoaug.ops import INTERPOLATIONS, Layer, Op
-from kd_autoaug.ops import dispatch as dispatch_module
-from kd_autoaug.parity import SIZES, random_layer, sample_pictures, sweep
+from kd_autoaug.ops import INTERPOLATIONS, Layer, Op, schedule
+from kd_autoaug.ops.parity import SIZES, random_layer, sample_pictures, sweep
 from kd_autoaug.reference import reference
 
 SMALL = [size for size in SIZES if size[0] * size[1] < 4096]
@@ -45,7 +44,7 @@ def test_no_byte_differs_in_a_long_sweep(backend):
 
 def test_a_sweep_notices_a_wrong_byte(monkeypatch):
     """The comparison itself can fail."""
-    monkeypatch.setattr("kd_autoaug.parity.apply", lambda images, layers, **_: images)
+    monkeypatch.setattr("kd_autoaug.ops.parity.apply", lambda images, layers, **_: images)
     found = sweep(operators=[Op.INVERT], sizes=[(5, 5)])
     assert found.differing > 0
     assert "invert" in found.first
@@ -90,7 +89,7 @@ def test_chunks_change_nothing(monkeypatch):
     rng = np.random.default_rng(5)
     layers = [random_layer(op, len(images), 12, 9, rng) for op in Op]
     whole = ops.apply(images, layers, fill=3)
-    monkeypatch.setattr(dispatch_module, "CHUNK", 700)
+    monkeypatch.setattr(schedule, "CHUNK", 700)
     assert torch.equal(ops.apply(images, layers, fill=3), whole)
 
 

@@ -10,8 +10,8 @@ from kd_autoaug.ops import INTERPOLATIONS, Layer, Op, apply, triton_backend
 from kd_autoaug.ops._triton_common import HAS_TRITON
 from kd_autoaug.ops.matrix import affine_coefficients
 from kd_autoaug.ops.operators import Kind, kind_of
+from kd_autoaug.ops.parity import pillow, random_layer
 from kd_autoaug.ops.triton_backend import apply_layers
-from kd_autoaug.parity import pillow, random_layer
 
 FILL, PATCH = (17, 128, 251), (3, 200, 99)
 

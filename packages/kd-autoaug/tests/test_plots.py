@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from kd_autoaug.analysis import gallery, plots
 from kd_autoaug.analysis.bootstrap import Estimate
 from kd_autoaug.analysis.calibration import Reliability
 from kd_autoaug.analysis.result import CLEAN, POLICY, AnalysisResult, Cell, Worst
 from kd_autoaug.analysis.suggest import suggest
+from kd_autoaug.plots import accuracy, gallery
+from kd_autoaug.plots import analysis as plots
 
 CLASSES = 6
 NAMES = ["a class with a long name", "b", "c", "d", "e", "f"]
@@ -56,6 +57,7 @@ def drawn(monkeypatch):
         monkeypatch.setattr(module, "save_png", lambda fig, path, *a: (kept.append(fig), save(fig, path, *a))[1])
 
     keep(plots)
+    keep(accuracy)
     keep(gallery)
     return kept
 
@@ -145,7 +147,7 @@ def test_reliability_leaves_empty_bins_out(result, drawn, tmp_path) -> None:
 
 def test_accuracy_curves_hold_means_and_intervals(drawn, tmp_path) -> None:
     curves = {"CE": ([98.3, 95.6, 92.9], [0.4, 0.8, 0.9]), "CE + KD": ([98.4, math.nan, 97.0], [0.3, math.nan, 1.1])}
-    readable(plots.plot_accuracy(tmp_path / "a.png", [0.3, 1, 2], curves))
+    readable(accuracy.plot_accuracy(tmp_path / "a.png", [0.3, 1, 2], curves))
     (ax,) = drawn[0].axes
     assert [t.get_text() for t in ax.get_xticklabels()] == ["0.3", "1", "2"]
     lines = [c.lines[0].get_ydata() for c in ax.containers]
@@ -154,9 +156,9 @@ def test_accuracy_curves_hold_means_and_intervals(drawn, tmp_path) -> None:
     assert bars[2][:, 1].tolist() == pytest.approx([92.0, 93.8])
     inside(drawn[0])
     with pytest.raises(ValueError, match=r"curves\['CE'\]"):
-        plots.plot_accuracy(tmp_path / "a.png", [1, 2], {"CE": ([1.0], [1.0])})
+        accuracy.plot_accuracy(tmp_path / "a.png", [1, 2], {"CE": ([1.0], [1.0])})
     with pytest.raises(ValueError, match="curves is empty"):
-        plots.plot_accuracy(tmp_path / "a.png", [1, 2], {})
+        accuracy.plot_accuracy(tmp_path / "a.png", [1, 2], {})
 
 
 def test_gallery_shows_the_worst_operators_first_and_names_the_answers(result, drawn, tmp_path) -> None:

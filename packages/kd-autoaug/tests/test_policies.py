@@ -13,14 +13,14 @@ from timm.data import auto_augment as timm_aa
 from torchvision.transforms import v2
 
 from effkit.errors import UserError
-from kd_autoaug import rng
+from kd_autoaug.augmentation import rng
+from kd_autoaug.augmentation.policies import autoaugment
+from kd_autoaug.augmentation.policies.law import WIDTH
+from kd_autoaug.augmentation.policies.names import NAMES
+from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.augmentation.policies.spaces import space
+from kd_autoaug.augmentation.policies.timm_strings import WEIGHTS
 from kd_autoaug.ops.operators import BICUBIC, BILINEAR, NEAREST, Op
-from kd_autoaug.policies import autoaugment
-from kd_autoaug.policies.law import WIDTH
-from kd_autoaug.policies.names import NAMES
-from kd_autoaug.policies.policy import Policy
-from kd_autoaug.policies.spaces import space
-from kd_autoaug.policies.timm_strings import WEIGHTS, parse_timm
 
 N = 6000
 SIZE = (24, 40)
@@ -106,15 +106,16 @@ def test_rand_strings_equal_timm(text):
 
 def test_timm_hparams():
     hparams = {"img_mean": (124, 116, 104), "interpolation": Image.Resampling.BICUBIC, "translate_const": 100}
-    policy = parse_timm("rand-m9-mstd0.5", {**hparams, "magnitude_std": 2.0, "magnitude_max": 20, "translate_pct": 0.2})
+    changed = {**hparams, "magnitude_std": 2.0, "magnitude_max": 20, "translate_pct": 0.2}
+    policy = Policy.from_timm("rand-m9-mstd0.5", changed)
     assert policy.fill == (124, 116, 104)
     assert policy.interpolation == (BICUBIC,)
     assert (policy.noise.std, policy.noise.upper) == (2.0, 20.0)
     assert policy.space.argument(Op.TRANSLATE_X, 10, SIZE) == 0.2 * SIZE[1]
-    assert parse_timm("v0", {"img_mean": (128, 128, 128)}).fingerprint() == parse_timm("v0").fingerprint()
-    assert parse_timm("original-mstd0.5").noise.std == 0.5
+    assert Policy.from_timm("v0", {"img_mean": (128, 128, 128)}).fingerprint() == Policy.from_timm("v0").fingerprint()
+    assert Policy.from_timm("original-mstd0.5").noise.std == 0.5
     with pytest.raises(UserError, match="hparams='shift'"):
-        parse_timm("v0", {"shift": 1})
+        Policy.from_timm("v0", {"shift": 1})
 
 
 def test_a_level_timm_clamps_is_clamped_with_a_warning():
@@ -275,7 +276,7 @@ def test_noise_of_levels_is_timm_s():
     for quantile in (0.05, 0.25, 0.5, 0.65):
         assert abs(level.quantile(quantile) - theirs.quantile(quantile)) < 0.2
     assert abs((level == 10).double().mean() - 0.3085) < 5 * (0.3085 * 0.6915 / N) ** 0.5  # P(noise > 1 / 2)
-    (uniform,) = parse_timm("rand-m7-mstd101-p1-n1").sample(0, index, 0, SIZE)
+    (uniform,) = Policy.from_timm("rand-m7-mstd101-p1-n1").sample(0, index, 0, SIZE)
     level = uniform.arg[uniform.op == Op.ROTATE].abs() / 3
     counts = torch.bincount((level / 0.7).long(), minlength=10).double()
     assert abs(significant(counts, torch.full((10,), len(level) / 10))) < 5

@@ -10,8 +10,8 @@ import yaml
 
 import kd_autoaug
 from effkit.errors import UserError
-from kd_autoaug.loss import TopKDistillationLoss
-from kd_autoaug.presets import EVIDENCE, MARKS, PRESETS, preset
+from kd_autoaug.distillation.loss import TopKDistillationLoss
+from kd_autoaug.distillation.presets import EVIDENCE, MARKS, PRESETS, preset
 
 CONFIGS = Path(kd_autoaug.__file__).parent / "configs" / "loss"
 ARGUMENTS = [n for n in inspect.signature(TopKDistillationLoss).parameters if n != "check_on_gpu"]

@@ -8,8 +8,9 @@ import torch
 from PIL import Image, ImageOps
 
 from kd_autoaug.analysis.photos import BUNDLED, load_photos
-from kd_autoaug.analysis.preview import operator_views, plot_policy, preview_report
-from kd_autoaug.policies.policy import Policy
+from kd_autoaug.analysis.views import operator_views
+from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.commands.preview import plot_policy, preview_report
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from kd_autoaug import rng
+from kd_autoaug.augmentation import rng
 
 N = 20_000
 

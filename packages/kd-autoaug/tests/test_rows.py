@@ -9,13 +9,13 @@ import pytest
 
 from effkit.papers import load_paper, select_papers
 from effkit.rows import Outcome, evaluate
-from kd_autoaug import paper_figures as paper
 from kd_autoaug.cli import main
-from kd_autoaug.presets import PRESETS
-from kd_autoaug.rows import PAPER, paper_rows
-from kd_autoaug.rows_cost import timm_macs
-from kd_autoaug.rows_defaults import weakest
-from kd_autoaug.rows_evidence import EVIDENCE, evidence
+from kd_autoaug.distillation.presets import PRESETS
+from kd_autoaug.paper import figures as paper
+from kd_autoaug.paper.cost import timm_macs
+from kd_autoaug.paper.defaults import weakest
+from kd_autoaug.paper.evidence import EVIDENCE, evidence
+from kd_autoaug.paper.rows import PAPER, paper_rows
 
 ROWS = paper_rows()
 TABLES = [

@@ -7,9 +7,9 @@ from timm.data import auto_augment as timm_aa
 from torchvision.transforms import v2
 
 from effkit.errors import UserError
+from kd_autoaug.augmentation.policies.boxes import STYLES, boxes
+from kd_autoaug.augmentation.policies.spaces import SPACES, space
 from kd_autoaug.ops.operators import Op
-from kd_autoaug.policies.boxes import STYLES, boxes
-from kd_autoaug.policies.spaces import SPACES, space
 
 SIZE = (24, 40)  # height, width: a mistaken side shows
 

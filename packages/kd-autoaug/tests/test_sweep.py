@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from kd_autoaug.analysis.flags import flags
 from kd_autoaug.analysis.probe import ProbeTrainer
-from kd_autoaug.analysis.report import analyze_report, read_analysis, suggest_report
-from kd_autoaug.analysis.result import POLICY, AnalysisResult
+from kd_autoaug.analysis.result import POLICY, AnalysisResult, read_analysis
 from kd_autoaug.analysis.study import answers
 from kd_autoaug.analysis.subject import Subject
 from kd_autoaug.analysis.sweep import analyze
-from kd_autoaug.augment import BatchAugment
-from kd_autoaug.policies.policy import Policy
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.commands.analyze import analyze_report
+from kd_autoaug.commands.suggest import suggest_report
 
 OPERATORS = ["identity", "translate_x", "rotate"]
 MAGNITUDES = [0.3, 2.0]

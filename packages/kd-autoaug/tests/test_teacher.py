@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from effkit.errors import UserError
-from kd_autoaug.loss import TopKDistillationLoss
-from kd_autoaug.teacher import Teacher
-from kd_autoaug.views import ViewKey
+from kd_autoaug.distillation.loss import TopKDistillationLoss
+from kd_autoaug.distillation.teacher import Teacher
+from kd_autoaug.distillation.views import ViewKey
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

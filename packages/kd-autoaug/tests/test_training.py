@@ -8,12 +8,13 @@ from effkit.errors import UserError
 from effkit.lightning import load_checkpoint, train
 from effkit.lightning.logging import read_rows
 from effkit.lightning.optim import create_optimizer
-from kd_autoaug.augment import BatchAugment
-from kd_autoaug.claim_train import fit_lean
-from kd_autoaug.loss import TopKDistillationLoss
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.commands.build import build_augment, build_teacher, set_up
+from kd_autoaug.commands.parts import build_everything
+from kd_autoaug.distillation.loss import TopKDistillationLoss
+from kd_autoaug.distillation.teacher import Teacher
 from kd_autoaug.networks import create_network
-from kd_autoaug.teacher import Teacher
-from kd_autoaug.training.build import build_augment, build_everything, build_teacher, set_up
+from kd_autoaug.paper.claim_train import fit_lean
 from kd_autoaug.training.module import DistillationModule
 from kd_autoaug.training.views import INDEPENDENT, BatchViews
 
@@ -288,7 +289,7 @@ def test_mistakes_in_a_config_are_named(tmp_path):
 
 
 def test_a_run_folder_is_weights_and_a_teacher_keeps_its_normalisation(tmp_path):
-    from kd_autoaug.training.run import fit
+    from kd_autoaug.commands.train import fit
 
     cfg = config()
     set_up(cfg)

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from effkit.errors import UserError
+from kd_autoaug.distillation.teacher import Teacher
+from kd_autoaug.distillation.weights import read_weights, save_weights
 from kd_autoaug.networks import create_network, load_weights
-from kd_autoaug.teacher import Teacher
-from kd_autoaug.weights import read_weights, save_weights
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]

@@ -12,20 +12,20 @@ from effkit.lazy import attach
 
 if TYPE_CHECKING:
     from kd_autoaug import ops as ops
-    from kd_autoaug.augment import BatchAugment as BatchAugment
-    from kd_autoaug.cache import LogitCache as LogitCache
-    from kd_autoaug.loss import TopKDistillationLoss as TopKDistillationLoss
-    from kd_autoaug.policies.policy import Policy as Policy
-    from kd_autoaug.teacher import Teacher as Teacher
+    from kd_autoaug.augmentation.augment import BatchAugment as BatchAugment
+    from kd_autoaug.augmentation.policies.policy import Policy as Policy
+    from kd_autoaug.cache.cache import LogitCache as LogitCache
+    from kd_autoaug.distillation.loss import TopKDistillationLoss as TopKDistillationLoss
+    from kd_autoaug.distillation.teacher import Teacher as Teacher
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "BatchAugment": "kd_autoaug.augment",
-        "LogitCache": "kd_autoaug.cache",
-        "Policy": "kd_autoaug.policies.policy",
-        "Teacher": "kd_autoaug.teacher",
-        "TopKDistillationLoss": "kd_autoaug.loss",
+        "BatchAugment": "kd_autoaug.augmentation.augment",
+        "LogitCache": "kd_autoaug.cache.cache",
+        "Policy": "kd_autoaug.augmentation.policies.policy",
+        "Teacher": "kd_autoaug.distillation.teacher",
+        "TopKDistillationLoss": "kd_autoaug.distillation.loss",
     },
 )

@@ -1,11 +1,10 @@
-"""The command line: ``kd-autoaug COMMAND group=option key=value``; each command is a short recipe over the library."""
+"""The command line: ``kd-autoaug COMMAND group=option key=value``; what a command does is in ``commands``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from effkit.cli import App, run_dir
-from effkit.progress import shown
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
     from omegaconf import DictConfig
@@ -22,7 +21,7 @@ main = App(
 @main.command("train")
 def train(cfg: DictConfig) -> Report:
     """Train with cross-entropy or label smoothing under a policy; resume=RUN goes on with an interrupted run."""
-    from kd_autoaug.training.run import train_report
+    from kd_autoaug.commands.train import train_report
 
     return train_report(cfg)
 
@@ -30,7 +29,7 @@ def train(cfg: DictConfig) -> Report:
 @main.command("distill")
 def distill(cfg: DictConfig) -> Report:
     """Train a student beside a frozen teacher that sees the same views, or from the cache of its answers."""
-    from kd_autoaug.training.run import distill_report
+    from kd_autoaug.commands.distill import distill_report
 
     return distill_report(cfg)
 
@@ -38,7 +37,7 @@ def distill(cfg: DictConfig) -> Report:
 @main.command("eval")
 def evaluate(cfg: DictConfig) -> Report:
     """Measure a network on the clean test pictures of a data set."""
-    from kd_autoaug.training.run import evaluate_report
+    from kd_autoaug.commands.evaluate import evaluate_report
 
     return evaluate_report(cfg)
 
@@ -46,16 +45,15 @@ def evaluate(cfg: DictConfig) -> Report:
 @main.command("cache", positional="what")
 def cache(cfg: DictConfig) -> Report:
     """Make, check or describe a cache of teacher logits: build, verify or info."""
-    from kd_autoaug.cache_command import cache_report
+    from kd_autoaug.commands.cache import cache_command
 
-    with shown("cache"):
-        return cache_report(list(cfg.what), cfg)  # type: ignore[arg-type]
+    return cache_command(cfg)  # type: ignore[arg-type]
 
 
 @main.command("analyze")
 def analyze(cfg: DictConfig) -> Report:
     """Measure what each operator destroys at each magnitude: confidence, outliers, label information."""
-    from kd_autoaug.analysis.command import analyze_command
+    from kd_autoaug.commands.analyze import analyze_command
 
     return analyze_command(cfg, run_dir())  # type: ignore[arg-type]
 
@@ -63,7 +61,7 @@ def analyze(cfg: DictConfig) -> Report:
 @main.command("suggest")
 def suggest(cfg: DictConfig) -> Report:
     """Name the largest magnitude within an outlier budget, operators to drop, and K for every magnitude."""
-    from kd_autoaug.analysis.command import suggest_command
+    from kd_autoaug.commands.suggest import suggest_command
 
     return suggest_command(cfg, run_dir())  # type: ignore[arg-type]
 
@@ -71,7 +69,7 @@ def suggest(cfg: DictConfig) -> Report:
 @main.command("preview", positional="images")
 def preview(cfg: DictConfig) -> Report:
     """Draw pictures under every operator and magnitude, and random views of a policy."""
-    from kd_autoaug.analysis.command import preview_command
+    from kd_autoaug.commands.preview import preview_command
 
     return preview_command(cfg, run_dir())  # type: ignore[arg-type]
 
@@ -79,7 +77,7 @@ def preview(cfg: DictConfig) -> Report:
 @main.command("bench", positional="what")
 def bench(cfg: DictConfig) -> Report:
     """Time augmentation against timm and torchvision (augment), its operators (ops), or a training step (step)."""
-    from kd_autoaug.bench import bench_command
+    from kd_autoaug.commands.bench.command import bench_command
 
     return bench_command(cfg, run_dir())
 
@@ -87,7 +85,7 @@ def bench(cfg: DictConfig) -> Report:
 @main.command("summary")
 def summary(cfg: DictConfig) -> Report:
     """Parameters and MACs of the networks, and what each policy holds."""
-    from kd_autoaug.summary import summary_report
+    from kd_autoaug.commands.summary import summary_report
 
     return summary_report(cfg.networks, num_classes=cfg.num_classes)
 
@@ -96,7 +94,7 @@ def summary(cfg: DictConfig) -> Report:
 def reproduce(cfg: DictConfig) -> Report:
     """All figures of the paper and around it beside ours; claim=true also runs the laptop-scale claim."""
     from effkit.reproduce import paper_report
-    from kd_autoaug.rows import PAPER
+    from kd_autoaug.paper.rows import PAPER
 
     return paper_report(PAPER, table=cfg.table, claim=cfg.claim, run_dir=run_dir())
 
@@ -104,7 +102,7 @@ def reproduce(cfg: DictConfig) -> Report:
 @main.command("doctor")
 def doctor(cfg: DictConfig) -> Report:
     """Versions, devices, which backends load here, and whether they give Pillow's bits."""
-    from kd_autoaug.doctor import doctor_report
+    from kd_autoaug.commands.doctor import doctor_report
 
     return doctor_report()
 

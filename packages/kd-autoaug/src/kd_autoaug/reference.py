@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
-from kd_autoaug.ops import BICUBIC, NEAREST, Op
-
-__all__ = ["reference"]
+__all__ = ["Named", "reference"]
 
 Picture = list[list[list[int]]]  # [channel][row][column]
+NEAREST, BICUBIC = 0, 3  # Pillow's numbers
+
+
+class Named(Protocol):
+    """An operator, known by its name in capitals, such as ``"SHEAR_X"``; a member of ``ops.Op`` is one."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
 
 
 def reference(
     picture: Tensor,
-    op: Op,
+    op: Named,
     arg: float = 0.0,
     *,
     interpolation: int = NEAREST,
@@ -41,17 +49,18 @@ def reference(
         Nested lists ``[channel][row][column]``.
     """
     source: Picture = picture.tolist()
-    if Op.SHEAR_X <= op <= Op.ROTATE:
-        return _affine(source, _coefficients(op, arg, len(source[0]), len(source[0][0])), interpolation, fill)
-    if op == Op.COLOR:
+    name = op.name
+    if name in ("SHEAR_X", "SHEAR_Y", "TRANSLATE_X", "TRANSLATE_Y", "ROTATE"):
+        return _affine(source, _coefficients(name, arg, len(source[0]), len(source[0][0])), interpolation, fill)
+    if name == "COLOR":
         grey = _grey(source)
         return [
             [[_blend(g, v, arg) for g, v in zip(*rows, strict=True)] for rows in zip(grey, p, strict=True)]
             for p in source
         ]
-    if op == Op.SHARPNESS:
+    if name == "SHARPNESS":
         return [_sharpen(plane, arg) for plane in source]
-    if op == Op.CUTOUT:
+    if name == "CUTOUT":
         left, top, right, bottom = box
         return [
             [
@@ -60,7 +69,7 @@ def reference(
             ]
             for p, f in zip(source, fill, strict=True)
         ]
-    tables = [_table(source, plane, op, arg) for plane in source]
+    tables = [_table(source, plane, name, arg) for plane in source]
     return [[[table[v] for v in row] for row in plane] for plane, table in zip(source, tables, strict=True)]
 
 
@@ -77,26 +86,26 @@ def _grey(source: Picture) -> list[list[int]]:
     return [[(19595 * r + 38470 * g + 7471 * b + 32768) >> 16 for r, g, b in zip(*row, strict=True)] for row in rows]
 
 
-def _table(source: Picture, plane: list[list[int]], op: Op, arg: float) -> list[int]:
+def _table(source: Picture, plane: list[list[int]], name: str, arg: float) -> list[int]:
     values, pixels = range(256), [v for row in plane for v in row]
-    if op == Op.BRIGHTNESS:
+    if name == "BRIGHTNESS":
         return [_blend(0, v, arg) for v in values]
-    if op == Op.CONTRAST:
+    if name == "CONTRAST":
         grey = [v for row in _grey(source) for v in row]
         return [_blend(int(sum(grey) / len(grey) + 0.5), v, arg) for v in values]
-    if op == Op.POSTERIZE:
+    if name == "POSTERIZE":
         bits = min(8, max(0, int(arg)))
         return [v >> (8 - bits) << (8 - bits) for v in values]
-    if op == Op.SOLARIZE:
+    if name == "SOLARIZE":
         return [v if v < arg else 255 - v for v in values]
-    if op == Op.SOLARIZE_ADD:
+    if name == "SOLARIZE_ADD":
         return [min(255, max(0, v + int(arg))) if v < 128 else v for v in values]
-    if op == Op.INVERT:
+    if name == "INVERT":
         return [255 - v for v in values]
-    if op == Op.AUTOCONTRAST and max(pixels) > min(pixels):
+    if name == "AUTOCONTRAST" and max(pixels) > min(pixels):
         scale = 255.0 / (max(pixels) - min(pixels))
         return [min(255, max(0, int(v * scale + -min(pixels) * scale))) for v in values]
-    if op == Op.EQUALIZE:
+    if name == "EQUALIZE":
         step = (len(pixels) - pixels.count(max(pixels))) // 255
         below = [sum(p < v for p in pixels) for v in values]
         return [min(255, (step // 2 + n) // step) for n in below] if step else list(values)
@@ -112,13 +121,13 @@ def _sharpen(plane: list[list[int]], factor: float) -> list[list[int]]:
     return out
 
 
-def _coefficients(op: Op, arg: float, height: int, width: int) -> tuple[float, ...]:
-    if op == Op.ROTATE:
+def _coefficients(name: str, arg: float, height: int, width: int) -> tuple[float, ...]:
+    if name == "ROTATE":
         angle = -math.radians(arg % 360.0)
         cos, sin, minus = round(math.cos(angle), 15), round(math.sin(angle), 15), round(-math.sin(angle), 15)
         x, y = width / 2, height / 2
         return cos, sin, (cos * -x + sin * -y) + x, minus, cos, (minus * -x + cos * -y) + y
-    place = {Op.SHEAR_X: 1, Op.TRANSLATE_X: 2, Op.SHEAR_Y: 3, Op.TRANSLATE_Y: 5}[op]
+    place = {"SHEAR_X": 1, "TRANSLATE_X": 2, "SHEAR_Y": 3, "TRANSLATE_Y": 5}[name]
     numbers = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     numbers[place] = arg
     return tuple(numbers)

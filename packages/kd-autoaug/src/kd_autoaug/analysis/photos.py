@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -10,19 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from effkit.errors import UserError
-from effkit.report import write_bytes
 
-__all__ = ["BUNDLED", "load_photos", "save_photo_png"]
+__all__ = ["BUNDLED", "load_photos"]
 
 # Photograph -> the library whose wheel holds it.
 BUNDLED = {"astronaut": "skimage", "chelsea": "skimage", "coffee": "skimage", "china": "sklearn", "flower": "sklearn"}
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
-_MAX_BYTES = 300 * 1024
 
 
 def load_photos(sources: Sequence[str | os.PathLike[str]], size: int = 96) -> dict[str, Tensor]:
@@ -79,33 +75,3 @@ def _open(name: str) -> Image.Image:
         raise UserError(f"images={name!r} is not a picture that Pillow can read") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"images={name!r} cannot be read: {error}") from error
-
-
-def save_photo_png(fig: Figure, path: str | os.PathLike[str], dpi: int = 110) -> Path:
-    """Save a figure that holds photographs, atomically and below 300 kB.
-
-    One too large for full colour gets 256 dithered colours, which spoil photographs less than the undithered ones that
-    are enough for plots; one still too large gets fewer dots per inch.
-    """
-    while True:
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-        if buffer.tell() >= _MAX_BYTES:
-            picture = Image.open(buffer).convert("RGB")
-            buffer = io.BytesIO()
-            dithered = picture.quantize(palette=_palette(picture), dither=Image.Dither.FLOYDSTEINBERG)
-            dithered.save(buffer, format="PNG", optimize=True)
-        if buffer.tell() < _MAX_BYTES or dpi <= 40:
-            return write_bytes(path, buffer.getvalue())
-        dpi = int(dpi * 0.85)
-
-
-def _palette(picture: Image.Image, exact: int = 16) -> Image.Image:
-    """256 colours: the commonest ones as they are, so that flat areas stay flat, and good ones for the rest."""
-    colours = sorted(picture.getcolors(picture.width * picture.height) or [], reverse=True)
-    kept = [rgb for _, rgb in colours[:exact]]
-    rest = picture.quantize(256 - len(kept), method=Image.Quantize.MEDIANCUT, kmeans=1)
-    flat = [channel for rgb in kept for channel in rgb] + (rest.getpalette() or [])[: 3 * (256 - len(kept))]  # type: ignore[attr-defined]
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(flat)
-    return palette

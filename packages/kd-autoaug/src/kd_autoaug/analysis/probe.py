@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError
 from kd_autoaug.analysis.study import Predictor
-
-if TYPE_CHECKING:
-    from kd_autoaug.augment import BatchAugment
+from kd_autoaug.augmentation.augment import BatchAugment
 
 __all__ = ["ProbeTrainer"]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from effkit.errors import UserError, choose
@@ -12,7 +15,17 @@ from effkit.report import Table
 from kd_autoaug.analysis.bootstrap import Estimate
 from kd_autoaug.analysis.cell import CLEAN, POLICY, STATISTICS, Cell, Statistic, Worst, magnitude_name
 
-__all__ = ["CLEAN", "POLICY", "STATISTICS", "AnalysisResult", "Cell", "Statistic", "Worst", "magnitude_name"]
+__all__ = [
+    "CLEAN",
+    "POLICY",
+    "STATISTICS",
+    "AnalysisResult",
+    "Cell",
+    "Statistic",
+    "Worst",
+    "magnitude_name",
+    "read_analysis",
+]
 
 
 @dataclass
@@ -142,6 +155,23 @@ class AnalysisResult:
             return cls(cells, clean, list(value["class_names"]), value["label_entropy_bits"], dict(value["settings"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"this is no analysis as `kd-autoaug analyze` writes it: {error!r}") from None
+
+
+def read_analysis(path: str | os.PathLike[str]) -> AnalysisResult:
+    """Read what ``analyze`` wrote.
+
+    Raises:
+        UserError: If there is no such file, or it holds something else.
+    """
+    file = Path(path).expanduser()
+    file = file / "analysis.json" if file.is_dir() else file
+    if not file.is_file():
+        raise UserError(f"analysis={str(path)!r} does not exist: give the analysis.json of a run, or the run's folder")
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"analysis={str(path)!r} is not JSON: {error}") from error
+    return AnalysisResult.from_json(value)
 
 
 def _heading(name: str) -> str:

@@ -7,7 +7,6 @@ not only nearly: a network's bits may depend on how many pictures stand in a bat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,16 +16,14 @@ from kd_autoaug.analysis.bootstrap import bootstrap
 from kd_autoaug.analysis.calibration import cross_fitted_temperature, reliability
 from kd_autoaug.analysis.cell import Cell, Worst
 from kd_autoaug.analysis.flags import KEEP
-
-if TYPE_CHECKING:
-    from kd_autoaug.augment import BatchAugment
-    from kd_autoaug.policies.policy import Policy
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.augmentation.policies.policy import Policy
 
 __all__ = ["Predictor", "ProbeFactory", "Study", "answers"]
 
 Predictor = Callable[[Tensor], Tensor]
 """Pictures uint8 ``(B, C, H, W)`` to logits ``(B, classes)``; a ``Teacher`` is one."""
-ProbeFactory = Callable[["BatchAugment | None"], Predictor]
+ProbeFactory = Callable[[BatchAugment | None], Predictor]
 """Trains a network under an augmentation; ``kd_autoaug.analysis.probe.ProbeTrainer`` is one."""
 
 _PROBE_SEED = 1_000_003  # a probe never meets the draws that it is examined on
@@ -116,8 +113,6 @@ class Study:
             magnitude: Of the cell, ``None`` where there is none.
             policy: What makes the views; ``None`` takes the pictures as they are.
         """
-        from kd_autoaug.augment import BatchAugment
-
         augment = None if policy is None else BatchAugment(policy, self.seed)
         draws = 1 if policy is None else self.draws
         views, blank = answers(self.teacher, augment, self.images, self.index, draws, self.batch_size)
@@ -158,8 +153,6 @@ class Study:
         self, probe: ProbeFactory, policy: Policy | None, augment: BatchAugment | None, draws: int
     ) -> tuple[Tensor, Tensor]:
         """Train a probe under a policy; label information and accuracy picture by picture on the study's views."""
-        from kd_autoaug.augment import BatchAugment
-
         adapted = probe(None if policy is None else BatchAugment(policy, self.seed + _PROBE_SEED))
         seen, _ = answers(adapted, augment, self.images, self.index, draws, self.batch_size)
         warmth = cross_fitted_temperature(seen, self.labels, self.seed)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,37 @@ from torch import Tensor, nn
 from effkit.errors import UserError, choose
 from kd_autoaug.analysis.probe import ProbeTrainer
 from kd_autoaug.analysis.study import Predictor
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.distillation.teacher import Teacher
+from kd_autoaug.networks import create_network
 
-if TYPE_CHECKING:
-    from kd_autoaug.teacher import Teacher
-    from kd_autoaug.training.data import ViewData
-
-__all__ = ["Subject", "own_teacher"]
+__all__ = ["Data", "Subject", "own_teacher"]
 
 EMBEDDED = ("digits", "digits_small")
 OWN_STRENGTH = 0.3  # of the augmentation under which our own teacher is trained, in units of the usual range
+
+
+class Data(Protocol):
+    """Pictures of a data set as bytes; ``kd_autoaug.training.data.ViewData`` is one."""
+
+    name: Any  # a string; the data set's class allows None, as Lightning's does
+    class_names: Any
+    num_classes: int
+    in_chans: int
+    image_size: int
+    mean: Any
+    std: Any
+
+    @property
+    def num_train(self) -> int:
+        """Pictures of the training split."""
+
+    def labels(self, split: str) -> Tensor:
+        """Class indices of a split, int64 ``(N,)``."""
+
+    def pictures(self, split: str, indices: Any = None) -> Tensor:
+        """Some pictures of a split, uint8 ``(n, C, H, W)``."""
 
 
 @dataclass
@@ -78,7 +100,7 @@ class Subject:
     @classmethod
     def of(
         cls,
-        data: ViewData,
+        data: Data,
         teacher: Teacher | None,
         *,
         network: Mapping[str, Any] | None = None,
@@ -111,8 +133,6 @@ class Subject:
         spec = dict(network or {"name": "digits_cnn"})
 
         def build() -> nn.Module:
-            from kd_autoaug.networks import create_network
-
             options = dict(spec.get("options") or {})
             return create_network(spec["name"], data.num_classes, data.in_chans, data.image_size, **options)
 
@@ -173,10 +193,6 @@ def own_teacher(
         epochs: Passes over the pictures.
         device: Where.
     """
-    from kd_autoaug.augment import BatchAugment
-    from kd_autoaug.policies.policy import Policy
-    from kd_autoaug.teacher import Teacher
-
     trainer = ProbeTrainer(network, images, labels, mean, std, epochs=epochs, seed=seed, device=device)
     mild = BatchAugment(Policy.random(n=2, m=OWN_STRENGTH, space="linear", mstd=float("inf")), seed)
     return Teacher(trainer.train(mild), mean, std)

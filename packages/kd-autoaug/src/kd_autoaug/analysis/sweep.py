@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,10 +17,8 @@ from effkit.progress import report_progress
 from kd_autoaug.analysis.result import CLEAN, POLICY, AnalysisResult, Cell
 from kd_autoaug.analysis.statistics import label_entropy
 from kd_autoaug.analysis.study import Predictor, ProbeFactory, Study
+from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.ops.operators import ARGUMENTS, operator
-
-if TYPE_CHECKING:
-    from kd_autoaug.policies.policy import Policy
 
 __all__ = ["analyze"]
 
@@ -161,7 +158,6 @@ def _plan(
     extrapolate: bool,
 ) -> list[tuple[str, float | None, Policy]]:
     """Build every policy before anything is measured: a magnitude that the space lacks is refused at once."""
-    from kd_autoaug.policies.policy import Policy
 
     def one(ops: Sequence[str], n: int, m: float) -> Policy:
         return Policy.random(ops=list(ops), n=n, m=m, space=space, prob=1.0, extrapolate=extrapolate)

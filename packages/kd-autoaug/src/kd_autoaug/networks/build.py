@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from effkit.errors import UserError, choose
+from kd_autoaug.distillation.teacher import Teacher
+from kd_autoaug.distillation.weights import load_weights
 from kd_autoaug.networks.factory import create_network
-from kd_autoaug.teacher import Teacher
-from kd_autoaug.weights import load_weights
 
 __all__ = ["build_network", "build_teacher"]
 

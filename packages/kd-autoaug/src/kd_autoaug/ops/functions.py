@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError, choose
-from kd_autoaug.ops.dispatch import apply, check_images
+from kd_autoaug.ops.checks import check_images
+from kd_autoaug.ops.dispatch import apply
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.operators import ARGUMENTS, INTERPOLATIONS, Op
 

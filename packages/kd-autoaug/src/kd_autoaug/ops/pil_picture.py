@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from kd_autoaug.ops.dispatch import colour
+from kd_autoaug.ops.checks import colour
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.matrix import affine_coefficients
 from kd_autoaug.ops.operators import Op

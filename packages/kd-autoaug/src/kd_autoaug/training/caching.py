@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from effkit.errors import UserError, choose
-from effkit.lightning.optim import plain_options
-from kd_autoaug.loss import TopKDistillationLoss
+from kd_autoaug.cache.cache import LogitCache
+from kd_autoaug.distillation.loss import TopKDistillationLoss
 from kd_autoaug.training.data import ViewData
 
-__all__ = ["build_cache", "cache_fingerprints"]
+__all__ = ["cache_fingerprints", "open_cache"]
 
 
 def cache_fingerprints(data: ViewData, augment: Any, teacher: Any) -> dict[str, str]:
@@ -28,25 +27,39 @@ def cache_fingerprints(data: ViewData, augment: Any, teacher: Any) -> dict[str, 
     return prints
 
 
-def build_cache(cfg: Mapping[str, Any], data: ViewData, augment: Any, teacher: Any, loss: TopKDistillationLoss) -> Any:
-    """Open the cache of the group ``cache``, or make an empty one where ``mode=readwrite`` finds none.
+def open_cache(
+    path: Path,
+    data: ViewData,
+    augment: Any,
+    teacher: Any,
+    loss: TopKDistillationLoss,
+    *,
+    mode: str = "read",
+    k: int | None = None,
+    dtype: str = "float16",
+) -> LogitCache:
+    """Open the cache of a run, or make an empty one where ``mode="readwrite"`` finds none.
 
     The views of ``data`` are made to start again where those of the cache do.
 
-    Returns:
-        ``kd_autoaug.cache.LogitCache``; ``None`` without ``cache.path``.
+    Args:
+        path: The cache's folder.
+        data: The training pictures.
+        augment: What makes the views of a batch, or ``None``.
+        teacher: Who answers; ``None`` where the cache has all answers.
+        loss: Says how many classes it needs.
+        mode: ``"read"`` or ``"readwrite"``.
+        k: Classes in a record of a new cache, -1 for all; ``None`` takes what the loss needs.
+        dtype: Of the logits of a new cache.
 
     Raises:
         UserError: If the cache was made of something else, or lacks records that nobody can fill.
     """
-    options = plain_options(cfg.get("cache") or {})
-    path = options.get("path")
-    if not path or loss.weight == 0:
-        return None
-    mode = choose("cache.mode", options.get("mode") or "read", ["read", "readwrite"])
+    choose("cache.mode", mode, ["read", "readwrite"])
     if mode == "readwrite" and teacher is None:
         raise UserError("cache.mode=readwrite asks the teacher for missing records: give teacher.weights")
-    cache = _opened(Path(path).expanduser(), mode, options, data, cache_fingerprints(data, augment, teacher), loss)
+    prints = cache_fingerprints(data, augment, teacher)
+    cache = _opened(path, mode, data, prints, loss, k, dtype)
     if data.num_views is None:
         data.num_views = cache.num_views
     if data.num_views > cache.num_views:
@@ -60,21 +73,25 @@ def build_cache(cfg: Mapping[str, Any], data: ViewData, augment: Any, teacher: A
 
 
 def _opened(
-    path: Path, mode: str, options: dict[str, Any], data: ViewData, prints: dict[str, str], loss: TopKDistillationLoss
-) -> Any:
-    from kd_autoaug.cache import LogitCache
-
+    path: Path,
+    mode: str,
+    data: ViewData,
+    prints: dict[str, str],
+    loss: TopKDistillationLoss,
+    k: int | None,
+    dtype: str,
+) -> LogitCache:
     needed = 1 if loss.mode == "hard" else data.num_classes if loss.k == -1 else loss.k
     sizes = {"num_samples": data.num_train, "num_classes": data.num_classes}
     if mode == "readwrite" and not path.exists():
         if data.num_views is None:
             raise UserError("view.num_views=null would need a cache without end: give the number of views, e.g. 50")
-        wanted = options.get("k") or needed
+        wanted = k or needed
         new: dict[str, Any] = {
             **sizes,
             "num_views": data.num_views,
             "k": data.num_classes if wanted == -1 else wanted,
-            "dtype": options.get("dtype") or "float16",
+            "dtype": dtype,
             "fingerprints": prints,
             "temperatures": (loss.temperature,),
         }

@@ -52,7 +52,7 @@ class KeyedCrop:
 
         The first of ten drawn parts that fits; if none does, the largest central part of an allowed shape.
         """
-        from kd_autoaug.rng import random_words, uniform
+        from kd_autoaug.augmentation.rng import random_words, uniform
 
         words = random_words(self.seed, torch.tensor([index]), view, STREAM, 4 * TRIES)
         draws = uniform(words)[0].view(TRIES, 4).tolist()

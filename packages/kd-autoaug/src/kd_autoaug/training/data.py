@@ -48,8 +48,8 @@ class ViewData(LightningDataModule):
 
     Pictures are resized and cut as for evaluation, without randomness; with ``crop="rrc"`` training shows a random
     resized crop that is a function of (seed, index, view). All other augmentation happens on the batch, see
-    ``kd_autoaug.augment.BatchAugment`` (which does the padded crop of ``crop="pad"`` too). The core module's own
-    ``augment`` is not used. Filler pictures of distributed evaluation carry the label ``effkit.data.sampling.IGNORE``.
+    ``BatchAugment`` (which does the padded crop of ``crop="pad"`` too). The core module's own ``augment`` is not used.
+    Filler pictures of distributed evaluation carry the label ``effkit.data.sampling.IGNORE``.
 
     Args:
         core: The data set, from :func:`create_core_data`.

@@ -14,10 +14,10 @@ from effkit.errors import UserError
 from effkit.lightning import Classifier
 from effkit.lightning.classifier import MeanLoss
 from effkit.lightning.optim import plain_options
-from kd_autoaug.loss import LossTerms, TopKDistillationLoss, TopLogits
+from kd_autoaug.distillation.loss import LossTerms, TopKDistillationLoss, TopLogits
+from kd_autoaug.distillation.views import ViewKey
 from kd_autoaug.training.pictures import Normalise
 from kd_autoaug.training.views import BatchViews
-from kd_autoaug.views import ViewKey
 
 __all__ = ["DistillationModule"]
 
@@ -42,8 +42,8 @@ class DistillationModule(Classifier):
         mean: Per channel, pixels being 0..1: the student's normalisation.
         std: Per channel.
         views: Makes the student's and the teacher's pictures; ``None`` augments nothing.
-        teacher: ``kd_autoaug.teacher.Teacher``; ``None`` where the cache answers, or there is no distillation.
-        cache: ``kd_autoaug.cache.LogitCache`` of the student's views.
+        teacher: A ``Teacher``; ``None`` where the cache answers, or there is no distillation.
+        cache: A ``LogitCache`` of the student's views.
         cache_mode: ``"read"``: a missing record is an error. ``"readwrite"``: the teacher fills it.
         policy_until: Share of the epochs after which the policy is switched off (crop and flip stay); 1 keeps it on.
         recipe: Plain values that a resumed run must agree in (loss, augmentation), kept in checkpoints.

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from effkit.errors import choose
-from kd_autoaug.views import ViewKey
+from kd_autoaug.distillation.views import ViewKey
 
 __all__ = ["INDEPENDENT", "TEACHER_VIEWS", "BatchViews"]
 

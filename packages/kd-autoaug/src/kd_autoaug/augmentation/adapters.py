@@ -1,0 +1,218 @@
+"""The policies where other libraries expect a transform: torchvision's ``Compose``, timm's lists, any data set.
+
+Exactness comes from a key, the sample's number and its view. :class:`IndexedDataset` sets it around each item, or
+:func:`sample_key` by hand. Where no key is known a transform counts its calls: still without the global generators, but
+what a picture gets then depends on the order of loading, and teacher answers cannot be kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as VF
+
+from effkit.errors import UserError
+from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.ops.pil_picture import apply_to_picture
+
+__all__ = ["AugmentTransform", "IndexedDataset", "from_timm_string", "sample_key"]
+
+_KEY: ContextVar[tuple[Any, Any] | None] = ContextVar("kd_autoaug_key", default=None)
+
+
+@contextmanager
+def sample_key(index: int | Tensor, view: int | Tensor = 0) -> Iterator[None]:
+    """Say which sample and view the transforms inside the block work on.
+
+    Args:
+        index: The sample's number; for a batch one per picture, int64 ``(B,)``.
+        view: Its view; one, or one per picture.
+    """
+    token = _KEY.set((index, view))
+    try:
+        yield
+    finally:
+        _KEY.reset(token)
+
+
+class AugmentTransform(v2.Transform):
+    """A :class:`BatchAugment` as a torchvision transform and as a plain callable.
+
+    Takes a PIL picture (grey or RGB), a uint8 tensor ``(C, H, W)`` or a batch ``(B, C, H, W)``, alone or inside a
+    sample such as ``(picture, label)``, and returns the same kind. Without a key (see :func:`sample_key`) call number c
+    of this process is keyed by c, the seed that torch gave the data-loading worker (another one each epoch, decided by
+    ``torch.manual_seed`` in the main process) and the rank; pictures of a batch are numbered one after the other.
+
+    Attributes:
+        augment: What is applied.
+        key: ``(index, view)`` for all following calls, or ``None``; :func:`sample_key` goes before it.
+    """
+
+    def __init__(self, policy: Policy | str | BatchAugment, seed: int = 0, **options: Any) -> None:
+        """Wrap a policy.
+
+        Args:
+            policy: A policy, its name, or a whole :class:`BatchAugment`.
+            seed: Of the augmentation, if a policy is given.
+            **options: Of :class:`BatchAugment`, if a policy is given.
+
+        Raises:
+            UserError: As :class:`BatchAugment`; if options are given beside a ready one.
+        """
+        super().__init__()
+        if isinstance(policy, BatchAugment):
+            if seed or options:
+                raise UserError(f"seed={seed!r}, options {sorted(options)} belong to the BatchAugment that was given")
+            self.augment = policy
+        else:
+            self.augment = BatchAugment(policy, seed, **options)
+        self.key: tuple[int | Tensor, int | Tensor] | None = None
+        self._calls = 0
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        """Refuse what would have to move with the picture, and film.
+
+        Raises:
+            UserError: If the sample holds boxes, masks, key points or video.
+        """
+        for given in flat_inputs:
+            if isinstance(given, tv_tensors.TVTensor) and not isinstance(given, tv_tensors.Image):
+                raise UserError(f"sample holds {type(given).__name__}: only pictures and values that stay as they are")
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The key of this call."""
+        return {"key": _KEY.get() or self.key}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Augment one picture, or one batch."""
+        picture = isinstance(inpt, Tensor)
+        if not picture and inpt.mode not in ("L", "RGB"):
+            raise UserError(f"picture has mode {inpt.mode!r}, must be 'L' or 'RGB': convert('RGB') first")
+        if not picture and self.augment.only_policy and self.augment.policy is not None:
+            index, view = self._numbers(1, params["key"])
+            layers = self.augment.layers(index, view, (inpt.height, inpt.width))
+            policy = self.augment.policy
+            return apply_to_picture(inpt, layers, fill=policy.fill, cutout_fill=policy.cutout_fill)
+        images = inpt.as_subclass(torch.Tensor) if picture else VF.pil_to_tensor(inpt)
+        single = images.ndim == 3
+        batch = images.unsqueeze(0) if single else images
+        if batch.ndim != 4:
+            raise UserError(f"picture has shape {tuple(images.shape)}, must be (C, H, W) or a batch (B, C, H, W)")
+        index, view = self._numbers(len(batch), params["key"])
+        done = self.augment(batch, index, view)
+        done = done[0] if single else done
+        return _like(done, inpt) if picture else VF.to_pil_image(done)
+
+    def extra_repr(self) -> str:
+        """The augmentation."""
+        return repr(self.augment)
+
+    def _numbers(self, batch: int, key: tuple[Any, Any] | None) -> tuple[Tensor, Tensor | int]:
+        if key is not None:
+            index = torch.as_tensor(key[0])
+            return (index if index.ndim else index.expand(batch)), key[1]
+        first = self._calls
+        self._calls += batch
+        return torch.arange(first, first + batch) + (_worker() << 32), _rank()
+
+
+def _like(images: Tensor, given: Tensor) -> Tensor:
+    return tv_tensors.wrap(images, like=given) if isinstance(given, tv_tensors.TVTensor) else images
+
+
+def _worker() -> int:
+    """31 bits that differ between workers and between epochs; 0 in the main process."""
+    info = get_worker_info()
+    if info is None:
+        return 0
+    return int.from_bytes(hashlib.sha256(str(info.seed).encode()).digest()[:4], "little") >> 1 or 1
+
+
+def _rank() -> int:
+    """This process's number in distributed training, which workers inherit from the environment."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK", "0"))
+
+
+def from_timm_string(text: str, hparams: Mapping[str, Any] | None = None, seed: int = 0, **options: Any) -> Any:
+    """A transform that replaces timm's ``auto_augment`` transform of the same string.
+
+    Args:
+        text: Such as ``"rand-m9-mstd0.5-inc1"``.
+        hparams: timm's; see :func:`~kd_autoaug.augmentation.policies.timm_strings.timm_table`.
+        seed: Of the augmentation.
+        **options: Of :class:`BatchAugment`.
+
+    Returns:
+        An :class:`AugmentTransform`.
+
+    Raises:
+        UserError: If the string or an option is wrong.
+    """
+    return AugmentTransform(Policy.from_timm(text, hparams), seed, **options)
+
+
+class IndexedDataset(Dataset[Any]):
+    """A map-style data set whose transforms know which sample and view they work on.
+
+    The key is set while item ``i`` is loaded, so it reaches every :class:`AugmentTransform` inside the data set's own
+    transforms as well as ``transform``. The view lives in shared memory: :meth:`set_epoch` reaches persistent workers.
+    """
+
+    def __init__(self, data: Any, transform: Any = None, num_views: int | None = None) -> None:
+        """Wrap a data set.
+
+        Args:
+            data: Map-style; an item is a picture or a tuple that begins with one.
+            transform: Applied to the picture; ``None``: nothing.
+            num_views: Views come round after this many epochs; ``None``: never.
+
+        Raises:
+            UserError: If ``num_views`` is below 1.
+        """
+        if num_views is not None and (isinstance(num_views, bool) or not isinstance(num_views, int) or num_views < 1):
+            raise UserError(f"num_views={num_views!r} must be an integer of 1 or more, or None")
+        self.data, self.transform, self.num_views = data, transform, num_views
+        self._view = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    @property
+    def view(self) -> int:
+        """The current view."""
+        return int(self._view)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to the view of an epoch, 0, 1, ...: the epoch itself, modulo ``num_views``.
+
+        Raises:
+            UserError: If the epoch is negative.
+        """
+        if epoch < 0:
+            raise UserError(f"epoch={epoch!r} must be 0 or more")
+        self._view.fill_(epoch if self.num_views is None else epoch % self.num_views)
+
+    def __len__(self) -> int:
+        assert isinstance(self.data, Sized)
+        return len(self.data)
+
+    def __getitem__(self, i: int) -> Any:
+        """Item i with its picture transformed."""
+        i = i + len(self) if i < 0 else i  # the same sample has one number
+        with sample_key(i, self.view):
+            item = self.data[i]
+            if self.transform is None:
+                return item
+            if isinstance(item, tuple):
+                return (self.transform(item[0]), *item[1:])
+            return self.transform(item)

@@ -1,0 +1,56 @@
+"""Where a cutout goes: the box as each source draws it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from effkit.errors import choose
+from kd_autoaug.augmentation.rng import integers, uniform
+
+__all__ = ["STYLES", "boxes"]
+
+STYLES: dict[str, str] = {
+    "none": "no cutout in this space",
+    "half": "Google: the extent is half the side, about a pixel of the picture; reaches over the edge",
+    "rectangle": "the Pillow codes: an inclusive rectangle whose corner is moved into the picture; nothing at extent 0",
+    "rectangle_or_dot": "the same, one pixel at extent 0",
+    "centred": "the extent is the side, rounded, about a pixel of the picture; reaches over the edge",
+}
+
+
+def boxes(style: str, extent: Tensor, across: Tensor, down: Tensor, size: tuple[int, int]) -> Tensor:
+    """Boxes of cutouts.
+
+    Args:
+        style: One of ``STYLES``.
+        extent: Pixels, float64 ``(B,)``; what they measure depends on the style.
+        across: Words of 32 bits for the place along the width, int64 ``(B,)``.
+        down: The same along the height.
+        size: Height and width of the picture.
+
+    Returns:
+        Left, top, right, bottom, right and bottom not included, int64 ``(B, 4)``.
+
+    Raises:
+        UserError: If there is no such style.
+    """
+    choose("cutout", style, STYLES)
+    height, width = size
+    if style == "none":
+        return torch.zeros(len(extent), 4, dtype=torch.int64, device=extent.device)
+    if style.startswith("rectangle"):
+        left = (uniform(across) * width - extent / 2.0).clamp(min=0).floor()
+        top = (uniform(down) * height - extent / 2.0).clamp(min=0).floor()
+        # Pillow cuts the far corner to an integer and draws it too.
+        right, bottom = ((left + extent).clamp(max=width)).floor() + 1, ((top + extent).clamp(max=height)).floor() + 1
+        box = torch.stack((left, top, right, bottom), -1).long()
+        return box if style == "rectangle_or_dot" else box * (extent > 0).unsqueeze(-1)
+    x, y = integers(across, width), integers(down, height)
+    if style == "half":
+        before = after = extent.long()
+    else:
+        side = (extent + 0.5).floor().long()
+        before = side // 2
+        after = side - before
+    return torch.stack((x - before, y - before, x + after, y + after), -1)

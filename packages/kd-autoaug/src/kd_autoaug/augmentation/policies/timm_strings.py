@@ -1,0 +1,162 @@
+"""timm's configuration strings, such as ``rand-m9-mstd0.5-inc1`` and ``original-mstd0.5``, by timm 1.0.31's rules.
+
+Where timm passes over a mistake in silence (a key without a number, an unknown transform set) this parser refuses it.
+Gaussian blur is no operator here, so ``3a`` and ``3aw`` are refused, as is AugMix, which blends several pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from effkit.errors import UserError, choose
+from kd_autoaug.augmentation.policies import autoaugment
+from kd_autoaug.augmentation.policies.law import NO_SIDE
+from kd_autoaug.augmentation.policies.options import Noise, look_of
+from kd_autoaug.augmentation.policies.space import LawSpace
+from kd_autoaug.augmentation.policies.spaces import space
+from kd_autoaug.augmentation.policies.table import PolicyTable
+from kd_autoaug.ops.operators import Op
+
+__all__ = ["AUTOAUGMENT", "WEIGHTS", "is_timm", "timm_table"]
+
+AUTOAUGMENT = {
+    "original": (autoaugment.IMAGENET, "timm_original"),
+    "originalr": (autoaugment.IMAGENET, "timm_research"),
+    "v0": (autoaugment.V0, "timm"),
+    "v0r": (autoaugment.V0, "timm_research"),
+}
+# The set "weights" of the increasing operators; drawn without replacement.
+WEIGHTS: dict[Op, float] = {
+    Op.ROTATE: 3,
+    Op.SHEAR_X: 2,
+    Op.SHEAR_Y: 2,
+    Op.TRANSLATE_X: 1,
+    Op.TRANSLATE_Y: 1,
+    Op.COLOR: 0.25,
+    Op.SHARPNESS: 0.25,
+    Op.AUTOCONTRAST: 0.25,
+    Op.SOLARIZE: 0.05,
+    Op.SOLARIZE_ADD: 0.05,
+    Op.CONTRAST: 0.05,
+    Op.BRIGHTNESS: 0.05,
+    Op.EQUALIZE: 0.05,
+    Op.POSTERIZE: 0.05,
+    Op.INVERT: 0.05,
+}
+_LIMIT = 10.0  # of levels, unless mmax lifts it
+_NUMBERS = {"rand": {"m": int, "n": int, "p": float, "mstd": float, "mmax": int, "inc": int}}
+_HPARAMS = ("translate_const", "translate_pct", "img_mean", "interpolation", "magnitude_std", "magnitude_max")
+
+
+def is_timm(text: str) -> bool:
+    """Whether a text is one of timm's strings, by its first word."""
+    return text.split("-")[0] in {"rand", "augmix", "3a", *AUTOAUGMENT}
+
+
+def timm_table(text: str, hparams: Mapping[str, Any] | None = None) -> PolicyTable:
+    """The policy of a timm string.
+
+    Args:
+        text: Such as ``"rand-m9-n3-p0.5-mstd0.5-mmax10-inc1"``, ``"rand-m9-tweights"``, ``"original-mstd0.5"``,
+            ``"v0r"``.
+        hparams: timm's: ``img_mean`` (fill), ``interpolation`` (Pillow's number or several), ``translate_pct``,
+            ``magnitude_std``, ``magnitude_max``; the last two win over the string. ``translate_const`` is accepted and
+            changes nothing, as in timm, whose policies translate relative to the side.
+
+    Returns:
+        Its table; a level above timm's bound is clamped as timm does, with a warning.
+
+    Raises:
+        UserError: If the string has a part timm does not know, a number is missing or out of range, or the policy needs
+            what is no operator here.
+    """
+    head, *sections = text.split("-")
+    if head in ("augmix", "3a"):
+        needs = "blends several augmented pictures into one" if head == "augmix" else "needs Gaussian blur"
+        raise UserError(f"policy={text!r}: {head} {needs}, which is no operator of this package; try 'rand-m9-inc1'")
+    choose("policy", head, ["rand", *AUTOAUGMENT])
+    given = {} if hparams is None else dict(hparams)
+    for key in given:
+        choose("hparams", key, _HPARAMS)
+    values = _sections(text, head, sections)
+    std = float(given.get("magnitude_std", values.get("mstd", 0.0)))
+    if head == "rand" and "magnitude_std" not in given and std > 100:
+        std = float("inf")
+    upper = float(given.get("magnitude_max", values.get("mmax", 0)) or _LIMIT)
+    if std < 0 or upper < 0:
+        raise UserError(f"hparams={given!r}: magnitude_std and magnitude_max must not be negative")
+    look = _look_of_timm(given)
+    noise = Noise(std, upper) if std > 0 else None
+    if head != "rand":
+        rows, name = AUTOAUGMENT[head]
+        return PolicyTable(text, rows, space=_space(name, given), noise=noise, **look)
+    level = float(values.get("m", _LIMIT))
+    if level > upper and noise is None:
+        warnings.warn(f"{text}: timm clamps m={level:g} to {upper:g}; add mmax{level:g} to allow it", stacklevel=3)
+        level = upper
+    weighted = values.get("t") == "weights"
+    ops = list(WEIGHTS) if weighted else None
+    found = _space("timm_increasing" if weighted or values.get("inc") else "timm", given)
+    return PolicyTable.random(
+        n=values.get("n", 2),
+        m=level,
+        space=found,
+        ops=ops,
+        prob=values.get("p", 0.5),
+        weights=list(WEIGHTS.values()) if weighted else None,
+        extrapolate=True,
+        mstd=std,
+        mmax=upper,
+        name=text,
+        **look,
+    )
+
+
+def _sections(text: str, head: str, sections: list[str]) -> dict[str, Any]:
+    allowed = _NUMBERS.get(head, {"mstd": float})
+    values: dict[str, Any] = {}
+    for section in sections:
+        if head == "rand" and section.startswith("t"):
+            if section[1:] in ("3a", "3aw"):
+                raise UserError(f"policy={text!r}: t{section[1:]} needs Gaussian blur, no operator of this package")
+            values.setdefault("t", choose(f"policy={text!r}: transform set t", section[1:], ["weights"]))
+            continue
+        key, number = re.fullmatch(r"(\D*)(.*)", section).groups()  # type: ignore[union-attr]
+        choose(f"policy={text!r}: key", key, [*allowed, *(["tweights"] if head == "rand" else [])])
+        try:
+            value = allowed[key](number)
+        except ValueError:
+            kind = "an integer" if allowed[key] is int else "a number"
+            raise UserError(f"policy={text!r}: {key}={number!r} must be {kind}, such as {key}1") from None
+        if key in ("mstd", "mmax"):  # timm keeps the first of these, the last of the others
+            values.setdefault(key, value)
+        else:
+            values[key] = value
+    return values
+
+
+def _look_of_timm(given: Mapping[str, Any]) -> dict[str, Any]:
+    mean = given.get("img_mean")
+    if mean is not None and not isinstance(mean, int):
+        values = list(mean)
+        mean = values[0] if len(set(values)) == 1 else values
+    kinds = given.get("interpolation")
+    numbers = None if kinds is None else [kinds] if isinstance(kinds, str | int) else list(kinds)
+    return look_of({"fill": mean, "interpolation": numbers})
+
+
+def _space(name: str, given: Mapping[str, Any]) -> LawSpace:
+    found = space(name)
+    assert isinstance(found, LawSpace)
+    percent = given.get("translate_pct")
+    if percent is None:
+        return found
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or percent < 0:
+        raise UserError(f"hparams.translate_pct={percent!r} must be a number of 0 or more")
+    sided = {op: law for op, law in found.laws.items() if law.side != NO_SIDE}
+    laws = {**found.laws, **{op: dataclasses.replace(law, scale=float(percent)) for op, law in sided.items()}}
+    return dataclasses.replace(found, name=f"{name}[translate_pct={percent:g}]", laws=laws)

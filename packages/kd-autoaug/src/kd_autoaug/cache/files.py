@@ -1,0 +1,95 @@
+"""The files of a cache on disk: made whole or not at all, checked, and written in an order that survives a kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from effkit.errors import UserError
+from kd_autoaug.cache.header import Header
+
+__all__ = ["Arrays", "check_files", "flush", "make_folder", "open_arrays"]
+
+Arrays = Mapping[str, np.memmap]
+
+
+def make_folder(folder: Path, header: Header) -> None:
+    """Make the folder of an empty cache, its space on disk reserved.
+
+    Raises:
+        UserError: If something is there already, or the disk has not enough room.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"cache.path={str(folder)!r} exists already: open it, or give another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if header.total_bytes > free:
+        raise UserError(
+            f"cache.path={str(folder)!r} has {free / 1e9:.1f} GB free, the cache needs "
+            f"{header.total_bytes / 1e9:.1f} GB: take fewer views, a smaller k, or another disk"
+        )
+    # All of it under a temporary name, then renamed: nobody ever opens half a cache.
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        for name, (kind, shape) in header.arrays().items():
+            _reserve(temporary / name, kind.itemsize * int(np.prod(shape)))
+        header.write(temporary)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except OSError as error:
+        raise UserError(f"cache.path={str(folder)!r} cannot be made: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Make a file of zeros whose space is taken for good: a full disk must show now, not as a crash while writing."""
+    with file.open("wb") as handle:
+        handle.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(handle.fileno(), 0, size)
+
+
+def check_files(folder: Path, header: Header) -> None:
+    """Refuse a folder whose files have not the sizes that the header says.
+
+    Raises:
+        UserError: For the first that has not.
+    """
+    for name, (kind, shape) in header.arrays().items():
+        size = kind.itemsize * int(np.prod(shape))
+        found = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if found != size:
+            raise UserError(f"the cache {str(folder)!r} is damaged: {name} has {found:,} bytes, expected {size:,}")
+
+
+def open_arrays(folder: Path, header: Header, mode: str) -> Arrays:
+    """Map the arrays into memory, for ``"read"`` or ``"readwrite"``."""
+    access = {"read": "r", "readwrite": "r+"}[mode]
+    return {
+        name: np.memmap(folder / name, kind, access, shape=shape)  # type: ignore[call-overload]
+        for name, (kind, shape) in header.arrays().items()
+    }
+
+
+def flush(arrays: Arrays, pending: set[int]) -> None:
+    """Bring data to the disk, then mark its records done, and empty ``pending``.
+
+    Args:
+        arrays: From :func:`open_arrays`.
+        pending: Records that were written, as sample * views + view.
+    """
+    if not pending:
+        return
+    for name, array in arrays.items():
+        if name != "done.bin":
+            array.flush()
+    done = arrays["done.bin"]
+    done.reshape(-1)[np.fromiter(pending, np.int64, len(pending))] = 1
+    done.flush()
+    pending.clear()

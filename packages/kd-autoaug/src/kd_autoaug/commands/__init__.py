@@ -1,0 +1,1 @@
+"""What each command does: from a composed config to objects, and from these to a report."""

@@ -1,0 +1,1 @@
+"""``kd-autoaug bench``: augmentation beside its peers, operators by backend, a training step."""

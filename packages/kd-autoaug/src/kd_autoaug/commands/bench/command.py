@@ -1,0 +1,50 @@
+"""The command ``bench``: speed beside the peers, all sides interleaved in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from effkit.device import set_threads
+from effkit.errors import UserError, choose
+from effkit.report import Report
+from kd_autoaug.commands.bench.augment import augment_report
+from kd_autoaug.commands.bench.operators import operators_report
+from kd_autoaug.commands.bench.step import step_report
+
+__all__ = ["KINDS", "bench_command"]
+
+KINDS = ("augment", "ops", "step")
+
+
+def bench_command(cfg: Any, folder: Path) -> Report:
+    """Do what ``kd-autoaug bench`` was asked for.
+
+    Args:
+        cfg: Composed from ``bench.yaml``.
+        folder: The run's folder.
+
+    Raises:
+        UserError: If a value does not fit.
+    """
+    words = list(cfg.what)
+    if len(words) != 1:
+        raise UserError(f"bench times one thing at a time, {', '.join(KINDS)}, got {' '.join(words) or 'none'}")
+    kind = choose("bench", words[0], KINDS)
+    set_threads(cfg.threads)
+    providers = None if cfg.providers is None else list(cfg.providers)
+    shared = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
+    shared |= {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
+    shared |= {"csv": cfg.csv or folder / "bench.csv", "providers": providers, "seed": cfg.seed}
+    if kind == "augment":
+        return augment_report(n=cfg.n, m=cfg.m, interpolation=cfg.interpolation, **shared)
+    if kind == "ops":
+        return operators_report(operators=cfg.operators, **shared)
+    options = {k: cfg[k] for k in ("network", "classes", "k", "precision")}
+    return step_report(**options, folder=folder, **shared)
+
+
+def _count(field: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UserError(f"{field}={value!r} must be a whole number of at least 1")
+    return value

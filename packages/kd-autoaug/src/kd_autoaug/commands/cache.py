@@ -1,0 +1,165 @@
+"""``kd-autoaug cache build|verify|info``: make, check and describe a cache of teacher logits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from effkit.errors import UserError, choose
+from effkit.progress import shown
+from effkit.report import Report, Table
+from kd_autoaug.cache.build import Pictures, build_cache, shard_range, verify_cache
+from kd_autoaug.cache.cache import LogitCache
+from kd_autoaug.commands.build import build_augment, build_data, build_loss, build_teacher, set_up
+from kd_autoaug.training.caching import cache_fingerprints
+
+__all__ = ["cache_command", "cache_report"]
+
+ACTIONS = ("build", "verify", "info")
+
+
+@dataclass
+class _Source:
+    """What the records of a cache come from."""
+
+    teacher: Any
+    augment: Any
+    pictures: Pictures
+    sizes: dict[str, Any]
+    fingerprints: dict[str, str]
+    device: Any
+
+
+def cache_command(cfg: Mapping[str, Any]) -> Report:
+    """Do what ``kd-autoaug cache`` was asked for, its progress shown.
+
+    Args:
+        cfg: Composed from ``cache.yaml``.
+    """
+    with shown("cache"):
+        return cache_report(list(cfg["what"]), cfg)
+
+
+def cache_report(what: str | Sequence[str], cfg: Mapping[str, Any]) -> Report:
+    """Do one of the three things.
+
+    Args:
+        what: ``"build"``, ``"verify"`` or ``"info"``; as a word or a list of one.
+        cfg: Keys of ``configs/cache.yaml``, composed or as a plain dictionary.
+
+    Returns:
+        The cache's facts, and what was done; ``verify`` that finds a wrong record has exit code 1.
+
+    Raises:
+        UserError: If the word or a value is not allowed, or the cache was made of something else.
+    """
+    words = [what] if isinstance(what, str) else list(what or [])
+    if len(words) != 1:
+        raise UserError(f"cache takes one word, {' or '.join(ACTIONS)}, got {' '.join(words) or 'none'}")
+    action = choose("cache", words[0], ACTIONS)
+    cfg = _plain(cfg)
+    if not cfg["cache"].get("path"):
+        raise UserError("cache.path is not set: give the folder of the cache, e.g. cache.path=DIR")
+    if action == "info":
+        return _report(LogitCache.open(cfg["cache"]["path"]), "info")
+    return _build(cfg) if action == "build" else _verify(cfg)
+
+
+def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    values: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else dict(cfg)
+    return copy.deepcopy(values)
+
+
+def _build(cfg: Mapping[str, Any]) -> Report:
+    source = _source(cfg)
+    cache = _open_or_create(cfg["cache"], source)
+    begin, end = shard_range(cfg["shard"], cache.num_samples)
+    if cfg["begin"] is not None or cfg["end"] is not None:
+        if cfg["shard"] is not None:
+            raise UserError(f"shard={cfg['shard']!r} and begin/end exclude each other: give one of them")
+        begin = 0 if cfg["begin"] is None else cfg["begin"]
+        end = cache.num_samples if cfg["end"] is None else cfg["end"]
+    written = build_cache(
+        cache, source.teacher, source.pictures, source.augment,
+        begin=begin, end=end, batch_size=cfg["batch_size"], device=source.device,
+    )  # fmt: skip
+    return _report(cache, "build", [["samples asked about", f"{begin} to {end}"], ["records written", written]])
+
+
+def _open_or_create(options: Mapping[str, Any], source: _Source) -> LogitCache:
+    path = Path(str(options["path"])).expanduser()
+    if not path.exists():
+        return LogitCache.create(
+            path, **source.sizes, fingerprints=source.fingerprints, temperatures=options["temperatures"]
+        )
+    cache = LogitCache.open(path, expect={**source.sizes, **source.fingerprints}, mode="readwrite")
+    absent = [t for t in options["temperatures"] if t not in cache.header.temperatures]
+    if absent and cache.k < cache.num_classes:
+        raise UserError(
+            f"the cache {path} keeps temperatures {list(cache.header.temperatures)}, asked for {absent} too"
+        )
+    return cache
+
+
+def _verify(cfg: Mapping[str, Any]) -> Report:
+    source = _source(cfg)
+    sizes = {k: v for k, v in source.sizes.items() if k not in ("k", "dtype")}
+    cache = LogitCache.open(cfg["cache"]["path"], expect={**sizes, **source.fingerprints})
+    found = verify_cache(
+        cache, source.teacher, source.pictures, source.augment,
+        sample=cfg["sample"], seed=cfg["seed"] or 0, batch_size=cfg["batch_size"], device=source.device,
+    )  # fmt: skip
+    rows: list[list[Any]] = [
+        ["records checked", found.checked],
+        ["records wrong", found.wrong],
+        ["largest difference (share of the largest logit)", found.worst],
+        ["allowed (rounding)", found.tolerance],
+    ]
+    if found.first is not None:
+        rows.append(["first wrong record (sample, view)", f"{found.first[0]}, {found.first[1]}"])
+    return _report(cache, "verify", rows, exit_code=0 if found.ok else 1)
+
+
+def _source(cfg: Mapping[str, Any]) -> _Source:
+    """Data, augmentation and teacher just as ``distill`` builds them, so that their fingerprints are the same."""
+    device = set_up(cfg)
+    data, loss, augment = build_data(cfg), build_loss(cfg), build_augment(cfg)
+    if data.num_views is None:
+        raise UserError("view.num_views=null would need a cache without end: give the number of views, e.g. 50")
+    # "readwrite": a teacher without weights is refused here, even where a cache to read exists.
+    teacher = build_teacher({**cfg, "cache": {**cfg["cache"], "mode": "readwrite"}}, data)
+    if teacher is None:
+        raise UserError("teacher=null: a cache holds a teacher's answers, give teacher and teacher.weights")
+    teacher.to(device)
+    options = cfg["cache"]
+    k = options["k"] if options["k"] is not None else loss.k
+    if options["temperatures"] is None:
+        options["temperatures"] = [loss.temperature]
+    sizes = {
+        "num_samples": data.num_train,
+        "num_views": data.num_views,
+        "num_classes": data.num_classes,
+        "k": data.num_classes if k == -1 else k,
+        "dtype": options["dtype"],
+    }
+    prints = cache_fingerprints(data, augment, teacher) | {"normalisation": teacher.normalisation_fingerprint()}
+    return _Source(teacher, augment, lambda index, view: data.pictures("train", index, view), sizes, prints, device)
+
+
+def _report(cache: LogitCache, action: str, rows: Sequence[Sequence[Any]] = (), exit_code: int = 0) -> Report:
+    info = cache.info()
+    facts = [[k.replace("_", " "), v] for k, v in info.items() if k not in ("fingerprints", "temperatures", "share")]
+    facts += [["temperatures", ", ".join(f"{t:g}" for t in info["temperatures"])]]
+    facts += [[f"fingerprint: {k}", v[:16]] for k, v in sorted(info["fingerprints"].items())]
+    tables = [Table("Cache of teacher logits", ["field", "value"], [list(r) for r in facts])]
+    if rows:
+        tables.insert(0, Table(f"cache {action}", ["what", "value"], [list(r) for r in rows]))
+    left = cache.num_samples * cache.num_views - info["records"]
+    lines = [f"{left:,} records are missing: `kd-autoaug cache build` goes on where it stopped"] if left else []
+    data = {**info, **{str(k): v for k, v in rows}}
+    return Report(f"kd-autoaug cache {action}", tables, data=data, lines=lines, exit_code=exit_code)

@@ -1,0 +1,26 @@
+"""``kd-autoaug eval``: a network on the clean test pictures of a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effkit.report import Report, Table
+from kd_autoaug.commands.build import build_data, build_student, set_up
+from kd_autoaug.training.pictures import NormalisedNetwork
+
+__all__ = ["evaluate_report"]
+
+
+def evaluate_report(cfg: Any) -> Report:
+    """Measure a network on the clean test pictures."""
+    from effkit.lightning import evaluate
+
+    set_up(cfg)
+    data = build_data(cfg)
+    model = build_student(cfg, data)
+    metrics = evaluate(cfg, NormalisedNetwork(model, data.mean, data.std), data)  # type: ignore[arg-type]
+    lines = [] if cfg["model"].get("weights") else ["random weights: give model.weights=PATH"]
+    table = Table(
+        f"{cfg['model']['name']} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()]
+    )
+    return Report("kd-autoaug eval", [table], data=metrics, lines=lines)

@@ -1,0 +1,192 @@
+"""The runs of the laptop claim: small networks on digits, trained by the experiment files in a loop without a trainer.
+
+The loop does what ``kd-autoaug train experiment=digits_ce`` and ``kd-autoaug distill experiment=digits_kd`` do, with
+the same data, augmentation, loss, optimizer and schedule, and ends with the same weights (a test holds it to that). It
+only leaves out what dozens of short runs do not need: checkpoints, logs and the evaluation after every epoch.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+import effkit.cli
+from effkit.lightning.optim import create_optimizer, create_scheduler, plain_options
+from kd_autoaug.commands.build import set_up
+from kd_autoaug.commands.parts import Parts, build_everything
+from kd_autoaug.distillation.teacher import Teacher
+from kd_autoaug.distillation.views import ViewKey
+
+__all__ = [
+    "CONTROLS",
+    "METHODS",
+    "TEACHER_STRENGTH",
+    "WAYS",
+    "Trained",
+    "Way",
+    "accuracy",
+    "compose",
+    "fit_lean",
+    "train_digits",
+    "train_teacher",
+]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of training as words of the command line.
+
+    Attributes:
+        command: ``train`` or ``distill``.
+        experiment: The experiment file.
+        overrides: What differs from it.
+    """
+
+    command: str
+    experiment: str
+    overrides: tuple[str, ...] = ()
+
+
+METHODS = {
+    "CE": Way("train", "digits_ce"),
+    "label smoothing": Way("train", "digits_ls"),
+    "KD": Way("distill", "digits_kd"),
+}
+"""The ways that the claim compares."""
+
+CONTROLS = {
+    "KD, teacher sees the clean picture": Way("distill", "digits_kd", ("teacher_view=clean",)),
+    "KD, teacher sees another view": Way("distill", "digits_kd", ("teacher_view=independent",)),
+    "KD without labels": Way("distill", "digits_kd", ("loss.ce_weight=0",)),
+    "CE, policy off for the last quarter": Way("train", "digits_ce", ("policy_until=0.75",)),
+    "CE, every operator at full strength": Way("train", "digits_ce", ("policy.mstd=0",)),
+    "KD, every operator at full strength": Way("distill", "digits_kd", ("policy.mstd=0",)),
+}
+"""Further ways, under strong augmentation only."""
+
+WAYS = METHODS | CONTROLS
+
+TEACHER_STRENGTH = 0.3
+TEACHER_SEED = 1000  # added to the seed: the teacher has the student's split, but its own start and order
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of one run.
+
+    Attributes:
+        method: One of ``WAYS``.
+        strength: Magnitude of the augmentation in units of the usual range.
+        seed: Of split, start, order and augmentation.
+        accuracy: On the clean test pictures, percent.
+        outside: Share of the training views on which the teacher's best class is not the label; NaN without a teacher.
+    """
+
+    method: str
+    strength: float
+    seed: int
+    accuracy: float
+    outside: float
+
+
+def compose(method: str, strength: float, seed: int, *overrides: str) -> Any:
+    """The config of one run, as the command line composes it.
+
+    Args:
+        method: One of ``WAYS``.
+        strength: ``policy.m``.
+        seed: ``seed``.
+        *overrides: As on the command line.
+
+    Raises:
+        UserError: If an override does not fit.
+    """
+    cfg = copy.deepcopy(_composed(method, overrides))
+    cfg.seed, cfg.policy.m = seed, strength
+    return cfg
+
+
+@lru_cache(maxsize=32)
+def _composed(method: str, overrides: tuple[str, ...]) -> Any:
+    way = WAYS[method]
+    words = [f"experiment={way.experiment}", "device=cpu", *way.overrides, *overrides]
+    return effkit.cli.compose("kd-autoaug", "kd_autoaug.configs", way.command, words)
+
+
+def fit_lean(cfg: Any, parts: Parts) -> float:
+    """Train ``parts.student`` for ``trainer.max_epochs`` epochs.
+
+    All views of an epoch are made in one go, which for small pictures is several times faster and gives the same bits.
+
+    Returns:
+        The share of the last epoch's training views that the teacher, where there is one, takes for another class.
+    """
+    module, loader, epochs = parts.module, parts.data.train_dataloader(), cfg.trainer.max_epochs
+    optimizer = create_optimizer(parts.student, plain_options(cfg.optimizer))
+    schedule = create_scheduler(optimizer, plain_options(cfg.scheduler), epochs=epochs, updates_per_epoch=len(loader))
+    module.train()
+    until = round(module.policy_until * epochs)
+    wrong = seen = 0
+    for epoch in range(epochs):
+        loader.sampler.set_epoch(epoch)
+        batches = list(loader)
+        images, labels, index, view = (torch.cat(column) for column in zip(*batches, strict=True))
+        policy = epoch < until
+        shown, key = module.views.student(images, index, view, policy=policy)
+        sizes = [len(batch[0]) for batch in batches]
+        columns = (t.split(sizes) for t in (images, labels, shown, key.index, key.view))
+        for before, truth, seen_now, numbers, views in zip(*columns, strict=True):
+            made = ViewKey(numbers, views, key.augment)
+            terms, _, answers = module.step_on_views(before, truth, seen_now, made, policy=policy)
+            optimizer.zero_grad()
+            terms["loss"].backward()
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            if isinstance(answers, torch.Tensor) and epoch == epochs - 1:
+                wrong, seen = wrong + int((answers.argmax(1) != truth).sum()), seen + len(answers)
+    return wrong / seen if seen else float("nan")
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, parts: Parts) -> float:
+    """Percent of the clean test pictures that a student gets right."""
+    model.eval()
+    logits = model(parts.module.normalise(parts.data.pictures("test")))
+    return 100 * float((logits.argmax(1) == parts.data.labels("test")).float().mean())
+
+
+def train_teacher(seed: int, *overrides: str) -> tuple[Teacher, float]:
+    """Train the teacher of a seed: the same network, cross-entropy under mild augmentation.
+
+    Returns:
+        The teacher and its test accuracy, percent.
+    """
+    cfg = compose("CE", TEACHER_STRENGTH, seed + TEACHER_SEED, f"data.split_seed={seed}", *overrides)
+    set_up(cfg)
+    parts = build_everything(cfg)
+    fit_lean(cfg, parts)
+    found = accuracy(parts.student, parts)
+    return Teacher(parts.student, parts.data.mean, parts.data.std), found
+
+
+def train_digits(method: str, strength: float, seed: int, teacher: Teacher | None, *overrides: str) -> Trained:
+    """Do one run.
+
+    Args:
+        method: One of ``WAYS``.
+        strength: Magnitude of the augmentation.
+        seed: Of split, start, order and augmentation; runs of one seed differ in nothing else than their method.
+        teacher: For the ways that distil.
+        *overrides: As on the command line.
+    """
+    cfg = compose(method, strength, seed, *overrides)
+    set_up(cfg)
+    parts = build_everything(cfg, teacher if WAYS[method].command == "distill" else None)
+    outside = fit_lean(cfg, parts)
+    return Trained(method, strength, seed, accuracy(parts.student, parts), outside)

@@ -1,0 +1,1 @@
+"""Drawings: arrays or results in, one PNG out."""
