@@ -36,8 +36,8 @@ def watched(task: Callable[[Any], Report]) -> Callable[[Any], Report]:
 @watched
 def calibrate(cfg: DictConfig) -> Report:
     """Find the query and key maps of every layer and save them as one safetensors file."""
-    from esa_attention.build import build_subject, plain
-    from esa_attention.calibration.report import calibration_report
+    from esa_attention.commands.build import build_subject, plain
+    from esa_attention.commands.calibrate import calibration_report
 
     subject = build_subject(cfg)
     out = run_dir() / "compressors.safetensors" if cfg.out is None else cfg.out
@@ -48,8 +48,8 @@ def calibrate(cfg: DictConfig) -> Report:
 @watched
 def generate(cfg: DictConfig) -> Report:
     """Continue a prompt, or a file, of any length."""
-    from esa_attention.build import build_subject, plain
-    from esa_attention.generate import generate_report
+    from esa_attention.commands.build import build_subject, plain
+    from esa_attention.commands.generate import generate_report
 
     subject = build_subject(cfg)
     options = plain(cfg)
@@ -82,8 +82,8 @@ def counting_stars(cfg: DictConfig) -> Report:
 
 
 def _retrieval(cfg: DictConfig) -> Report:
-    from esa_attention.build import build_subject, plain
-    from esa_attention.retrieval import retrieval_report
+    from esa_attention.commands.build import build_subject, plain
+    from esa_attention.commands.retrieval import retrieval_report
 
     subject = build_subject(cfg)
     options = plain(cfg)
@@ -102,8 +102,8 @@ def _retrieval(cfg: DictConfig) -> Report:
 @watched
 def ppl(cfg: DictConfig) -> Report:
     """Cross-entropy of a long text by position, for ESA, baselines and the stock model."""
-    from esa_attention.build import build_subject, plain, read_text
-    from esa_attention.perplexity import perplexity_report
+    from esa_attention.commands.build import build_subject, plain, read_text
+    from esa_attention.commands.perplexity import perplexity_report
 
     subject = build_subject(cfg)
     ids, label = read_text(subject, cfg.length, "test", cfg.text, cfg.seed)
@@ -122,8 +122,8 @@ def ppl(cfg: DictConfig) -> Report:
 @watched
 def recall(cfg: DictConfig) -> Report:
     """Recall of the k best tokens after compression, layer by layer, as in Figure 2."""
-    from esa_attention.build import build_subject, plain
-    from esa_attention.calibration.report import recall_report
+    from esa_attention.commands.build import build_subject, plain
+    from esa_attention.commands.calibrate import recall_report
 
     subject = build_subject(cfg)
     options = plain(cfg)
@@ -136,8 +136,8 @@ def recall(cfg: DictConfig) -> Report:
 def bench(cfg: DictConfig) -> Report:
     """Time one layer against full attention: decode, prefill, append or calibrate."""
     from effkit.errors import UserError
-    from esa_attention.bench import LayerShape, bench_report
-    from esa_attention.build import plain
+    from esa_attention.commands.bench.report import LayerShape, bench_report
+    from esa_attention.commands.build import plain
     from esa_attention.config import ESAConfig
 
     options = plain(cfg)
@@ -161,8 +161,8 @@ def bench(cfg: DictConfig) -> Report:
 
 def _bench_group(kind: str) -> dict[str, Any]:
     from effkit.errors import choose
-    from esa_attention.bench import KINDS
-    from esa_attention.build import plain
+    from esa_attention.commands.bench.report import KINDS
+    from esa_attention.commands.build import plain
 
     return plain(main.compose("bench", [f"bench={choose('bench', kind, KINDS)}"]).bench)
 
@@ -170,8 +170,8 @@ def _bench_group(kind: str) -> dict[str, Any]:
 @main.command("inspect")
 def inspect(cfg: DictConfig) -> Report:
     """What ESA costs on a model, from its configuration alone: no weights, no download."""
-    from esa_attention.build import plain
-    from esa_attention.inspect import inspect_report
+    from esa_attention.commands.build import plain
+    from esa_attention.commands.inspect import inspect_report
 
     options = plain(cfg)
     sizes = {k: v for k, v in options["esa"].items() if v is not None}
@@ -185,8 +185,8 @@ def inspect(cfg: DictConfig) -> Report:
 def reproduce(cfg: DictConfig) -> Report:
     """All rows of the paper's tables beside ours; claim=true also runs the laptop-scale claim."""
     from effkit.reproduce import paper_report
-    from esa_attention.build import plain
-    from esa_attention.rows import PAPER, table_names
+    from esa_attention.commands.build import plain
+    from esa_attention.paper.rows import PAPER, table_names
 
     table = None if cfg.table is None else table_names(plain(cfg.table))
     return paper_report(PAPER, table=table, claim=cfg.claim, run_dir=run_dir())
@@ -195,7 +195,7 @@ def reproduce(cfg: DictConfig) -> Report:
 @main.command("doctor")
 def doctor(cfg: DictConfig) -> Report:
     """Versions, devices, and which attention kernels load here and why not."""
-    from esa_attention.doctor import doctor_report
+    from esa_attention.commands.doctor import doctor_report
 
     return doctor_report()
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from esa_attention.segments import segments
+from esa_attention.attention.segments import segments
 
 if TYPE_CHECKING:
-    from esa_attention.compressor import QKCompressor
+    from esa_attention.attention.rope import RopeTables
+    from esa_attention.compression.compressor import QKCompressor
     from esa_attention.config import ESAConfig
-    from esa_attention.rope import RopeTables
 
 __all__ = ["esa_reference", "reference_choice"]
 
@@ -80,7 +80,7 @@ def esa_reference(
     start: Sequence[int] | None = None,
     choices: list[list[int]] | None = None,
 ) -> Tensor:
-    """What :func:`esa_attention.functional.esa_prefill` computes, naively.
+    """What :func:`esa_attention.attention.functional.esa_prefill` computes, naively.
 
     Selections ``paper``, ``strict_causal`` and ``rerank``; ``reuse`` depends on earlier calls and is ``paper`` here.
 

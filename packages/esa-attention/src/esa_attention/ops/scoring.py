@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esa_attention.functional import dilate
+from esa_attention.attention.functional import dilate
 
 __all__ = ["chunk_scores", "decode_scores", "decode_scores_int8", "select"]
 
@@ -158,7 +158,7 @@ def select(own: Tensor, proximity: int, k: int) -> Tensor:
     """
     dilated = dilate(own, proximity)
     if own.device.type != "cpu":
-        from esa_attention.functional import select_topk
+        from esa_attention.attention.functional import select_topk
 
         return select_topk(dilated, k, own)
     d = dilated.numpy()

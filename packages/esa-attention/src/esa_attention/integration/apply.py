@@ -1,0 +1,283 @@
+"""ESA on a transformers model in one line: ``handle = apply_esa(model, config, compressors)``.
+
+The model stays the same object with the same weights. ``handle.remove()`` gives back its own attention, and the handle
+is a context manager that does so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from effkit.errors import UserError
+from esa_attention.attention.cache.layer import ESACache, ESALayer, padding_starts
+from esa_attention.attention.engine.step import attend_layer
+from esa_attention.attention.rope import RopeTables
+from esa_attention.compression.compressor import Compressors, QKCompressor
+from esa_attention.config import ESAConfig
+from esa_attention.integration.patching import CACHE_NAMES, Patch, cache_argument, geometry
+from esa_attention.integration.verify import check_layers, stock_outputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["ESAHandle", "apply_esa"]
+
+_DYNAMIC = (None, "dynamic", "dynamic_full")
+
+
+class ESAHandle:
+    """What :func:`apply_esa` returns: the patched model's switch.
+
+    Attributes:
+        model: The model.
+        config: Sizes and options.
+        compressors: Maps of its layers.
+        tables: Its rotary tables.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: ESAConfig, compressors: Sequence[QKCompressor]) -> None:
+        self.model, self.config, self.compressors = model, config, list(compressors)
+        self._patch = Patch(model, self)
+        try:
+            self.tables = RopeTables(self._patch.rotary, next(self._patch.rotary.buffers()).device)
+        except BaseException:
+            self._patch.remove()
+            raise
+        self.geometry = self._patch.geometry
+        self._watchers: list[Callable[..., None]] = []
+        # An attribute of this object, not of its class: other models keep theirs.
+        self.model.__dict__["_prepare_cache_for_generation"] = self._prepare_cache
+
+    def new_cache(self, reserve: int = 0) -> ESACache:
+        """An empty cache for this model.
+
+        Args:
+            reserve: Tokens to make room for at once; the cache grows by doubling in any case.
+        """
+        cache = ESACache(self.config, self.compressors, self.tables, reserve)
+        cache.made_for = self
+        for index, layer in enumerate(cache.layers):
+            layer.watchers, layer.layer_idx = self._watchers, index
+        return cache
+
+    @contextlib.contextmanager
+    def watch(self, callback: Callable[..., None]) -> Iterator[None]:
+        """See what is chosen inside the block.
+
+        Args:
+            callback: Called as ``callback(layer_idx, row, segments, choices)`` for every chunk that has a middle part,
+                with ``choices`` a list of ``(first query, end, indices)``.
+        """
+        self._watchers.append(callback)
+        try:
+            yield
+        finally:
+            self._watchers.remove(callback)
+
+    def remove(self) -> None:
+        """Give the model its own attention back; doing it twice is harmless."""
+        self._patch.remove()
+        self.model.__dict__.pop("_prepare_cache_for_generation", None)
+
+    def __enter__(self) -> ESAHandle:
+        """Return the handle."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Remove ESA."""
+        self.remove()
+
+    # ---- what the patch asks of a handler
+
+    def check_call(self, kwargs: dict[str, Any]) -> None:
+        """Give the decoder a cache of ours, and refuse what ESA cannot do."""
+        config: Any = self.geometry.base.config
+        if kwargs.get("output_attentions") or getattr(config, "output_attentions", False):
+            raise UserError("output_attentions=True cannot be had with ESA: no matrix of attention weights exists")
+        name = next((n for n in CACHE_NAMES if kwargs.get(n) is not None), None)
+        if name is None:
+            use_cache = kwargs.get("use_cache")
+            if config.use_cache if use_cache is None else use_cache:
+                kwargs[cache_argument(self.geometry.base)] = self.new_cache()
+        else:
+            self._check_cache(kwargs[name], name)
+        positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
+        if (
+            positions is not None
+            and mask is None
+            and positions.shape[-1] > 1
+            and bool((positions.diff(dim=-1) != 1).any())
+        ):
+            raise UserError("position_ids must count up by 1: ESA does not read several sequences packed into one")
+
+    def _check_cache(self, cache: Any, name: str) -> None:
+        if not isinstance(cache, ESACache):
+            raise UserError(
+                f"{name} must be an ESACache, got {type(cache).__name__}: ESA keeps unrotated keys and an index. Leave "
+                f"{name} out, or give {name}=handle.new_cache()"
+            )
+        if cache.made_for is not self:
+            raise UserError(f"{name} was made by another handle; use handle.new_cache() of the one in force")
+
+    def attend(
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scaling: float,
+        cache: Any,
+    ) -> Tensor:
+        """Attention of the new tokens over all cached ones."""
+        index = int(module.layer_idx)  # type: ignore[arg-type]
+        with torch.no_grad():
+            batch, length = query.shape[0], key.shape[2]
+            if cache is None:  # use_cache=False: the cache lives for this call
+                layer = ESALayer(self.config, self.compressors[index], self.tables, reserve=length)
+                layer.watchers, layer.layer_idx = self._watchers, index
+                layer.update(key.detach(), value.detach())
+                starts = None if mask is None else padding_starts(mask, batch, length)
+            else:
+                layer = cache.layers[index]
+                starts = cache.starts(mask, batch, length)
+            return attend_layer(layer, query.detach(), scaling, starts)
+
+    def _prepare_cache(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        """In place of the model's method of ``generate``."""
+        wanted = getattr(generation_config, "cache_implementation", None)
+        if wanted not in _DYNAMIC:
+            raise UserError(
+                f"cache_implementation={wanted!r} cannot be used with ESA, which brings its own cache; leave it out"
+            )
+        name = next((n for n in CACHE_NAMES if model_kwargs.get(n) is not None), None)
+        if name is not None:
+            self._check_cache(model_kwargs[name], name)
+            model_kwargs[name]._is_user_defined = True
+        elif generation_config.use_cache is not False:
+            model_kwargs[cache_argument(self.geometry.base)] = self.new_cache()
+
+
+def apply_esa(
+    model: PreTrainedModel,
+    config: ESAConfig | None = None,
+    compressors: Compressors | Sequence[QKCompressor] | None = None,
+    *,
+    verify: bool = True,
+    strict: bool = True,
+) -> ESAHandle:
+    """Let a model read past its trained context with ESA.
+
+    Args:
+        model: A causal language model with RoPE and full attention in every layer (Llama, Mistral, Qwen2, Qwen3 ...).
+        config: Sizes and options; those of the paper, made smaller if the model's context asks for it, if not given.
+        compressors: From :func:`esa_attention.calibrate` or :func:`esa_attention.load_compressors`; exact scores (no
+            compression, more to read per step) if not given.
+        verify: Compare every layer's attention on a few tokens with the model's own before returning. It costs one pass
+            over the attention weights and finds models whose rotary embedding is of a kind ESA does not know.
+        strict: Compare also the weights the compressors were calibrated on with the model's.
+
+    Returns:
+        A handle with ``new_cache()`` and ``remove()``; also a context manager.
+
+    Raises:
+        UserError: If the model is not supported, sizes exceed its trained context, or the compressors are not its.
+
+    Example:
+        >>> handle = apply_esa(model, ESAConfig(), compressors)  # doctest: +SKIP
+        >>> model.generate(input_ids, max_new_tokens=32)  # doctest: +SKIP
+        >>> handle.remove()  # doctest: +SKIP
+    """
+    shape = geometry(model)
+    if next(model.parameters()).device.type == "meta":
+        raise UserError(f"model={type(model).__name__} is on the meta device, without weights; load it first")
+    config = ESAConfig.for_context(shape.trained_context) if config is None else config
+    check_context(config, shape.trained_context)
+    if compressors is None:
+        layers: list[QKCompressor] = [QKCompressor.exact(shape.num_kv_heads, shape.head_dim)] * shape.num_layers
+    else:
+        _check_compressors(compressors, model, shape, config, strict)
+        layers = list(compressors)
+    expected = stock_outputs(model, shape) if verify else None
+    handle = ESAHandle(model, config, layers)
+    try:
+        if config.method == "full" or config.dense_until:
+            _check_length_dependence(handle)
+        if expected is not None:
+            check_layers(handle, expected)
+    except BaseException:
+        handle.remove()
+        raise
+    return handle
+
+
+def check_context(config: ESAConfig, trained: int) -> None:
+    """Check that no position exceeds what a model was trained on; warn where more tokens are attended to at once.
+
+    Args:
+        config: Sizes and options.
+        trained: The model's trained context.
+
+    Raises:
+        UserError: If local positions or the far position exceed it.
+    """
+    near = config.num_local + config.chunk_size
+    if config.method != "full" and near > trained:
+        raise UserError(
+            f"num_local + chunk_size = {near} positions exceed the model's trained context of {trained}; "
+            f"make them smaller, or use ESAConfig.for_context({trained})"
+        )
+    if config.method != "full" and config.w > trained:
+        raise UserError(f"far_position must be at most the model's trained context of {trained}, got {config.w}")
+    if config.method != "full" and config.attended > trained:
+        warnings.warn(
+            f"num_initial + num_selected + num_local + chunk_size = {config.attended} tokens are attended to at once, "
+            f"more than the model's trained context of {trained}",
+            stacklevel=3,
+        )
+
+
+def _check_compressors(
+    compressors: Compressors | Sequence[QKCompressor],
+    model: PreTrainedModel,
+    shape: Any,
+    config: ESAConfig,
+    strict: bool,
+) -> None:
+    if len(compressors) != shape.num_layers:
+        raise UserError(
+            f"compressors must be one a layer, the model has {shape.num_layers} layers, got {len(compressors)}"
+        )
+    for index, layer in enumerate(compressors):
+        if layer.key_dim != shape.key_dim:
+            raise UserError(
+                f"the compressor of layer {index} is made for keys of {layer.key_dim} numbers, the model's have "
+                f"{shape.key_dim}"
+            )
+    if isinstance(compressors, Compressors):
+        compressors.check_model(model, strict=strict)
+        far = compressors.far_position
+        if far is not None and far != config.w and compressors.method != "exact":
+            raise UserError(
+                f"far_position is {config.w}, but the compressors were calibrated for {far}; give far_position={far}, "
+                "or calibrate again"
+            )
+
+
+def _check_length_dependence(handle: ESAHandle) -> None:
+    """Full attention at true positions needs tables that do not change as the sequence grows.
+
+    Raises:
+        UserError: If the model's do.
+    """
+    if handle.tables.length_dependent:
+        raise UserError(
+            f"method='full' and dense_until need a rotary embedding that does not depend on the length; this model's "
+            f"is of type {handle.tables.rope_type!r}"
+        )
