@@ -1,6 +1,6 @@
 """The laptop-scale claim, made small: what it says of the constructed model holds at any length."""
 
-from esa_attention.paper.claim import run as module
+from esa_attention.paper.claim import text as module
 from esa_attention.paper.claim.run import run_claim
 
 

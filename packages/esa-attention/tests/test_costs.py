@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from esa_attention.attention.cache.layer import ESACache
+from esa_attention.attention.cache.cache import ESACache
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from effkit.errors import UserError
+from esa_attention.compression.geometry import geometry
 from esa_attention.config import ESAConfig
 from esa_attention.evaluation.models.constructed import constructed_induction
 from esa_attention.evaluation.models.llama2c_tokenizer import Llama2cTokenizer
@@ -25,7 +26,7 @@ from esa_attention.evaluation.tasks.text_vocab import TextVocab
 from esa_attention.evaluation.tasks.variable_tracking import variable_tracking
 from esa_attention.evaluation.tasks.vocab import SymbolVocab
 from esa_attention.integration.apply import apply_esa
-from esa_attention.integration.patching import cache_argument, geometry
+from esa_attention.integration.cache_argument import cache_argument
 
 PIECES = [
     b"<unk>",

@@ -7,8 +7,8 @@ keys unrotated, as the far attention has them).
 
 Queries arrive summed over the heads of a group, where the paper maps all heads. Nothing is lost: the target depends on
 queries only through those sums, so the best map over all heads does too, and a key map over repeated keys acts as the
-sum of its blocks (:meth:`~esa_attention.compression.qk_compressor.QKCompressor.from_unfolded`). Training all heads is therefore
-not offered.
+sum of its blocks (:meth:`~esa_attention.compression.qk_compressor.QKCompressor.from_unfolded`). Training all heads is
+therefore not offered.
 """
 
 from __future__ import annotations

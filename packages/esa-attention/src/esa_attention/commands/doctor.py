@@ -8,6 +8,8 @@ import torch
 
 from effkit.device import doctor_report as core_report
 from effkit.report import Report, Table
+from esa_attention.integration.cache_argument import CACHE_NAMES
+from esa_attention.ops.attention_torch import _cpu_kernel_works
 
 __all__ = ["Check", "checks", "doctor_report"]
 
@@ -30,14 +32,10 @@ class Check:
 def _transformers() -> Check:
     import transformers
 
-    from esa_attention.integration.patching import CACHE_NAMES
-
     return Check("transformers", True, f"{transformers.__version__}; cache argument {' or '.join(CACHE_NAMES)}")
 
 
 def _cpu_attention() -> Check:
-    from esa_attention.ops.attention_torch import _cpu_kernel_works
-
     if _cpu_kernel_works(torch.float32):
         return Check("CPU flash kernel with lse", True, "private operator of torch, checked against ours")
     return Check("CPU flash kernel with lse", False, "this torch has no such operator; plain products are used")

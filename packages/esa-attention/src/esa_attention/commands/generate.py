@@ -14,11 +14,32 @@ from effkit.errors import UserError, choose
 from effkit.progress import report_progress
 from effkit.report import Report, Table, write_text
 from esa_attention.attention.segments import Segments
-from esa_attention.commands.build import METHODS, Subject, method_setup
+from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.methods import METHODS, method_setup
+from esa_attention.commands.subject import Subject
+from esa_attention.evaluation.tasks.multi_needle import multi_needle
 from esa_attention.integration.apply import apply_esa
-from esa_attention.integration.patching import cache_argument
+from esa_attention.integration.cache_argument import cache_argument
+from esa_attention.plots import consecutive_overlap, overlap_curves, selection_map
 
-__all__ = ["generate_report"]
+__all__ = ["generate_report", "run"]
+
+_KEYS = (
+    *("words", "prompt_file", "max_new_tokens", "temperature", "top_k", "top_p", "num_beams"),
+    *("method", "watch_layer", "seed"),
+)
+
+
+def run(cfg: Any, folder: Path) -> Report:
+    """The command.
+
+    Args:
+        cfg: Composed config.
+        folder: Of the run.
+    """
+    subject = build_subject(cfg)
+    options = plain(cfg)
+    return generate_report(subject, options["compressor"], folder, **{k: options[k] for k in _KEYS})
 
 
 def generate_report(
@@ -50,7 +71,7 @@ def generate_report(
         top_k: Draw from so many likeliest tokens.
         top_p: Draw from the likeliest tokens of this probability in all.
         num_beams: Beams; 1 searches none.
-        method: ``stock`` or one of :data:`esa_attention.commands.build.METHODS`.
+        method: ``stock`` or one of :data:`esa_attention.commands.methods.METHODS`.
         watch_layer: Draw the selection of this layer.
         seed: Of what is drawn.
 
@@ -132,8 +153,6 @@ def _prompt(subject: Subject, words: Sequence[str], prompt_file: str | None) -> 
         if subject.name != "constructed_induction":
             raise UserError("no prompt: write words after the command, or prompt_file=FILE")
         # Something to see without any text: facts, and the key of one of them.
-        from esa_attention.evaluation.tasks.multi_needle import multi_needle
-
         sample = multi_needle(subject.vocab(), 4096, 8)[3]
         return torch.cat([sample.context_ids, sample.question_ids])
     return subject.encode(text)
@@ -141,8 +160,6 @@ def _prompt(subject: Subject, words: Sequence[str], prompt_file: str | None) -> 
 
 def _draw(subject: Subject, steps: list[tuple[Segments, Any]], folder: Path, layer: int) -> list[Path]:
     """Which tokens were selected over the steps, and how much two steps in a row share."""
-    from esa_attention.plots import consecutive_overlap, overlap_curves, selection_map
-
     if not steps:
         raise UserError("nothing was selected: the sequence never had a middle part; give a longer prompt")
     steps.sort(key=lambda step: step[0].current)

@@ -1,4 +1,4 @@
-"""What ESA would do to a model, from its configuration alone: no weights, no download.
+"""The command ``inspect``: what ESA would do to a model, from its configuration alone: no weights, no download.
 
 The model is built on the meta device, so shapes and parameters are counted in the very modules that ESA would take
 over, and what ESA refuses is refused here by the same code.
@@ -16,6 +16,8 @@ import torch
 
 from effkit.errors import UserError
 from effkit.report import Report, Table
+from esa_attention.attention.rope import LENGTH_DEPENDENT
+from esa_attention.commands.build import plain
 from esa_attention.commands.inspect_tables import (
     by_length_table,
     memory_table,
@@ -23,19 +25,34 @@ from esa_attention.commands.inspect_tables import (
     parameters_table,
     segments_table,
 )
+from esa_attention.compression.geometry import ModelGeometry, geometry
 from esa_attention.config import ESAConfig
+from esa_attention.evaluation.models.registry import config_for
 from esa_attention.integration import costs
+from esa_attention.integration.apply import check_context
 from esa_attention.integration.costs import ModelShape, Storage
 from esa_attention.integration.model_shape import RANK, check_rank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from esa_attention.integration.patching import ModelGeometry
-
-__all__ = ["LENGTHS", "inspect_report", "meta_model"]
+__all__ = ["LENGTHS", "inspect_report", "meta_model", "run"]
 
 LENGTHS = (8_192, 32_768, 65_536, 131_072, 262_144, 1_048_576)
+
+
+def run(cfg: Any) -> Report:
+    """The command.
+
+    Args:
+        cfg: Composed config.
+    """
+    options = plain(cfg)
+    sizes = {k: v for k, v in options["esa"].items() if v is not None}
+    model = options["model"]
+    return inspect_report(
+        model["path"] or model["name"], sizes, **{k: options[k] for k in ("rank", "lengths", "dtype")}
+    )
 
 
 def inspect_report(
@@ -49,8 +66,8 @@ def inspect_report(
     """Say what ESA costs and saves with a model, and whether it can be applied.
 
     Args:
-        model: A name that :func:`~esa_attention.evaluation.models.registry.config_for` knows, a folder with a ``config.json``, or
-            a transformers configuration.
+        model: A name that :func:`~esa_attention.evaluation.models.registry.config_for` knows, a folder with a
+            ``config.json``, or a transformers configuration.
         config: Sizes and options, or those fields of them that are given; the rest is what ``apply_esa`` would take.
         rank: Compressed dimension.
         lengths: Tokens in all, for the tables by length.
@@ -146,15 +163,11 @@ def _find(model: str | os.PathLike[str] | PreTrainedConfig) -> tuple[str, PreTra
             return Path(model).name, AutoConfig.from_pretrained(os.fspath(model), local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(f"model={os.fspath(model)!r} has no configuration that transformers can read") from error
-    from esa_attention.evaluation.models.registry import config_for
-
     return str(model), config_for(os.fspath(model))
 
 
 def _geometry(model: Any) -> tuple[ModelGeometry | None, str]:
     """What ESA sees of the model, or why it refuses."""
-    from esa_attention.integration.patching import geometry
-
     try:
         return geometry(model), ""
     except UserError as error:
@@ -171,8 +184,6 @@ def _checks(found: ModelGeometry | None, refusal: str, config: ESAConfig) -> Tab
 
 def _fits(config: ESAConfig, trained: int) -> list[Any]:
     """Ask what :func:`~esa_attention.integration.apply.apply_esa` asks; it warns where it could go on."""
-    from esa_attention.integration.apply import check_context
-
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
@@ -186,8 +197,6 @@ def _fits(config: ESAConfig, trained: int) -> list[Any]:
 
 def _rotary(config: ESAConfig, found: ModelGeometry) -> list[Any]:
     """A rotary embedding that changes with the length goes with ESA, but not with true positions at any length."""
-    from esa_attention.attention.rope import LENGTH_DEPENDENT
-
     check, kind = "rotary embedding", str(getattr(found.base.rotary_emb, "rope_type", "default"))
     if kind not in LENGTH_DEPENDENT:
         return [check, "yes", f"type {kind}"]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from effkit.report import Table
+from esa_attention.compression.geometry import ModelGeometry
 from esa_attention.config import ESAConfig
 from esa_attention.integration import costs
 from esa_attention.integration.costs import ModelShape, Storage
-
-if TYPE_CHECKING:
-    from esa_attention.integration.patching import ModelGeometry
 
 __all__ = ["by_length_table", "memory_table", "model_table", "parameters_table", "segments_table"]
 

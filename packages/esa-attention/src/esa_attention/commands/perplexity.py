@@ -1,4 +1,7 @@
-"""Cross-entropy of one long text by position, for several methods on one model, beside the stock model."""
+"""The command ``ppl``.
+
+Cross-entropy of one long text by position, for several methods on one model, beside the stock model.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,37 @@ from torch import Tensor
 
 from effkit.errors import UserError
 from effkit.progress import part
-from effkit.report import Report
-from esa_attention.commands.build import Subject, method_setup
+from effkit.report import Report, write_bytes
+from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.methods import method_setup
+from esa_attention.commands.subject import Subject
+from esa_attention.commands.texts import read_text
 from esa_attention.compression.compressor import Compressors
 from esa_attention.evaluation.tasks.ppl import bucket_edges, bucket_means, perplexity_table, token_nats
 from esa_attention.integration.apply import apply_esa
+from esa_attention.plots import perplexity_curves
 
-__all__ = ["curve", "perplexity_report"]
+__all__ = ["curve", "perplexity_report", "run"]
+
+
+def run(cfg: Any, folder: Path) -> Report:
+    """The command.
+
+    Args:
+        cfg: Composed config.
+        folder: Of the run.
+    """
+    subject = build_subject(cfg)
+    ids, label = read_text(subject, cfg.length, "test", cfg.text, cfg.seed)
+    options = plain(cfg)
+    return perplexity_report(
+        subject,
+        ids,
+        label=label,
+        folder=folder,
+        compressor=options["compressor"],
+        **{k: options[k] for k in ("methods", "strict")},
+    )
 
 
 def curve(
@@ -33,7 +60,7 @@ def curve(
     Args:
         subject: The model.
         ids: The text ``(n,)``.
-        method: ``stock`` or one of :data:`esa_attention.commands.build.METHODS`.
+        method: ``stock`` or one of :data:`esa_attention.commands.methods.METHODS`.
         compressor: Config group ``compressor``.
         made: Compressors made so far.
         strict: One token at a time.
@@ -60,7 +87,7 @@ def perplexity_report(
     Args:
         subject: The model.
         ids: The text ``(n,)``.
-        methods: ``stock`` and names of :data:`esa_attention.commands.build.METHODS`.
+        methods: ``stock`` and names of :data:`esa_attention.commands.methods.METHODS`.
         compressor: Config group ``compressor``.
         strict: One token at a time: no later token then takes part in what an earlier one reads.
         label: Name of the text.
@@ -89,12 +116,8 @@ def perplexity_report(
             else f"Tokens of a chunk choose together ({c.choosing_block} at a time), as in the paper."
         )
     )
-    from esa_attention.plots import perplexity_curves
-
     means = {name: bucket_means(nats, edges) for name, nats in curves.items()}
     files = [perplexity_curves(means, edges, folder / "perplexity.png", trained_context=context)]
-    from effkit.report import write_bytes
-
     names = list(curves)
     rows = torch.stack([curves[n] for n in names], dim=1)
     lines = ["position," + ",".join(names)] + [

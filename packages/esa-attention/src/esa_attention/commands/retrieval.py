@@ -1,4 +1,7 @@
-"""Needles, pass keys, stars and variables over lengths and depths, for several methods on one model."""
+"""The commands ``needle`` and ``counting-stars``.
+
+Needles, pass keys, stars and variables over lengths and depths, for several methods on one model.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,45 @@ from typing import Any
 
 from effkit.errors import UserError, choose
 from effkit.progress import part
-from effkit.report import Report, Table, plain
-from esa_attention.commands.build import Subject, method_setup
+from effkit.report import Report, Table, write_json
+from effkit.report import plain as jsonable
+from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.methods import method_setup
+from esa_attention.commands.subject import Subject
 from esa_attention.compression.compressor import Compressors
+from esa_attention.evaluation.tasks.counting_stars import counting_stars
+from esa_attention.evaluation.tasks.multi_needle import multi_needle
+from esa_attention.evaluation.tasks.needle import needle
+from esa_attention.evaluation.tasks.passkey import passkey
 from esa_attention.evaluation.tasks.runner import run_samples
 from esa_attention.evaluation.tasks.sample import Sample
+from esa_attention.evaluation.tasks.variable_tracking import variable_tracking
 from esa_attention.integration.apply import apply_esa
+from esa_attention.plots import needle_heatmap
 
-__all__ = ["TASKS", "make_samples", "retrieval_report"]
+__all__ = ["TASKS", "make_samples", "retrieval_report", "run"]
 
 TASKS = ("needle", "multi_needle", "passkey", "counting_stars", "variable_tracking")
+
+
+def run(cfg: Any, folder: Path) -> Report:
+    """The command.
+
+    Args:
+        cfg: Composed config.
+        folder: Of the run.
+    """
+    subject = build_subject(cfg)
+    options = plain(cfg)
+    task = options["task"]
+    return retrieval_report(
+        subject,
+        task["name"],
+        options=task["options"],
+        compressor=options["compressor"],
+        folder=folder,
+        **{k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")},
+    )
 
 
 def make_samples(task: str, vocab: Any, length: int, depth: float, options: dict[str, Any], seed: int) -> list[Sample]:
@@ -34,12 +66,6 @@ def make_samples(task: str, vocab: Any, length: int, depth: float, options: dict
     Raises:
         UserError: If the task is unknown or a number does not fit.
     """
-    from esa_attention.evaluation.tasks.counting_stars import counting_stars
-    from esa_attention.evaluation.tasks.multi_needle import multi_needle
-    from esa_attention.evaluation.tasks.needle import needle
-    from esa_attention.evaluation.tasks.passkey import passkey
-    from esa_attention.evaluation.tasks.variable_tracking import variable_tracking
-
     choose("task", task, TASKS)
     if task == "needle":
         return [needle(vocab, length, depth, seed=seed)]
@@ -75,7 +101,7 @@ def retrieval_report(
         task: One of :data:`TASKS`.
         lengths: Tokens of the contexts.
         depths: Places of a single needle, 0 to 1; tasks that spread many use none.
-        methods: Of :data:`esa_attention.commands.build.METHODS`.
+        methods: Of :data:`esa_attention.commands.methods.METHODS`.
         samples: Different contexts of each length and depth.
         options: Numbers of the task (``num_needles``, ``digits`` ...).
         compressor: Config group ``compressor``.
@@ -125,8 +151,6 @@ def retrieval_report(
                     )
                 scores[name][column].append(sum(r.score for r in results) / len(results))
                 answers += [_answer(name, length, depth, result, subject) for result in results]
-    from esa_attention.plots import needle_heatmap
-
     files = []
     if single and (len(lengths) > 1 or len(grid) > 1):
         # One panel a method, length across, depth down.
@@ -135,9 +159,7 @@ def retrieval_report(
         title = f"{task.capitalize()} found, by length of the context and depth"
         picture = folder / f"{task}.png"
         files.append(needle_heatmap(panels, list(lengths), grid, picture, trained_context=context, title=title))
-    from effkit.report import write_json
-
-    files.append(write_json(folder / "answers.json", plain(answers)))
+    files.append(write_json(folder / "answers.json", jsonable(answers)))
     table = Table(
         f"{task.replace('_', ' ')}: share answered, by tokens of the context",
         ["method", *(f"{n:,}" for n in lengths), "mean"],

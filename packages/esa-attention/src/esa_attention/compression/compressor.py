@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError
 from esa_attention.compression.fingerprint import check_fingerprint, fingerprint
+from esa_attention.compression.geometry import geometry
 from esa_attention.compression.qk_compressor import WEIGHTS, QKCompressor
 from esa_attention.compression.tensor_files import read_json, read_number, read_tensors, write_tensors
 
@@ -102,8 +103,6 @@ class Compressors(Sequence[QKCompressor]):
         Raises:
             UserError: For the first thing that differs.
         """
-        from esa_attention.integration.patching import geometry
-
         shape = geometry(model)
         first = self.layers[0]
         for name, needed, got in (

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from effkit.errors import UserError
+from esa_attention.compression.geometry import geometry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,8 +43,6 @@ def fingerprint(model: PreTrainedModel | nn.Module) -> dict[str, Any]:
     Raises:
         UserError: If the model is not supported by ESA.
     """
-    from esa_attention.integration.patching import geometry
-
     shape = geometry(model)
     config: Any = shape.base.config
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from effkit.errors import UserError
-from esa_attention.attention.functional import fold_keys, fold_queries
+from esa_attention.compression.folding import fold_keys, fold_queries
 
 __all__ = ["QKCompressor"]
 

@@ -1,4 +1,4 @@
-"""Bytes in closed form: what a decoding step reads, what the cache holds (see :mod:`esa_attention.integration.costs`)."""
+"""Bytes in closed form: what a decoding step reads, what the cache holds; see :mod:`.costs`."""
 
 from __future__ import annotations
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effkit.errors import UserError
-
-if TYPE_CHECKING:
-    from esa_attention.integration.apply import ESAHandle
-    from esa_attention.integration.patching import ModelGeometry
+from esa_attention.compression.geometry import ModelGeometry
+from esa_attention.config import ESAConfig
+from esa_attention.integration.handle import ESAHandle
 
 __all__ = ["check_layers", "stock_outputs"]
 
@@ -65,8 +64,6 @@ def check_layers(handle: ESAHandle, expected: list[Tensor]) -> None:
     Raises:
         UserError: If one differs by more than rounding.
     """
-    from esa_attention.config import ESAConfig
-
     # Sizes under which a few tokens are all local, whatever the user's are.
     config, handle.config = handle.config, ESAConfig(num_local=_TOKENS, chunk_size=_TOKENS)
     try:

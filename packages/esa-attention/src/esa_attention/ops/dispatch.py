@@ -1,4 +1,4 @@
-"""Fast paths of a step and the one place that chooses between them.
+"""The one place that chooses between the fast paths of a step.
 
 - ``triton``: kernels for CUDA (or ``TRITON_INTERPRET=1`` for tests), whole batches at once.
 - ``torch``: torch's operators and numpy, row by row; every device and type. Written for CPUs.
@@ -9,72 +9,92 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from effkit.errors import UserError
 
-if TYPE_CHECKING:
-    from esa_attention.attention.cache.layer import ESALayer
-
-__all__ = ["triton_runs"]
+__all__ = ["StepFacts", "triton_runs"]
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
 
 
-def triton_runs(layer: ESALayer, query: Tensor) -> bool:
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What the choice depends on.
+
+    Attributes:
+        backend: What was asked for.
+        device: Of the queries.
+        dtype: Of the queries.
+        method: How middle tokens are chosen.
+        selection: Which tokens choose together, and how.
+        proximity: Half-width of the max filter.
+        offload: Whether keys and values are in host memory.
+        cached: Tokens in the cache.
+        dense_until: Up to so many tokens attention is full.
+    """
+
+    backend: str
+    device: torch.device
+    dtype: torch.dtype
+    method: str
+    selection: str
+    proximity: int
+    offload: bool
+    cached: int
+    dense_until: int
+
+
+def triton_runs(facts: StepFacts) -> bool:
     """Whether this step is one for the Triton kernels.
 
     Raises:
         UserError: If ``backend="triton"`` was asked for and cannot do it; says why.
     """
-    config = layer.config
-    if config.backend not in ("auto", "triton"):
+    if facts.backend not in ("auto", "triton"):
         return False
-    if config.backend == "auto" and query.device.type != "cuda":
+    if facts.backend == "auto" and facts.device.type != "cuda":
         return False
-    reason = _why_not(layer)
-    if config.backend == "triton":
+    reason = _why_not(facts)
+    if facts.backend == "triton":
         if reason:
             raise UserError(f"backend='triton' cannot be used: {reason}; use backend='torch' or 'auto'")
-        return layer.get_seq_length() > config.dense_until
-    reason = reason or _why_not_meant(query)
-    _say(f"ESA on {query.device.type}: backend {'torch' if reason else 'triton'}{f' ({reason})' if reason else ''}")
-    return not reason and layer.get_seq_length() > config.dense_until
+        return facts.cached > facts.dense_until
+    reason = reason or _why_not_meant(facts)
+    _say(f"ESA on {facts.device.type}: backend {'torch' if reason else 'triton'}{f' ({reason})' if reason else ''}")
+    return not reason and facts.cached > facts.dense_until
 
 
-def _why_not(layer: ESALayer) -> str:
+def _why_not(facts: StepFacts) -> str:
     """What of the configuration the kernels do not do; empty if nothing."""
     from esa_attention.ops._triton_common import HAS_TRITON
     from esa_attention.ops.score_triton import MAX_PROXIMITY
 
-    config = layer.config
     if not HAS_TRITON:
         return "triton is not installed"
-    if config.method != "esa":
-        return f"there are no kernels for method={config.method!r}"
-    if config.selection not in ("paper", "strict_causal"):
-        return f"there are no kernels for selection={config.selection!r}"
-    if config.offload:
+    if facts.method != "esa":
+        return f"there are no kernels for method={facts.method!r}"
+    if facts.selection not in ("paper", "strict_causal"):
+        return f"there are no kernels for selection={facts.selection!r}"
+    if facts.offload:
         return "keys and values are in host memory (offload=true)"
-    if config.proximity > MAX_PROXIMITY:
-        return f"proximity={config.proximity} exceeds {MAX_PROXIMITY}"
+    if facts.proximity > MAX_PROXIMITY:
+        return f"proximity={facts.proximity} exceeds {MAX_PROXIMITY}"
     return ""
 
 
-def _why_not_meant(query: Tensor) -> str:
+def _why_not_meant(facts: StepFacts) -> str:
     """Where the kernels would run, but not as they are meant to."""
-    import torch
-
     from esa_attention.ops._triton_common import interpreted
 
     if interpreted():
         return "TRITON_INTERPRET=1 is for tests"
-    if query.dtype == torch.float64:
+    if facts.dtype == torch.float64:
         return "no kernels in float64"
-    if torch.version.cuda is None or torch.cuda.get_device_capability(query.device) < (8, 0):
+    if torch.version.cuda is None or torch.cuda.get_device_capability(facts.device) < (8, 0):
         return "the kernels are written for NVIDIA GPUs from Ampere on"
     return ""
 

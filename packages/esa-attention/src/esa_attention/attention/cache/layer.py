@@ -1,59 +1,32 @@
-"""The cache of an ESA model: everything is kept, unrotated, with a compressed key beside every token.
+"""The cache of one layer: everything is kept, unrotated, with a compressed key beside every token.
 
-`ESALayer` and `ESACache` are cache classes of transformers: ``generate`` appends to them, crops, reorders and repeats
-them as it does its own. Appending costs the same however long the cache is.
+A cache layer of transformers: ``generate`` appends to it, crops, reorders and repeats it as it does its own. Appending
+costs the same however long the cache is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import DynamicLayer
 
-from effkit.errors import UserError, choose
-from esa_attention.attention.cache.buffers import GrowingBuffer, IndexStore, RotatedWindow, empty
-from esa_attention.attention.functional import fold_keys
+from effkit.errors import UserError
+from esa_attention.attention.cache.buffers import GrowingBuffer, IndexStore
+from esa_attention.attention.cache.window import RotatedWindow
+from esa_attention.attention.cache.workspace import Workspace
 from esa_attention.attention.rope import RopeTables
-from esa_attention.compression.compressor import QKCompressor
+from esa_attention.compression.folding import fold_keys
+from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
 
-__all__ = ["ESACache", "ESALayer", "Workspace"]
+__all__ = ["ESALayer", "LastChoice"]
 
-# What only the selection asks for, and not what is stored.
-RECONFIGURABLE = (
-    *("num_initial", "num_selected", "proximity", "selection", "selection_block", "rerank_factor", "reuse_threshold"),
-    "backend",
-)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
-
-
-class Workspace:
-    """Scratch tensors shared by all layers of a cache: fresh memory costs more than the work done in it."""
-
-    def __init__(self) -> None:
-        self._held: dict[tuple[Any, ...], Tensor] = {}
-
-    def get(
-        self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False
-    ) -> Tensor:
-        """A tensor of at least ``shape[0]`` rows; undefined contents, valid until asked for again by that name."""
-        key = (name, dtype, device, tuple(shape[1:]))
-        held = self._held.get(key)
-        if held is None or held.shape[0] < shape[0]:
-            rows = shape[0] if held is None else max(shape[0], held.shape[0] + held.shape[0] // 2)
-            held = empty((rows, *shape[1:]), dtype, device, pin)
-            self._held[key] = held
-        return held[: shape[0]]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes allocated."""
-        return sum(t.numel() * t.element_size() for t in self._held.values())
 
 
 @dataclass
@@ -292,78 +265,6 @@ class ESALayer(DynamicLayer):
         """Nothing, see :meth:`offload`."""
 
 
-class ESACache(Cache):
-    """All layers of a model; made by :meth:`esa_attention.integration.apply.ESAHandle.new_cache`.
-
-    Args:
-        config: Sizes and options.
-        compressors: One a layer.
-        tables: Rotary tables of the model.
-        reserve: Tokens to make room for at once, so that nothing grows on the way.
-
-    Raises:
-        UserError: If there is no layer.
-    """
-
-    def __init__(
-        self, config: ESAConfig, compressors: Sequence[QKCompressor], tables: RopeTables, reserve: int = 0
-    ) -> None:
-        if not compressors:
-            raise UserError("compressors is empty, ESACache needs one a layer")
-        self.config = config
-        self.workspace = Workspace()
-        layers: list[Any] = [ESALayer(config, c, tables, reserve, self.workspace) for c in compressors]
-        super().__init__(layers=layers)
-        self.layers: list[Any]
-        self.made_for: object = None  # the handle whose model it belongs to
-        self._start: tuple[Tensor, list[int]] | None = None
-
-    def reconfigure(self, **changes: Any) -> None:
-        """Change how the next tokens are selected, over what is cached already.
-
-        Reading a long context is what takes time; sizes and orders of the selection can be compared on one reading.
-
-        Args:
-            **changes: Fields of the configuration, of those in :data:`RECONFIGURABLE`.
-
-        Raises:
-            UserError: If a field decides what is stored, or a value is out of range.
-        """
-        for name in changes:
-            choose("field that can be changed", name, RECONFIGURABLE)
-        self.config = self.config.replace(**changes)
-        for layer in self.layers:
-            layer.config = self.config
-            layer.derived.choices.clear()
-
-    def starts(self, mask: Tensor | None, batch: int, length: int) -> list[int] | None:
-        """First real token of every sequence; ``None`` where nothing is padded.
-
-        Args:
-            mask: Padding mask ``(B, S)`` of this forward pass, the same object for all layers.
-            batch: Sequences.
-            length: Tokens held, the new ones included.
-
-        Raises:
-            UserError: If padding stands elsewhere than on the left, or the mask does not fit.
-        """
-        if mask is None:
-            return None
-        if self._start is None or self._start[0] is not mask:
-            self._start = (mask, padding_starts(mask, batch, length))
-        starts = self._start[1]
-        return starts if any(starts) else None
-
-    def memory(self) -> dict[str, int]:
-        """Bytes allocated, by part, and in ``total``; ``used`` are those of tokens held."""
-        parts: dict[str, int] = {"workspace": self.workspace.nbytes}
-        for layer in self.layers:
-            for name, size in layer.memory().items():
-                parts[name] = parts.get(name, 0) + size
-        parts["total"] = sum(size for name, size in parts.items() if name != "used")
-        return parts
-
-
 def _check_finite(key_states: Tensor, value_states: Tensor) -> None:
     """Raise for NaN and infinities. They survive a sum, so that usually two numbers are all there is to look at."""
     if math.isfinite(float(key_states.sum()) + float(value_states.sum())):
@@ -371,24 +272,3 @@ def _check_finite(key_states: Tensor, value_states: Tensor) -> None:
     for name, new in (("key", key_states), ("value", value_states)):
         if not bool(torch.isfinite(new).all()):
             raise UserError(f"a {name} of the model is NaN or infinite; ESA would select by nonsense")
-
-
-def padding_starts(mask: Tensor, batch: int, length: int) -> list[int]:
-    """First real token of every row of a padding mask.
-
-    Args:
-        mask: ``(B, S)``, true for real tokens.
-        batch: What ``B`` must be.
-        length: What ``S`` must be.
-
-    Raises:
-        UserError: If the mask has another shape, or zeros after ones.
-    """
-    if tuple(mask.shape) != (batch, length):
-        raise UserError(
-            f"attention_mask must have the shape {(batch, length)} (all cached tokens), got {tuple(mask.shape)}"
-        )
-    real = mask.bool()
-    if not bool((real[:, 1:] >= real[:, :-1]).all()):
-        raise UserError("attention_mask must have its zeros on the left only; pad with padding_side='left'")
-    return (length - real.sum(dim=1)).tolist()

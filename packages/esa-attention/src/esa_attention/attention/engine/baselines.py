@@ -6,17 +6,14 @@ of the prompt, the same number of tokens. What differs is said at each.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from effkit.errors import UserError
-from esa_attention.attention.functional import fold_queries, select_topk
+from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.segments import Segments
-
-if TYPE_CHECKING:
-    from esa_attention.attention.cache.layer import ESALayer
+from esa_attention.compression.folding import fold_queries
+from esa_attention.ops.selection_torch import select_topk
 
 __all__ = ["choose"]
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from effkit.errors import UserError
 from effkit.progress import report_progress
+from esa_attention.evaluation.models.llama2c_tokenizer import Llama2cTokenizer
+from esa_attention.integration.cache_argument import cache_argument
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from esa_attention.evaluation.models.llama2c_tokenizer import Llama2cTokenizer
 
 __all__ = ["sample_stories"]
 
@@ -71,8 +71,6 @@ def _sample_batch(
 ) -> list[Tensor]:
     """Write ``_STORIES_AT_ONCE`` stories side by side; finished ones leave the batch."""
     from transformers import DynamicCache
-
-    from esa_attention.integration.patching import cache_argument
 
     context = model.config.max_position_embeddings
     # All random numbers up front: which stories have already ended must not change the others.

@@ -19,6 +19,7 @@ from torch import Tensor
 from effkit.errors import UserError, choose
 from effkit.progress import report_progress
 from esa_attention.evaluation.tasks.sample import Sample
+from esa_attention.integration.cache_argument import cache_argument
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -59,8 +60,6 @@ def new_cache(model: PreTrainedModel) -> Cache:
 
 def step(model: PreTrainedModel, ids: Tensor, cache: Cache, logits_to_keep: int) -> Tensor:
     """One forward pass of ``(n,)`` ids; logits ``(logits_to_keep, V)``, or of all ``n`` positions for 0."""
-    from esa_attention.integration.patching import cache_argument
-
     named: dict[str, Any] = {cache_argument(model): cache, "logits_to_keep": logits_to_keep, "use_cache": True}
     return model(ids[None].to(model.device), **named).logits[0]
 

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from effkit.errors import UserError
+from esa_attention.evaluation.tasks.facts import Fact
+from esa_attention.evaluation.tasks.vocab import TaskVocab
 
-if TYPE_CHECKING:
-    from esa_attention.evaluation.tasks.vocab import TaskVocab
-
-__all__ = ["Fact", "Sample", "build_context", "hide", "seeded", "spread"]
-
-
-@dataclass(frozen=True, eq=False)
-class Fact:
-    """One thing to remember.
-
-    Attributes:
-        statement: Ids that go into the haystack.
-        question: Ids that ask for it.
-        answers: Acceptable answers, each a list of ids.
-        text: The answer as text, or empty where the vocabulary has no text.
-    """
-
-    statement: Tensor
-    question: Tensor
-    answers: list[list[int]]
-    text: str = ""
-
-    @property
-    def room(self) -> int:
-        """Tokens an answer may take; in text some more than the answer itself, for a phrase in front of it."""
-        return max(map(len, self.answers)) + (8 if self.text else 0)
+__all__ = ["Sample", "build_context", "hide", "seeded", "spread"]
 
 
 @dataclass(frozen=True, eq=False)

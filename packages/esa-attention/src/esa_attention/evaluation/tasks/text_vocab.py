@@ -10,7 +10,7 @@ from torch import Tensor
 
 from effkit.errors import UserError
 from esa_attention.evaluation.models.text import decode_bytes, encode_bytes, haystack_bytes
-from esa_attention.evaluation.tasks.sample import Fact
+from esa_attention.evaluation.tasks.facts import Fact
 
 __all__ = ["TextVocab"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError
-from esa_attention.evaluation.tasks.sample import Fact
+from esa_attention.evaluation.tasks.facts import Fact
 
 __all__ = ["SymbolVocab", "TaskVocab"]
 
@@ -55,7 +55,7 @@ class TaskVocab(Protocol):
 
 
 class SymbolVocab:
-    """Keys, values and filler as single tokens, for :func:`~esa_attention.evaluation.models.constructed.constructed_induction`.
+    """Keys, values and filler as single tokens, for the model :mod:`~esa_attention.evaluation.models.constructed`.
 
     Id 0 stays unused, 1 begins every context; then come the keys, twice as many values, and the rest is filler: with
     the defaults keys 2-33, values 34-97, filler 98-127. The begin token is there because the first token of all has no
