@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from esa_attention.cache import ESALayer
+from esa_attention.attention.cache.layer import ESALayer
+from esa_attention.attention.engine.step import attend_layer
+from esa_attention.attention.functional import esa_prefill
+from esa_attention.attention.rope import RopeTables
+from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
-from esa_attention.engine import attend_layer
-from esa_attention.functional import esa_prefill
-from esa_attention.qk_compressor import QKCompressor
-from esa_attention.rope import RopeTables
 
 CONFIG = ESAConfig(
     num_initial=3, num_selected=12, num_local=10, chunk_size=5, block_size=6, block_representatives=2, page_size=4

@@ -8,7 +8,7 @@ import torch
 
 from effkit.errors import UserError
 from effkit.progress import listening
-from esa_attention.models.byte_lm import (
+from esa_attention.evaluation.models.byte_lm import (
     byte_lm_config,
     load_byte_lm,
     save_byte_lm,
@@ -16,8 +16,8 @@ from esa_attention.models.byte_lm import (
     unigram_nats,
     window_nats,
 )
-from esa_attention.models.registry import build_model
-from esa_attention.models.text import encode_bytes, read_split
+from esa_attention.evaluation.models.registry import build_model
+from esa_attention.evaluation.models.text import encode_bytes, read_split
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import torch
 
 from effkit.errors import UserError
 from effkit.progress import listening
+from esa_attention.attention.functional import fold_keys, fold_queries
 from esa_attention.calibration import (
     StreamingMoments,
     calibrate,
@@ -16,8 +17,7 @@ from esa_attention.calibration import (
     rank_for_tail,
     recall_at_k,
 )
-from esa_attention.compressor import load_compressors, save_compressors
-from esa_attention.functional import fold_keys, fold_queries
+from esa_attention.compression.compressor import load_compressors, save_compressors
 
 HEADS, KV_HEADS, DIM, CONTEXT, WIDTH = 4, 2, 8, 64, 16
 

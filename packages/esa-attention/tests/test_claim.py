@@ -1,7 +1,7 @@
 """The laptop-scale claim, made small: what it says of the constructed model holds at any length."""
 
-from esa_attention import claim as module
-from esa_attention.claim import run_claim
+from esa_attention.paper.claim import text as module
+from esa_attention.paper.claim.run import run_claim
 
 
 def test_the_claim_in_small(tmp_path, monkeypatch):

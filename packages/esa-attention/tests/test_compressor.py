@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from effkit.errors import UserError
-from esa_attention import tensor_files
-from esa_attention.compressor import (
+from esa_attention.compression import tensor_files
+from esa_attention.compression.compressor import (
     Compressors,
     QKCompressor,
     fingerprint,

@@ -6,14 +6,14 @@ import torch
 from effkit.errors import UserError
 from esa_attention.calibration.calibrate import calibrate
 from esa_attention.config import ESAConfig
-from esa_attention.integration import apply_esa
-from esa_attention.models.constructed import constructed_induction
-from esa_attention.tasks.counting_stars import counting_stars
-from esa_attention.tasks.multi_needle import multi_needle, one_block
-from esa_attention.tasks.passkey import passkey
-from esa_attention.tasks.runner import ask, ask_block, feed, new_cache, run_samples
-from esa_attention.tasks.variable_tracking import variable_tracking
-from esa_attention.tasks.vocab import SymbolVocab
+from esa_attention.evaluation.models.constructed import constructed_induction
+from esa_attention.evaluation.tasks.counting_stars import counting_stars
+from esa_attention.evaluation.tasks.multi_needle import multi_needle, one_block
+from esa_attention.evaluation.tasks.passkey import passkey
+from esa_attention.evaluation.tasks.runner import ask, ask_block, feed, new_cache, run_samples
+from esa_attention.evaluation.tasks.variable_tracking import variable_tracking
+from esa_attention.evaluation.tasks.vocab import SymbolVocab
+from esa_attention.integration.apply import apply_esa
 
 VOCAB = SymbolVocab()
 ESA = ESAConfig(num_initial=16, num_local=128, num_selected=32, proximity=1, chunk_size=64, far_position=128)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from esa_attention import costs
-from esa_attention.cache import ESACache
+from esa_attention.attention.cache.cache import ESACache
+from esa_attention.attention.rope import RopeTables
+from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
-from esa_attention.costs import ModelShape, Storage
-from esa_attention.models.geometries import config_for
-from esa_attention.qk_compressor import QKCompressor
-from esa_attention.rope import RopeTables
+from esa_attention.evaluation.models.geometries import config_for
+from esa_attention.integration import costs
+from esa_attention.integration.costs import ModelShape, Storage
 
 PAPER = ESAConfig()
 LLAMA = ModelShape(num_layers=32, num_heads=32, num_kv_heads=8, head_dim=128)

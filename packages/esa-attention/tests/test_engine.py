@@ -5,14 +5,14 @@ import torch
 
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
-from esa_attention.cache import ESALayer
+from esa_attention.attention.cache.layer import ESALayer
+from esa_attention.attention.engine.step import attend_layer
+from esa_attention.attention.functional import attention_states, esa_decode, esa_prefill
+from esa_attention.attention.rope import RopeTables
+from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
-from esa_attention.engine import attend_layer
-from esa_attention.functional import attention_states, esa_decode, esa_prefill
 from esa_attention.ops.scoring import chunk_scores, decode_scores_int8, select
-from esa_attention.qk_compressor import QKCompressor
 from esa_attention.reference import esa_reference, reference_choice
-from esa_attention.rope import RopeTables
 
 SMALL = ESAConfig(num_initial=3, num_selected=7, num_local=10, chunk_size=5, proximity=1)
 # (query heads, key-value heads, head dimension, rotated dimensions)
@@ -323,7 +323,7 @@ def test_dense_until_is_full_attention_and_then_esa():
 
 @pytest.mark.parametrize("block", [1, 3, 7, 64])
 def test_chunk_scores_in_tiles(block, monkeypatch):
-    from esa_attention.functional import importance_score
+    from esa_attention.attention.functional import importance_score
     from esa_attention.ops import scoring
 
     q, k = _randn(7, 6), _randn(1000, 6, seed=1)

@@ -5,13 +5,13 @@ import torch
 
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
-from esa_attention.cache import ESALayer
+from esa_attention.attention.cache.layer import ESALayer
+from esa_attention.attention.engine.step import attend_layer
+from esa_attention.attention.rope import RopeTables
+from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
-from esa_attention.engine import attend_layer
 from esa_attention.ops._triton_common import HAS_TRITON
-from esa_attention.qk_compressor import QKCompressor
 from esa_attention.reference import esa_reference
-from esa_attention.rope import RopeTables
 
 CONFIG = ESAConfig(num_initial=3, num_selected=7, num_local=10, chunk_size=6, proximity=1, backend="triton")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from esa_attention import ESAConfig, apply_esa, calibrate
-from esa_attention.models.registry import build_model, load_tokenizer
-from esa_attention.models.sampling import sample_stories
-from esa_attention.tasks.ppl import token_nats
+from esa_attention.evaluation.models.registry import build_model, load_tokenizer
+from esa_attention.evaluation.models.sampling import sample_stories
+from esa_attention.evaluation.tasks.ppl import token_nats
 
 CONFIG = ESAConfig(num_initial=16, num_selected=64, num_local=192, chunk_size=64, proximity=1)
 CONTEXT = 512

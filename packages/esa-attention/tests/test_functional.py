@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effkit.errors import UserError
-from esa_attention.functional import (
+from esa_attention.attention.functional import (
     attention_states,
     dilate,
     esa_decode,

@@ -10,9 +10,9 @@ import torch
 
 from effkit.errors import UserError
 from effkit.report import Report, Table
+from esa_attention.commands.inspect import inspect_report, meta_model
 from esa_attention.config import ESAConfig
-from esa_attention.inspect import inspect_report, meta_model
-from esa_attention.models.geometries import config_for
+from esa_attention.evaluation.models.geometries import config_for
 
 
 @pytest.fixture(scope="module")

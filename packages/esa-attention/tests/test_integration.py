@@ -10,8 +10,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from effkit.errors import UserError
 from esa_attention import ESAConfig, QKCompressor, apply_esa
-from esa_attention.compressor import Compressors
-from esa_attention.patching import cache_argument, geometry, observe
+from esa_attention.compression.compressor import Compressors
+from esa_attention.compression.geometry import geometry
+from esa_attention.integration.cache_argument import cache_argument
+from esa_attention.integration.observer import observe
 
 SMALL = ESAConfig(num_initial=4, num_selected=16, num_local=64, chunk_size=16, proximity=1)
 FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from effkit.errors import UserError
+from esa_attention.attention.functional import fold_keys, fold_queries, importance_score, select_topk
 from esa_attention.calibration import calibrate, per_layer_recall, recall_at_k, score_error
-from esa_attention.compressor import Compressors, QKCompressor
-from esa_attention.functional import fold_keys, fold_queries, importance_score, select_topk
+from esa_attention.compression.compressor import Compressors, QKCompressor
 
 HEADS, KV_HEADS, DIM, CONTEXT = 4, 2, 8, 96
 

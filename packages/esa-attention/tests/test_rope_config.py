@@ -6,9 +6,9 @@ from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 from effkit.errors import UserError
+from esa_attention.attention.rope import RopeTables
+from esa_attention.attention.segments import segments
 from esa_attention.config import ESAConfig
-from esa_attention.rope import RopeTables
-from esa_attention.segments import segments
 
 SCALINGS = {
     "default": {"rope_type": "default", "rope_theta": 1e4},

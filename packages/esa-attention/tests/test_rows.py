@@ -13,10 +13,10 @@ from effkit.errors import UserError
 from effkit.papers import load_paper, select_papers
 from effkit.reproduce import paper_report
 from effkit.rows import Outcome, evaluate
-from esa_attention import paper_figures as paper
 from esa_attention.calibration.sgd import sgd_paper
 from esa_attention.cli import main
-from esa_attention.rows import PAPER, paper_rows, table_names
+from esa_attention.paper import figures as paper
+from esa_attention.paper.rows import PAPER, paper_rows, table_names
 
 ROWS = paper_rows()
 TABLES = [*map(str, range(1, 10)), "fig2", "counting-stars", "cost", "bytes", "settings"]

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from esa_attention.models.llama2c_tokenizer import Llama2cTokenizer
-from esa_attention.models.registry import build_model, load_tokenizer
-from esa_attention.models.sampling import sample_stories
-from esa_attention.models.stories import load_llama2c, read_header
-from esa_attention.tasks.ppl import bucket_means, token_nats
+from esa_attention.evaluation.models.llama2c_tokenizer import Llama2cTokenizer
+from esa_attention.evaluation.models.registry import build_model, load_tokenizer
+from esa_attention.evaluation.models.sampling import sample_stories
+from esa_attention.evaluation.models.stories import load_llama2c, read_header
+from esa_attention.evaluation.tasks.ppl import bucket_means, token_nats
 
 FIELDS = {"dim": 24, "hidden": 20, "layers": 3, "heads": 4, "kv_heads": 2, "vocab": 50, "seq_len": 32}
 

@@ -9,23 +9,24 @@ import torch
 import transformers
 
 from effkit.errors import UserError
+from esa_attention.compression.geometry import geometry
 from esa_attention.config import ESAConfig
-from esa_attention.integration import apply_esa
-from esa_attention.models.constructed import constructed_induction
-from esa_attention.models.llama2c_tokenizer import Llama2cTokenizer
-from esa_attention.models.registry import TINY_FAMILIES, build_model, config_for, list_models, load_tokenizer
-from esa_attention.models.text import haystack_bytes
-from esa_attention.patching import cache_argument, geometry
-from esa_attention.tasks.counting_stars import counting_stars
-from esa_attention.tasks.multi_needle import multi_needle, one_block
-from esa_attention.tasks.needle import needle
-from esa_attention.tasks.passkey import passkey
-from esa_attention.tasks.ppl import bucket_edges, bucket_means, perplexity_table, token_nats
-from esa_attention.tasks.runner import Answer, ask, ask_block, feed, new_cache, run_samples, score
-from esa_attention.tasks.sample import Sample, hide, seeded, spread
-from esa_attention.tasks.text_vocab import TextVocab
-from esa_attention.tasks.variable_tracking import variable_tracking
-from esa_attention.tasks.vocab import SymbolVocab
+from esa_attention.evaluation.models.constructed import constructed_induction
+from esa_attention.evaluation.models.llama2c_tokenizer import Llama2cTokenizer
+from esa_attention.evaluation.models.registry import TINY_FAMILIES, build_model, config_for, list_models, load_tokenizer
+from esa_attention.evaluation.models.text import haystack_bytes
+from esa_attention.evaluation.tasks.counting_stars import counting_stars
+from esa_attention.evaluation.tasks.multi_needle import multi_needle, one_block
+from esa_attention.evaluation.tasks.needle import needle
+from esa_attention.evaluation.tasks.passkey import passkey
+from esa_attention.evaluation.tasks.ppl import bucket_edges, bucket_means, perplexity_table, token_nats
+from esa_attention.evaluation.tasks.runner import Answer, ask, ask_block, feed, new_cache, run_samples, score
+from esa_attention.evaluation.tasks.sample import Sample, hide, seeded, spread
+from esa_attention.evaluation.tasks.text_vocab import TextVocab
+from esa_attention.evaluation.tasks.variable_tracking import variable_tracking
+from esa_attention.evaluation.tasks.vocab import SymbolVocab
+from esa_attention.integration.apply import apply_esa
+from esa_attention.integration.cache_argument import cache_argument
 
 PIECES = [
     b"<unk>",

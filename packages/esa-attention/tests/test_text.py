@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from esa_attention.models import text
-from esa_attention.models.text import (
+from esa_attention.evaluation.models import text
+from esa_attention.evaluation.models.text import (
     Document,
     decode_bytes,
     documents,

@@ -19,9 +19,9 @@ from esa_attention.calibration.sequences import as_sequences, cut_sequences
 from esa_attention.calibration.sgd import check_training, sgd_paper
 from esa_attention.calibration.spectrum import check_tail, rank_for_tail
 from esa_attention.calibration.state import StateFile
-from esa_attention.compressor import Compressors, QKCompressor, fingerprint
+from esa_attention.compression.compressor import Compressors, QKCompressor, fingerprint
+from esa_attention.compression.geometry import ModelGeometry, geometry
 from esa_attention.config import ESAConfig
-from esa_attention.patching import ModelGeometry, geometry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from effkit.errors import UserError
 from esa_attention.calibration.moments import StreamingMoments
-from esa_attention.qk_compressor import QKCompressor
+from esa_attention.compression.qk_compressor import QKCompressor
 
 __all__ = ["check_eps", "check_rank", "closed_form", "pair_loss"]
 

@@ -13,7 +13,7 @@ from esa_attention.calibration.moments import StreamingMoments, check_finite
 from esa_attention.calibration.observing import FarRows, run_observed
 from esa_attention.calibration.sequences import in_batches
 from esa_attention.calibration.state import StateFile
-from esa_attention.patching import ModelGeometry
+from esa_attention.compression.geometry import ModelGeometry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

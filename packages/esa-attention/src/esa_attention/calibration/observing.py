@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from esa_attention.functional import fold_keys, fold_queries
-from esa_attention.patching import ModelGeometry, geometry, observe
-from esa_attention.rope import RopeTables
+from esa_attention.attention.rope import RopeTables
+from esa_attention.compression.folding import fold_keys, fold_queries
+from esa_attention.compression.geometry import ModelGeometry, geometry
+from esa_attention.integration.observer import observe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,7 +20,7 @@ __all__ = ["FarRows", "run_observed"]
 
 
 class FarRows:
-    """A callback for :func:`~esa_attention.patching.observe` that folds queries and rotates them to the far position.
+    """A callback for :func:`~esa_attention.integration.observer.observe`: queries are folded and rotated far away.
 
     The rotation is linear and the same for all heads, so it is applied after the heads of a group are summed, to ``K``
     instead of ``H`` heads.

@@ -7,7 +7,7 @@ import torch
 from effkit.errors import UserError
 from esa_attention.calibration.closed_form import check_rank
 from esa_attention.calibration.moments import StreamingMoments
-from esa_attention.qk_compressor import QKCompressor
+from esa_attention.compression.qk_compressor import QKCompressor
 
 __all__ = ["key_pca"]
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from effkit.errors import UserError
-from esa_attention.compressor import Compressors
-from esa_attention.qk_compressor import QKCompressor
+from esa_attention.calibration.observing import FarRows, run_observed
+from esa_attention.calibration.sequences import as_sequences
+from esa_attention.compression.compressor import Compressors
+from esa_attention.compression.geometry import geometry
+from esa_attention.compression.qk_compressor import QKCompressor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,7 +26,7 @@ _BLOCK = 1 << 22  # scores held at once
 def recall_at_k(compressor: QKCompressor, query: Tensor, key: Tensor, k: int, *, chunked: bool = False) -> float:
     """Share of the ``k`` best keys by exact score that are among the ``k`` best by compressed score.
 
-    Equal scores are chosen by the lower index, as :func:`~esa_attention.functional.select_topk` does.
+    Equal scores are chosen by the lower index, as :func:`~esa_attention.ops.selection_torch.select_topk` does.
 
     Args:
         compressor: Maps of one layer.
@@ -118,10 +121,6 @@ def per_layer_recall(
     Raises:
         UserError: If the model, the compressors or the sizes do not fit.
     """
-    from esa_attention.calibration.observing import FarRows, run_observed
-    from esa_attention.calibration.sequences import as_sequences
-    from esa_attention.patching import geometry
-
     shape = geometry(model)
     positions = {n: made.far_position for n, made in compressors.items() if made.method != "exact"}
     positions = positions or {n: made.far_position for n, made in compressors.items()}

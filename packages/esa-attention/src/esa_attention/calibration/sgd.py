@@ -7,8 +7,8 @@ keys unrotated, as the far attention has them).
 
 Queries arrive summed over the heads of a group, where the paper maps all heads. Nothing is lost: the target depends on
 queries only through those sums, so the best map over all heads does too, and a key map over repeated keys acts as the
-sum of its blocks (:meth:`~esa_attention.qk_compressor.QKCompressor.from_unfolded`). Training all heads is therefore
-not offered.
+sum of its blocks (:meth:`~esa_attention.compression.qk_compressor.QKCompressor.from_unfolded`). Training all heads is
+therefore not offered.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from effkit.errors import UserError, choose
 from effkit.progress import report_progress
 from esa_attention.calibration.closed_form import check_rank, closed_form
 from esa_attention.calibration.moments import StreamingMoments
-from esa_attention.qk_compressor import QKCompressor
+from esa_attention.compression.qk_compressor import QKCompressor
 
 __all__ = ["SgdResult", "check_training", "sgd_paper"]
 

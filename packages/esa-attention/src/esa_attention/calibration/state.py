@@ -14,7 +14,7 @@ from torch import Tensor
 from effkit.errors import UserError
 from esa_attention.calibration.moments import StreamingMoments
 from esa_attention.calibration.sequences import hash_sequences
-from esa_attention.tensor_files import read_json, read_number, read_tensors, write_tensors
+from esa_attention.compression.tensor_files import read_json, read_number, read_tensors, write_tensors
 
 __all__ = ["StateFile"]
 

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from esa_attention.functional import attention_states
+from esa_attention.ops.states_torch import attention_states
 
 __all__ = ["attend"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from esa_attention.functional import dilate
+from esa_attention.ops.selection_torch import dilate, select_topk
 
 __all__ = ["chunk_scores", "decode_scores", "decode_scores_int8", "select"]
 
@@ -144,7 +144,7 @@ def chunk_scores(query_index: Tensor, key_index: Tensor, block: int) -> Tensor:
 
 
 def select(own: Tensor, proximity: int, k: int) -> Tensor:
-    """The ``k`` best tokens by dilated score, own score and lower index; see ``functional.select_topk``.
+    """The ``k`` best tokens by dilated score, own score and lower index; see ``select_topk``.
 
     On a CPU by partition instead of sorting: linear in the number of tokens, whatever ties there are.
 
@@ -158,8 +158,6 @@ def select(own: Tensor, proximity: int, k: int) -> Tensor:
     """
     dilated = dilate(own, proximity)
     if own.device.type != "cpu":
-        from esa_attention.functional import select_topk
-
         return select_topk(dilated, k, own)
     d = dilated.numpy()
     chosen, ties, missing = _above(d, k)

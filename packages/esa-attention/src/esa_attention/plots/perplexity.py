@@ -39,7 +39,7 @@ def perplexity_curves(
     """Draw mean nats per token between neighbouring edges, one line a method.
 
     Args:
-        nats: ``(len(edges) - 1,)`` by method, as :func:`~esa_attention.tasks.ppl.bucket_means` returns them.
+        nats: ``(len(edges) - 1,)`` by method, as :func:`~esa_attention.evaluation.tasks.ppl.bucket_means` returns them.
         edges: Positions, rising, from 0 or more.
         path: The PNG.
         trained_context: A vertical line where the model's training ends.

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from effkit.errors import UserError
+from esa_attention.attention.segments import segments
 from esa_attention.plots.canvas import (
     BLUE,
     ORANGE,
@@ -26,7 +27,6 @@ from esa_attention.plots.canvas import (
     note,
     save,
 )
-from esa_attention.segments import segments
 
 __all__ = ["consecutive_overlap", "overlap_curves", "selection_map"]
 

@@ -1,0 +1,1 @@
+"""The cache: everything is kept, unrotated, and classes of transformers hold it."""

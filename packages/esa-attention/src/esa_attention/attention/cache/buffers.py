@@ -1,0 +1,147 @@
+"""Memory of the cache: buffers that grow by doubling, and compressed keys in them.
+
+Everything is token-major: one token's numbers lie together, so that appending a token writes one short run, gathering a
+token reads one, and the rows of the index are a matrix to multiply with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["GrowingBuffer", "IndexStore", "empty"]
+
+_LEAST = 64  # tokens of a new buffer
+
+
+def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False) -> Tensor:
+    """Memory that may be written in any mode: what ``inference_mode`` makes can never be written outside it."""
+    with torch.inference_mode(False):
+        return torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
+
+
+class GrowingBuffer:
+    """Rows of tokens with amortised constant cost of appending.
+
+    Args:
+        batch: Sequences.
+        shape: Of one token.
+        dtype: Of the numbers.
+        device: Where they are.
+        reserve: Tokens to make room for at once.
+        pin: Page-locked host memory, from which a GPU copies without waiting.
+
+    Attributes:
+        data: ``(B, capacity, *shape)``; what is past ``length`` is undefined.
+        length: Tokens held.
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        device: torch.device,
+        reserve: int = 0,
+        pin: bool = False,
+    ) -> None:
+        self.pin = pin
+        self.length = 0
+        self.data = self._new(batch, max(reserve, _LEAST), shape, dtype, device)
+
+    def _new(self, batch: int, capacity: int, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        return empty((batch, capacity, *shape), dtype, device, self.pin)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens there is room for."""
+        return self.data.shape[1]
+
+    @property
+    def rows(self) -> Tensor:
+        """The tokens held, ``(B, length, *shape)``, a view."""
+        return self.data[:, : self.length]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.data.numel() * self.data.element_size()
+
+    def extend(self, count: int) -> Tensor:
+        """Make room for ``count`` more tokens and return their (undefined) rows to write into."""
+        end = self.length + count
+        if end > self.capacity:
+            old = self.data
+            self.data = self._new(old.shape[0], max(end, 2 * self.capacity), old.shape[2:], old.dtype, old.device)
+            self.data[:, : self.length] = old[:, : self.length]
+        new = self.data[:, self.length : end]
+        self.length = end
+        return new
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        self.length = min(self.length, length)
+
+    def rearrange(self, rows: Tensor) -> None:
+        """Make a batch of the sequences ``rows`` (indices, repeats allowed); the capacity stays."""
+        held = self.rows.index_select(0, rows.to(self.data.device))
+        data = self._new(held.shape[0], self.capacity, self.data.shape[2:], self.data.dtype, self.data.device)
+        data[:, : self.length] = held
+        self.data = data
+
+
+class IndexStore:
+    """Compressed keys k' of all tokens, as they are or in 8 bits with one scale a token.
+
+    Args:
+        batch: Sequences.
+        rank: Numbers a token.
+        dtype: Floating type, or ``torch.int8``.
+        device: Where.
+        reserve: Tokens to make room for.
+
+    Attributes:
+        keys: Buffer ``(B, capacity, R)``.
+        scale: Buffer ``(B, capacity)`` for 8 bits: a key is ``keys * scale``. ``None`` otherwise.
+    """
+
+    def __init__(self, batch: int, rank: int, dtype: torch.dtype, device: torch.device, reserve: int = 0) -> None:
+        self.keys = GrowingBuffer(batch, (rank,), dtype, device, reserve)
+        self.scale = GrowingBuffer(batch, (), torch.float32, device, reserve) if dtype == torch.int8 else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated."""
+        return self.keys.nbytes + (self.scale.nbytes if self.scale else 0)
+
+    def append(self, compressed: Tensor) -> None:
+        """Add tokens ``(B, T, R)``."""
+        rows = self.keys.extend(compressed.shape[1])
+        if self.scale is None:
+            rows.copy_(compressed)
+            return
+        wide = compressed.float()
+        largest = wide.abs().amax(dim=-1)
+        # A global scale would let one large key push all others into a few steps and break the order.
+        scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+        self.scale.extend(compressed.shape[1]).copy_(scale)
+        rows.copy_((wide / scale[..., None]).round_())
+
+    def floats(self, begin: int, end: int) -> Tensor:
+        """Keys ``[begin, end)`` as floating numbers, ``(B, N, R)``; a view where nothing has to be converted."""
+        rows = self.keys.data[:, begin:end]
+        return rows if self.scale is None else rows.float() * self.scale.data[:, begin:end, None]
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        self.keys.crop(length)
+        if self.scale is not None:
+            self.scale.crop(length)
+
+    def rearrange(self, rows: Tensor) -> None:
+        """Make another batch, see :meth:`GrowingBuffer.rearrange`."""
+        self.keys.rearrange(rows)
+        if self.scale is not None:
+            self.scale.rearrange(rows)

@@ -1,0 +1,274 @@
+"""The cache of one layer: everything is kept, unrotated, with a compressed key beside every token.
+
+A cache layer of transformers: ``generate`` appends to it, crops, reorders and repeats it as it does its own. Appending
+costs the same however long the cache is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+from effkit.errors import UserError
+from esa_attention.attention.cache.buffers import GrowingBuffer, IndexStore
+from esa_attention.attention.cache.window import RotatedWindow
+from esa_attention.attention.cache.workspace import Workspace
+from esa_attention.attention.rope import RopeTables
+from esa_attention.compression.folding import fold_keys
+from esa_attention.compression.qk_compressor import QKCompressor
+from esa_attention.config import ESAConfig
+
+__all__ = ["ESALayer", "LastChoice"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
+
+
+@dataclass
+class LastChoice:
+    """What a row chose last, for ``selection="reuse"``."""
+
+    query: Tensor
+    indices: Tensor
+
+
+@dataclass
+class _Derived:
+    """What can be forgotten: windows are made again, choices are taken again."""
+
+    windows: dict[int, RotatedWindow] = field(default_factory=dict)  # by row
+    choices: dict[int, LastChoice] = field(default_factory=dict)
+    blocks: dict[Any, Any] = field(default_factory=dict)  # what baselines keep of whole blocks
+
+
+class ESALayer(DynamicLayer):
+    """Keys, values and index of one layer.
+
+    Args:
+        config: Sizes and options.
+        compressor: Maps of the layer.
+        tables: Rotary tables of the model.
+        reserve: Tokens to make room for at once.
+        workspace: Scratch shared with other layers.
+
+    Attributes:
+        store: Unrotated keys and values, ``(B, capacity, 2, K, D)``.
+        index: Compressed keys; ``None`` where the keys themselves are the index (exact scores).
+    """
+
+    is_croppable = True
+
+    def __init__(
+        self,
+        config: ESAConfig,
+        compressor: QKCompressor,
+        tables: RopeTables,
+        reserve: int = 0,
+        workspace: Workspace | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.tables, self.reserve = config, tables, reserve
+        self.compressor = compressor
+        self.workspace = Workspace() if workspace is None else workspace
+        self.store: GrowingBuffer | None = None
+        self.index: IndexStore | None = None
+        self.queries: GrowingBuffer | None = None
+        self.derived = _Derived()
+        self.layer_idx = 0
+        self.watchers: list[Callable[..., None]] = []  # see ESAHandle.watch
+
+    # transformers keeps whole tensors in these two; ours are views of a buffer that may move.
+    @property
+    def keys(self) -> Tensor | None:  # type: ignore[override]
+        """Unrotated keys ``(B, K, S, D)``, a view."""
+        return None if self.store is None else self.store.rows[:, :, 0].transpose(1, 2)
+
+    @keys.setter
+    def keys(self, value: Any) -> None:
+        assert value is None
+
+    @property
+    def values(self) -> Tensor | None:  # type: ignore[override]
+        """Values ``(B, K, S, D)``, a view."""
+        return None if self.store is None else self.store.rows[:, :, 1].transpose(1, 2)
+
+    @values.setter
+    def values(self, value: Any) -> None:
+        assert value is None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate for the shape, type and device of the first tokens."""
+        if key_states.shape != value_states.shape:
+            raise UserError(
+                f"keys and values must have one shape, got {tuple(key_states.shape)} and {tuple(value_states.shape)}"
+            )
+        batch, heads, _, dim = key_states.shape
+        self.dtype, self.device = key_states.dtype, key_states.device
+        offload = self.config.offload
+        host = torch.device("cpu") if offload else self.device
+        pin = offload and self.device.type == "cuda"
+        self.store = GrowingBuffer(batch, (2, heads, dim), self.dtype, host, self.reserve, pin)
+        wide = torch.promote_types(self.dtype, torch.float32)
+        if self.compressor.is_exact:
+            self.compressor = QKCompressor.exact(heads, dim)
+        elif self.compressor.key_dim != heads * dim:
+            raise UserError(
+                f"the compressor is made for keys of {self.compressor.key_dim} numbers, the model's have {heads * dim}"
+            )
+        self.compressor = self.compressor.to(device=self.device, dtype=wide)
+        dtype = self._index_dtype()
+        if self.config.method == "esa" and (not self.compressor.is_exact or dtype == torch.int8):
+            self.index = IndexStore(batch, self.compressor.rank, dtype, self.device, self.reserve)
+        if self.config.method == "infllm_blocks":
+            self.queries = GrowingBuffer(batch, (heads * dim,), wide, self.device, self.reserve)
+        self.derived = _Derived()
+        self.is_initialized = True
+
+    def _index_dtype(self) -> torch.dtype:
+        if self.config.index_dtype != "auto":
+            return _DTYPES[self.config.index_dtype]
+        # A CPU multiplies float32 fastest; half a byte less to read does not pay for the conversion.
+        return torch.promote_types(self.dtype, torch.float32) if self.device.type == "cpu" else self.dtype
+
+    def window(self, row: int) -> RotatedWindow:
+        """Rotated keys of the latest tokens of one sequence; made when first asked for (kernels rotate their own)."""
+        if row in self.derived.windows:
+            return self.derived.windows[row]
+        assert self.store is not None
+        c, (heads, dim) = self.config, self.store.data.shape[3:]
+        room = c.num_local + c.chunk_size
+        if not self.tables.length_dependent:
+            room += c.chunk_size  # how far the window moves before its keys are rotated anew
+        values = c.offload or self.device.type == "cpu"
+        window = RotatedWindow((heads, dim), self.dtype, self.device, self.tables, room, values)
+        self.derived.windows[row] = window
+        return window
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append the keys and values of ``T`` tokens, ``(B, K, T, D)`` each.
+
+        Returns:
+            Views of all keys and values ``(B, K, S, D)``.
+
+        Raises:
+            UserError: If a key or value is NaN or infinite, or the shape differs from what is cached.
+        """
+        # A buffer that tokens with gradients are copied into would keep the graph of every step.
+        key_states, value_states = key_states.detach(), value_states.detach()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.store is not None
+        batch, _, heads, dim = self.store.data.shape[0], *self.store.data.shape[2:]
+        if (key_states.shape[0], key_states.shape[1], key_states.shape[3]) != (batch, heads, dim):
+            raise UserError(
+                f"keys of shape {tuple(key_states.shape)} do not continue a cache of {batch} sequences with {heads} "
+                f"key-value heads of dimension {dim}"
+            )
+        count = key_states.shape[2]
+        if self.config.check_finite and (self.device.type == "cpu" or count > 1):
+            _check_finite(key_states, value_states)
+        rows = self.store.extend(count)
+        rows[:, :, 0].copy_(key_states.transpose(1, 2), non_blocking=True)
+        rows[:, :, 1].copy_(value_states.transpose(1, 2), non_blocking=True)
+        if self.index is not None:
+            exact = self.compressor.is_exact
+            self.index.append(fold_keys(key_states) if exact else self.compressor.compress_key(key_states))
+        keys, values = self.keys, self.values
+        assert keys is not None
+        assert values is not None
+        return keys, values
+
+    def get_seq_length(self) -> int:
+        """Tokens held."""
+        return 0 if self.store is None else self.store.length
+
+    def index_rows(self, row: int, begin: int, end: int) -> Tensor:
+        """Compressed keys of tokens ``[begin, end)`` of one sequence, ``(N, R)``; a view unless stored in 8 bits."""
+        if self.index is not None:
+            return self.index.floats(begin, end)[row]
+        assert self.store is not None
+        rows = self.store.data[row, begin:end, 0]
+        return rows.flatten(1)  # a strided view: heads and dimensions of one token lie together
+
+    def memory(self) -> dict[str, int]:
+        """Bytes allocated, by part; ``used`` are those of tokens held (keys, values and index)."""
+        parts = {"kv": 0, "index": 0, "window": sum(w.nbytes for w in self.derived.windows.values()), "used": 0}
+        for name, buffer in (("kv", self.store), ("index", self.index)):
+            if buffer is not None:
+                parts[name] = buffer.nbytes
+                held = buffer if isinstance(buffer, GrowingBuffer) else buffer.keys
+                parts["used"] += buffer.nbytes * held.length // held.capacity
+        return parts
+
+    def _buffers(self) -> list[GrowingBuffer | IndexStore]:
+        return [b for b in (self.store, self.index, self.queries) if b is not None]
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forget the last tokens.
+
+        Args:
+            tokens_to_remove: Minus their number. A positive number is the length to keep, as transformers had it
+                before.
+        """
+        held = self.get_seq_length()
+        length = held + tokens_to_remove if tokens_to_remove <= 0 else min(tokens_to_remove, held)
+        length = max(length, 0)
+        for buffer in self._buffers():
+            buffer.crop(length)
+        for window in self.derived.windows.values():
+            window.crop(length)
+        self.derived.choices.clear()
+        self.derived.blocks.clear()
+
+    def _rearrange(self, rows: Tensor) -> None:
+        if self.store is None:
+            return
+        for buffer in self._buffers():
+            buffer.rearrange(rows)
+        order = [int(i) for i in rows.tolist()]
+        old = self.derived
+        self.derived = _Derived(
+            windows={new: old.windows[i].copy() for new, i in enumerate(order) if i in old.windows},
+            choices={new: old.choices[i] for new, i in enumerate(order) if i in old.choices},
+        )
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Take over the sequences of the beams that go on."""
+        self._rearrange(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some sequences of the batch; indices or a mask."""
+        if self.store is not None:
+            rows = torch.as_tensor(indices)
+            self._rearrange(rows.nonzero().flatten() if rows.dtype == torch.bool else rows)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every sequence."""
+        if self.store is not None:
+            self._rearrange(torch.arange(self.store.data.shape[0]).repeat_interleave(repeats))
+
+    def reset(self) -> None:
+        """Forget everything; the next tokens may have another batch size."""
+        self.store = self.index = self.queries = None
+        self.derived = _Derived()
+        self.is_initialized = False
+
+    def offload(self) -> None:
+        """Nothing: keys and values are in host memory already where ``config.offload`` asks for it."""
+
+    def prefetch(self) -> None:
+        """Nothing, see :meth:`offload`."""
+
+
+def _check_finite(key_states: Tensor, value_states: Tensor) -> None:
+    """Raise for NaN and infinities. They survive a sum, so that usually two numbers are all there is to look at."""
+    if math.isfinite(float(key_states.sum()) + float(value_states.sum())):
+        return
+    for name, new in (("key", key_states), ("value", value_states)):
+        if not bool(torch.isfinite(new).all()):
+            raise UserError(f"a {name} of the model is NaN or infinite; ESA would select by nonsense")

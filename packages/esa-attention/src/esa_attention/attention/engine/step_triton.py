@@ -1,0 +1,202 @@
+"""One step of ESA over a cached layer by the Triton kernels: whole batches, nothing read back to the host.
+
+The kernels rotate local keys themselves, so no window is kept. Chunks of a call share their boundaries across the
+batch; where a row begins inside a call of several chunks, rows are run one by one, because a row's chunks begin at its
+first token (and the choice of a chunk depends on where it begins).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from esa_attention.attention.cache.layer import ESALayer
+from esa_attention.attention.segments import segments
+from esa_attention.ops.attend_triton import decode_attention, prefill_attention
+from esa_attention.ops.prefill_triton import chunk_scores
+from esa_attention.ops.query_triton import StepQueries, step_queries
+from esa_attention.ops.score_triton import decode_scores
+from esa_attention.ops.select_triton import select, select_scratch
+
+__all__ = ["attend_layer_triton"]
+
+# Blocks of a chunk that are scored at once under strict selection: each needs two numbers a token of the cache.
+_BLOCKS = 8
+
+
+def attend_layer_triton(layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int] | None) -> Tensor:
+    """See :func:`esa_attention.attention.engine.step.attend_layer`."""
+    batch, _, new, _ = query.shape
+    total, size = layer.get_seq_length(), layer.config.chunk_size
+    begin = total - new
+    if starts is not None and new > size and max(starts) > begin:
+        out = torch.zeros_like(query)
+        for row in range(batch):
+            low = max(starts[row] - begin, 0)
+            if low < new:
+                rows = slice(row, row + 1)
+                out[rows, :, low:] = _call(layer, rows, query[rows, :, low:], scaling, [starts[row]], row)
+        return out
+    return _call(layer, slice(None), query, scaling, list(starts) if starts is not None else [0] * batch, 0)
+
+
+def _call(layer: ESALayer, rows: slice, query: Tensor, scaling: float, starts: list[int], first_row: int) -> Tensor:
+    """All chunks of some rows."""
+    out = torch.empty_like(query)
+    total, new = layer.get_seq_length(), query.shape[2]
+    start = torch.tensor(starts, device=query.device)
+    for low in range(0, new, layer.config.chunk_size):
+        high = min(low + layer.config.chunk_size, new)
+        current = total - new + low
+        part = query[:, :, low:high]
+        out[:, :, low:high] = _chunk(layer, rows, part, scaling, starts, start, current, first_row)
+    return out
+
+
+def _chunk(
+    layer: ESALayer,
+    rows: slice,
+    query: Tensor,
+    scaling: float,
+    starts: list[int],
+    start: Tensor,
+    current: int,
+    first_row: int,
+) -> Tensor:
+    """Attention of the tokens ``[current, current + T)`` of some rows."""
+    config, tables = layer.config, layer.tables
+    assert layer.store is not None
+    new = query.shape[2]
+    length = torch.tensor([current + new], device=query.device)
+    longest = max(config.num_local + new, config.w + 1)
+    cos, sin = (t[:, : tables.rotary_dim // 2] for t in tables.tables(longest, query.device))
+    queries = step_queries(
+        query,
+        cos,
+        sin,
+        start,
+        length,
+        num_kv_heads=layer.store.data.shape[3],
+        num_local=config.num_local,
+        far_position=config.w,
+        far_factor=tables.attention_scaling,
+    )
+    selected, count = _choose(layer, rows, queries, starts, start, length, current)
+    if layer.watchers:
+        _tell(layer, selected, count, starts, current, new, first_row)
+    shared: dict[str, Any] = {
+        "scale_far": scaling,
+        "scale_local": scaling,
+        "num_initial": config.num_initial,
+        "num_local": config.num_local,
+    }
+    kv = layer.store.data[rows]
+    if new == 1:
+        to_heads = (
+            queries.far[:, :, 0],
+            queries.local[:, :, 0],
+            kv,
+            selected[:, 0],
+            count[:, 0],
+            start,
+            length,
+            cos,
+            sin,
+        )
+        return decode_attention(*to_heads, **shared)[0][:, :, None]
+    block = min(config.choosing_block, new)
+    return prefill_attention(
+        queries.far, queries.local, kv, selected, count, start, length, cos, sin, selection_block=block, **shared
+    )[0]
+
+
+def _choose(
+    layer: ESALayer, rows: slice, queries: StepQueries, starts: list[int], start: Tensor, length: Tensor, current: int
+) -> tuple[Tensor, Tensor]:
+    """Selected tokens ``(B, blocks, k)`` and how many are meant ``(B, blocks)``."""
+    config = layer.config
+    assert layer.store is not None
+    batch, new, device = queries.far.shape[0], queries.far.shape[2], queries.far.device
+    if layer.index is None:  # exact scores: the keys are their own index
+        index, scale = layer.store.data[rows, :, 0].flatten(2), None
+    else:
+        index = layer.index.keys.data[rows]
+        scale = None if layer.index.scale is None else layer.index.scale.data[rows]
+    capacity, block = index.shape[1], min(config.choosing_block, new)
+    sizes: dict[str, Any] = {"num_initial": config.num_initial, "num_local": config.num_local}
+    # Known here without asking the device: whether any row has more middle tokens than are selected.
+    scored = any(
+        segments(max(current, s), current + new, **sizes, start=s).num_middle > config.num_selected for s in starts
+    )
+    query_index = None
+    if scored:
+        folded = layer.compressor.is_folded  # else the map acts on all heads, as the paper trains it
+        project, compress = layer.compressor.project_query, layer.compressor.compress_query
+        query_index = project(queries.folded) if folded else compress(queries.far)
+    chosen, counts = [], []
+    blocks = -(-new // block)
+    for low in range(0, blocks, _BLOCKS):
+        number = min(_BLOCKS, blocks - low)
+        # Not shared with other layers through the workspace: torch's caching allocator does that on a GPU.
+        own = torch.empty(batch, number, capacity, device=device)
+        dilated = torch.empty_like(own)
+        scratch = select_scratch(batch * number, capacity, device)
+        histogram: Literal["build", "ready"] = "build"
+        if query_index is not None and new == 1:
+            decode_scores(
+                index,
+                scale,
+                query_index[:, 0].float(),
+                start,
+                length,
+                **sizes,
+                proximity=config.proximity,
+                own=own[:, 0],
+                dilated=dilated[:, 0],
+                num_selected=config.num_selected,
+                scratch=scratch,
+            )
+            histogram = "ready"  # the scores were counted on the way
+        elif query_index is not None:
+            first, last = low * block, min((low + number) * block, new)
+            chunk_scores(
+                index,
+                scale,
+                query_index[:, first:last].float(),
+                start,
+                length,
+                **sizes,
+                proximity=config.proximity,
+                own=own,
+                dilated=dilated,
+                new_tokens=new,
+                first_new=first,
+                selection_block=block,
+            )
+        picked, count = select(
+            own, dilated, start, length, new, config.num_selected, **sizes, scratch=scratch, histogram=histogram
+        )
+        chosen.append(picked)
+        counts.append(count)
+    return torch.cat(chosen, dim=1), torch.cat(counts, dim=1)
+
+
+def _tell(
+    layer: ESALayer, selected: Tensor, count: Tensor, starts: list[int], current: int, new: int, first_row: int
+) -> None:
+    """Show watchers what the torch engine shows them; this does wait for the device."""
+    config = layer.config
+    block = min(config.choosing_block, new)
+    for row, start in enumerate(starts):
+        cut = segments(max(current, start), current + new, config.num_initial, config.num_local, start)
+        if cut.current >= cut.end or (cut.initial_end == cut.start and cut.num_middle == 0):
+            continue
+        choices = [
+            (number * block, min((number + 1) * block, new), selected[row, number, : int(count[row, number])].cpu())
+            for number in range(selected.shape[1])
+        ]
+        for watcher in layer.watchers:
+            watcher(layer.layer_idx, first_row + row, cut, choices)

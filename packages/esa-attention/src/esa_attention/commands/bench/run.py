@@ -1,0 +1,50 @@
+"""From the composed config to a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from effkit.cli import compose
+from effkit.errors import UserError, choose
+from effkit.report import Report
+from esa_attention.commands.bench.report import KINDS, bench_report
+from esa_attention.commands.bench.shape import LayerShape
+from esa_attention.commands.build import plain
+from esa_attention.config import ESAConfig
+
+__all__ = ["run"]
+
+
+def run(cfg: Any, folder: Path) -> Report:
+    """The command.
+
+    Args:
+        cfg: Composed config.
+        folder: Of the run.
+
+    Raises:
+        UserError: If several things are to be timed, or a value does not fit.
+    """
+    options = plain(cfg)
+    kinds = options["what"] or [options["bench"]["kind"]]
+    if len(kinds) != 1:
+        raise UserError(f"bench times one thing at a time, got {', '.join(kinds)}")
+    # `bench decode` is short for `bench bench=decode`: the lengths and providers of that group.
+    group = options["bench"] if kinds[0] == options["bench"]["kind"] else _group(kinds[0])
+    given = {k: options[k] for k in ("lengths", "providers") if options[k] is not None}
+    sizes = {k: v for k, v in options["esa"].items() if v is not None}
+    return bench_report(
+        kinds[0],
+        **{**{k: group[k] for k in ("lengths", "providers")}, **given},
+        shape=LayerShape(**options["layer"]),
+        config=ESAConfig(**sizes),
+        csv=options["csv"] or folder / "bench.csv",
+        folder=folder,
+        **{k: options[k] for k in ("rank", "device", "precision", "threads", "min_rounds", "min_seconds")},
+    )
+
+
+def _group(kind: str) -> dict[str, Any]:
+    overrides = [f"bench={choose('bench', kind, KINDS)}"]
+    return plain(compose("esa-attention", "esa_attention.configs", "bench", overrides).bench)

@@ -1,0 +1,62 @@
+"""From a composed config to a model and its ESA configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from effkit.device import resolve_device, resolve_precision, seed_everything, set_threads
+from effkit.errors import choose
+from esa_attention.commands.subject import Subject
+from esa_attention.compression.geometry import geometry
+from esa_attention.config import ESAConfig
+from esa_attention.evaluation.models.registry import build_model, load_tokenizer
+
+__all__ = ["build_subject", "esa_config", "plain"]
+
+
+def plain(value: Any) -> Any:
+    """A config node as plain Python values."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def esa_config(esa: dict[str, Any], sizes: dict[str, Any], trained_context: int) -> ESAConfig:
+    """ESA's configuration: what the user gave, then what suits the model, then the paper's sizes cut to its context.
+
+    Args:
+        esa: Fields of :class:`ESAConfig`; ``None`` where the user gave nothing.
+        sizes: The model group's.
+        trained_context: Longest sequence the model was trained on.
+    """
+    given = {k: v for k, v in {**sizes, **{k: v for k, v in esa.items() if v is not None}}.items() if v is not None}
+    known = {f.name for f in dataclasses.fields(ESAConfig)}
+    for name in given:
+        choose("esa field", name, sorted(known))
+    return ESAConfig.for_context(trained_context, **given)
+
+
+def build_subject(cfg: Any) -> Subject:
+    """Build the model of a command, set threads and seed.
+
+    Args:
+        cfg: Composed config with ``model`` and ``esa``.
+
+    Raises:
+        UserError: If the model cannot be had or something does not fit.
+    """
+    set_threads(cfg.get("threads"))
+    seed_everything(cfg.get("seed", 0))
+    device = resolve_device(cfg.get("device", "auto"))
+    dtype = resolve_precision(cfg.get("precision", "auto"), device)
+    group = plain(cfg.model)
+    name, path = group["name"], group["path"]
+    options = {k: v for k, v in group["options"].items() if v is not None}
+    if group["device_map"] is not None:
+        options["device_map"] = group["device_map"]
+    model = build_model(name, path, device=device, dtype=dtype, **options)
+    shape = geometry(model)
+    config = esa_config(plain(cfg.esa), group["sizes"], shape.trained_context)
+    rank = min(group["rank"] or 128, shape.key_dim)
+    return Subject(name, model, load_tokenizer(name, path), config, shape, rank)

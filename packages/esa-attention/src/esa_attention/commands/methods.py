@@ -1,0 +1,80 @@
+"""What a command compares: ESA as configured, other compressors under ESA, baselines on the same cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from effkit.errors import choose
+from esa_attention.calibration.calibrate import calibrate
+from esa_attention.commands.subject import Subject
+from esa_attention.commands.texts import read_text
+from esa_attention.compression.compressor import Compressors, load_compressors
+from esa_attention.config import ESAConfig
+
+__all__ = ["METHODS", "build_compressors", "method_setup"]
+
+# What `methods=[...]` may name: ESA as configured, other compressors under ESA, and baselines on the same cache.
+METHODS = ("esa", "exact", "key_pca", "sgd_paper", "sinks_local", "infllm_blocks", "quest_pages", "full")
+
+
+def build_compressors(
+    subject: Subject, group: dict[str, Any], method: str | None = None, state_path: Path | None = None
+) -> Compressors:
+    """The compressors of a command: read from a file, or calibrated now.
+
+    Args:
+        subject: The model.
+        group: Config group ``compressor`` as plain values.
+        method: Another method than the group's; then nothing is read from its file.
+        state_path: Where an interrupted calibration is kept.
+
+    Raises:
+        UserError: If the file is not the model's, or a value does not fit.
+    """
+    if group["path"] is not None and method in (None, group["method"]):
+        return load_compressors(group["path"], subject.model, strict=group["strict"])
+    method = group["method"] if method is None else method
+    if method == "exact":
+        return calibrate(subject.model, method="exact")
+    ids, label = read_text(subject, group["num_tokens"], "train", group["text"])
+    rank = subject.rank if group["rank"] is None else group["rank"]
+    options: dict[str, Any] = {}
+    if method == "sgd_paper":
+        options = {k: group[k] for k in ("lr", "sgd_batch_size", "epochs", "init")}
+    return calibrate(
+        subject.model,
+        ids,
+        method=method,
+        rank=rank if method == group["method"] or rank != "auto" else subject.rank,
+        tail=group["tail"],
+        far_position=subject.config.w,
+        num_tokens=group["num_tokens"],
+        bias=group["bias"] if method == group["method"] else None,
+        text=label,
+        state_path=state_path,
+        **options,
+    )
+
+
+def method_setup(
+    subject: Subject, name: str, group: dict[str, Any], made: dict[str, Compressors]
+) -> tuple[ESAConfig, Compressors | None]:
+    """Configuration and compressors for one of :data:`METHODS`.
+
+    Args:
+        subject: The model.
+        name: The method.
+        group: Config group ``compressor``.
+        made: Compressors by method, filled as they are made.
+
+    Raises:
+        UserError: If the method is unknown.
+    """
+    choose("methods", name, METHODS)
+    if name in ("sinks_local", "infllm_blocks", "quest_pages", "full"):
+        return subject.config.replace(method=name), None
+    kind = group["method"] if name == "esa" else name
+    if kind not in made:
+        made[kind] = build_compressors(subject, group, None if name == "esa" else kind)
+    return subject.config, made[kind]

@@ -1,0 +1,201 @@
+"""The commands ``needle`` and ``counting-stars``.
+
+Needles, pass keys, stars and variables over lengths and depths, for several methods on one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from effkit.errors import UserError, choose
+from effkit.progress import part
+from effkit.report import Report, Table, write_json
+from effkit.report import plain as jsonable
+from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.methods import method_setup
+from esa_attention.commands.subject import Subject
+from esa_attention.compression.compressor import Compressors
+from esa_attention.evaluation.tasks.counting_stars import counting_stars
+from esa_attention.evaluation.tasks.multi_needle import multi_needle
+from esa_attention.evaluation.tasks.needle import needle
+from esa_attention.evaluation.tasks.passkey import passkey
+from esa_attention.evaluation.tasks.runner import run_samples
+from esa_attention.evaluation.tasks.sample import Sample
+from esa_attention.evaluation.tasks.variable_tracking import variable_tracking
+from esa_attention.integration.apply import apply_esa
+from esa_attention.plots import needle_heatmap
+
+__all__ = ["TASKS", "make_samples", "retrieval_report", "run"]
+
+TASKS = ("needle", "multi_needle", "passkey", "counting_stars", "variable_tracking")
+
+
+def run(cfg: Any, folder: Path) -> Report:
+    """The command.
+
+    Args:
+        cfg: Composed config.
+        folder: Of the run.
+    """
+    subject = build_subject(cfg)
+    options = plain(cfg)
+    task = options["task"]
+    return retrieval_report(
+        subject,
+        task["name"],
+        options=task["options"],
+        compressor=options["compressor"],
+        folder=folder,
+        **{k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")},
+    )
+
+
+def make_samples(task: str, vocab: Any, length: int, depth: float, options: dict[str, Any], seed: int) -> list[Sample]:
+    """Samples of one cell of the grid.
+
+    Args:
+        task: One of :data:`TASKS`.
+        vocab: The model's language.
+        length: Tokens of the context.
+        depth: Where a single needle is hidden, 0 to 1.
+        options: The task's own numbers.
+        seed: Of everything random.
+
+    Raises:
+        UserError: If the task is unknown or a number does not fit.
+    """
+    choose("task", task, TASKS)
+    if task == "needle":
+        return [needle(vocab, length, depth, seed=seed)]
+    if task == "passkey":
+        return [passkey(vocab, length, depth, seed=seed, **options)]
+    makers: dict[str, Callable[..., Any]] = {
+        "multi_needle": multi_needle,
+        "counting_stars": counting_stars,
+        "variable_tracking": variable_tracking,
+    }
+    made = makers[task](vocab, length, seed=seed, **options)
+    return made if isinstance(made, list) else [made]
+
+
+def retrieval_report(
+    subject: Subject,
+    task: str,
+    *,
+    lengths: Sequence[int],
+    depths: Sequence[float],
+    methods: Sequence[str],
+    samples: int,
+    options: dict[str, Any],
+    compressor: dict[str, Any],
+    question: str,
+    seed: int,
+    folder: Path,
+) -> Report:
+    """Ask every method the same questions.
+
+    Args:
+        subject: The model.
+        task: One of :data:`TASKS`.
+        lengths: Tokens of the contexts.
+        depths: Places of a single needle, 0 to 1; tasks that spread many use none.
+        methods: Of :data:`esa_attention.commands.methods.METHODS`.
+        samples: Different contexts of each length and depth.
+        options: Numbers of the task (``num_needles``, ``digits`` ...).
+        compressor: Config group ``compressor``.
+        question: ``block`` or ``tokens``: how the question is read.
+        seed: Of contexts and needles.
+        folder: Gets the picture and the answers.
+
+    Returns:
+        Score by method and length, and for single needles the heat map.
+
+    Raises:
+        UserError: If a value does not fit.
+    """
+    if samples < 1 or not lengths or not methods:
+        raise UserError(
+            f"samples must be at least 1 and lengths and methods not empty, got {samples}, {lengths}, {methods}"
+        )
+    single = task in ("needle", "passkey")
+    grid = list(depths) if single else [0.5]
+    if not grid:
+        raise UserError("depths is empty, give numbers in 0..1")
+    made: dict[str, Compressors] = {}
+    scores: dict[str, list[list[float]]] = {}
+    answers: list[dict[str, Any]] = []
+    cells = [(column, length, depth) for column, length in enumerate(lengths) for depth in grid]
+    for number, name in enumerate(methods):
+        config, maps = method_setup(subject, name, compressor, made)
+        scores[name] = [[] for _ in lengths]
+        with apply_esa(subject.model, config, maps, strict=compressor["strict"]) as handle:
+            for place, (column, length, depth) in enumerate(cells):
+                asked = [
+                    sample
+                    for trial in range(samples)
+                    for sample in make_samples(task, subject.vocab(), length, depth, options, seed + trial)
+                ]
+                done = number + place / len(cells)
+                with part(f"{name} at {length:,} tokens", done / len(methods), (done + 1 / len(cells)) / len(methods)):
+                    results = list(
+                        run_samples(
+                            subject.model,
+                            asked,
+                            make_cache=handle.new_cache,
+                            decode=subject.vocab().decode,
+                            block=_block(config.chunk_size),
+                            question=question,  # type: ignore[arg-type]
+                        )
+                    )
+                scores[name][column].append(sum(r.score for r in results) / len(results))
+                answers += [_answer(name, length, depth, result, subject) for result in results]
+    files = []
+    if single and (len(lengths) > 1 or len(grid) > 1):
+        # One panel a method, length across, depth down.
+        panels = {name: [list(column) for column in zip(*rows, strict=True)] for name, rows in scores.items()}
+        context = subject.shape.trained_context
+        title = f"{task.capitalize()} found, by length of the context and depth"
+        picture = folder / f"{task}.png"
+        files.append(needle_heatmap(panels, list(lengths), grid, picture, trained_context=context, title=title))
+    files.append(write_json(folder / "answers.json", jsonable(answers)))
+    table = Table(
+        f"{task.replace('_', ' ')}: share answered, by tokens of the context",
+        ["method", *(f"{n:,}" for n in lengths), "mean"],
+        [
+            [name, *(sum(row) / len(row) for row in rows), sum(map(sum, rows)) / sum(map(len, rows))]
+            for name, rows in scores.items()
+        ],
+        _note(subject, question),
+    )
+    data = {"scores": scores, "lengths": list(lengths), "depths": grid, "task": task}
+    return Report(f"esa-attention {task}, {subject.name}", [table], data=data, files=files)
+
+
+def _block(chunk_size: int) -> int:
+    """Tokens of one forward pass while a context is read: whole chunks, about a thousand tokens."""
+    return chunk_size * max(1, 1024 // chunk_size)
+
+
+def _note(subject: Subject, question: str) -> str:
+    c = subject.config
+    return (
+        f"Initial {c.num_initial}, selected {c.num_selected}, local {c.num_local}, chunk {c.chunk_size}, proximity "
+        f"{c.proximity}, selection {c.selection}; trained context {subject.shape.trained_context}. "
+        + ("The question is a block of its own." if question == "block" else "The question is read token by token.")
+    )
+
+
+def _answer(name: str, length: int, depth: float, result: Any, subject: Subject) -> dict[str, Any]:
+    sample = result.sample
+    wanted = sample.answer_texts or [" ".join(map(str, a)) for a in sample.answers]
+    return {
+        "method": name,
+        "length": length,
+        "depth": sample.meta.get("depth", depth),
+        "seed": sample.meta.get("seed"),
+        "score": result.score,
+        "answer": subject.decode(result.answer.ids),
+        "wanted": wanted,
+    }

@@ -1,0 +1,1 @@
+"""Compressed queries and keys: the maps of a layer, of a model, the file that holds them, and whose they are."""

@@ -1,0 +1,1 @@
+"""Models that need no download, and the long-context tasks they are asked."""

@@ -1,0 +1,105 @@
+"""The one place that chooses between the fast paths of a step.
+
+- ``triton``: kernels for CUDA (or ``TRITON_INTERPRET=1`` for tests), whole batches at once.
+- ``torch``: torch's operators and numpy, row by row; every device and type. Written for CPUs.
+- ``reference``: :mod:`esa_attention.reference`, loops in float64.
+- ``auto``: ``triton`` on a CUDA device where it can run, else ``torch``; logged once.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from effkit.errors import UserError
+
+__all__ = ["StepFacts", "triton_runs"]
+
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What the choice depends on.
+
+    Attributes:
+        backend: What was asked for.
+        device: Of the queries.
+        dtype: Of the queries.
+        method: How middle tokens are chosen.
+        selection: Which tokens choose together, and how.
+        proximity: Half-width of the max filter.
+        offload: Whether keys and values are in host memory.
+        cached: Tokens in the cache.
+        dense_until: Up to so many tokens attention is full.
+    """
+
+    backend: str
+    device: torch.device
+    dtype: torch.dtype
+    method: str
+    selection: str
+    proximity: int
+    offload: bool
+    cached: int
+    dense_until: int
+
+
+def triton_runs(facts: StepFacts) -> bool:
+    """Whether this step is one for the Triton kernels.
+
+    Raises:
+        UserError: If ``backend="triton"`` was asked for and cannot do it; says why.
+    """
+    if facts.backend not in ("auto", "triton"):
+        return False
+    if facts.backend == "auto" and facts.device.type != "cuda":
+        return False
+    reason = _why_not(facts)
+    if facts.backend == "triton":
+        if reason:
+            raise UserError(f"backend='triton' cannot be used: {reason}; use backend='torch' or 'auto'")
+        return facts.cached > facts.dense_until
+    reason = reason or _why_not_meant(facts)
+    _say(f"ESA on {facts.device.type}: backend {'torch' if reason else 'triton'}{f' ({reason})' if reason else ''}")
+    return not reason and facts.cached > facts.dense_until
+
+
+def _why_not(facts: StepFacts) -> str:
+    """What of the configuration the kernels do not do; empty if nothing."""
+    from esa_attention.ops._triton_common import HAS_TRITON
+    from esa_attention.ops.score_triton import MAX_PROXIMITY
+
+    if not HAS_TRITON:
+        return "triton is not installed"
+    if facts.method != "esa":
+        return f"there are no kernels for method={facts.method!r}"
+    if facts.selection not in ("paper", "strict_causal"):
+        return f"there are no kernels for selection={facts.selection!r}"
+    if facts.offload:
+        return "keys and values are in host memory (offload=true)"
+    if facts.proximity > MAX_PROXIMITY:
+        return f"proximity={facts.proximity} exceeds {MAX_PROXIMITY}"
+    return ""
+
+
+def _why_not_meant(facts: StepFacts) -> str:
+    """Where the kernels would run, but not as they are meant to."""
+    from esa_attention.ops._triton_common import interpreted
+
+    if interpreted():
+        return "TRITON_INTERPRET=1 is for tests"
+    if facts.dtype == torch.float64:
+        return "no kernels in float64"
+    if torch.version.cuda is None or torch.cuda.get_device_capability(facts.device) < (8, 0):
+        return "the kernels are written for NVIDIA GPUs from Ampere on"
+    return ""
+
+
+def _say(line: str) -> None:
+    if line not in _said:
+        _said.add(line)
+        _log.info(line)
