@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from effkit.device import doctor_report as core_report
+from effkit.doctor import doctor_report as core_report
 from effkit.report import Report, Table
 from esa_attention.integration.cache_argument import CACHE_NAMES
 from esa_attention.ops.attention_torch import _cpu_kernel_works

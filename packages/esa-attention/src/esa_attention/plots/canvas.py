@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effkit.errors import UserError
-from effkit.report import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, figure, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
