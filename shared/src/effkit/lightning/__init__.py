@@ -7,10 +7,12 @@
 
 from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint, WeightEma
 from effkit.lightning.classifier import Classifier, PercentCorrect
+from effkit.lightning.evaluation import evaluate
 from effkit.lightning.logging import LOGGERS, CsvLogger, create_loggers, quiet_lightning
 from effkit.lightning.optim import SCHEDULES, create_optimizer, create_scheduler
 from effkit.lightning.resume import AtomicCheckpointIO, Resume, find_resume, load_checkpoint, network_state
-from effkit.lightning.trainer import build_trainer, evaluate, train
+from effkit.lightning.setup import build_trainer
+from effkit.lightning.trainer import train
 
 __all__ = [
     "LOGGERS",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError, choose
 from effkit.lightning.callbacks import WeightEma
@@ -76,6 +77,9 @@ def _build_mixup(options: Mapping[str, Any] | None, num_classes: int, label_smoo
 class Classifier(LightningModule):
     """Trains a network on ``(images, labels)`` batches; labels are class indices, or ``(B, num_classes)`` soft targets.
 
+    Images arrive as bytes and are normalised on the device, before anything is mixed; float images are taken to be
+    normalised already.
+
     Metrics, per epoch: ``train_loss``, ``train_top1`` (not while mixing: mixed pictures have no one label),
     ``val_loss``, ``val_top1``, ``val_top5`` (with more than five classes). Accuracies are percentages, losses are mean
     cross-entropies; the validation loss is without label smoothing. With ``ema`` validation, checkpoints'
@@ -91,6 +95,7 @@ class Classifier(LightningModule):
         mixup: Arguments of ``timm.data.Mixup``; ``None`` or zero alphas mix nothing.
         ema: Decay of the moving average of the weights per update, e.g. 0.9999; ``None`` keeps none.
         label_smoothing: Weight of the uniform distribution in the target.
+        preprocessing: What turns bytes into what the network sees; ``None`` leaves batches as they come.
 
     Raises:
         UserError: If a value is out of range or a key is not known.
@@ -106,6 +111,7 @@ class Classifier(LightningModule):
         mixup: Mapping[str, Any] | None = None,
         ema: float | None = None,
         label_smoothing: float = 0.0,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -114,8 +120,8 @@ class Classifier(LightningModule):
             raise UserError(f"ema={ema!r} must be a decay in (0, 1), e.g. 0.9999, or null")
         # Plain containers only, so that torch.load(weights_only=True) reads the checkpoint.
         optimizer, scheduler, mixup = plain_options(optimizer), plain_options(scheduler), plain_options(mixup)
-        self.save_hyperparameters(ignore=["model"], logger=False)
-        self.model = model
+        self.save_hyperparameters(ignore=["model", "preprocessing"], logger=False)
+        self.model, self.preprocessing = model, preprocessing
         self.mixup = _build_mixup(mixup, num_classes, label_smoothing)
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
         self.train_top1 = PercentCorrect(num_classes)
@@ -124,8 +130,26 @@ class Classifier(LightningModule):
         self._resumed: dict[str, Any] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits ``(B, num_classes)``."""
-        return self.model(images)
+        """Return the logits ``(B, num_classes)`` of normalised images, or of bytes."""
+        return self.model(self.prepared(images))
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Normalise bytes; anything else is what the network sees already."""
+        if self.preprocessing is None or images.dtype != torch.uint8:
+            return images
+        return self.preprocessing.normalize(
+            images, self.dtype if isinstance(self.dtype, torch.dtype) else torch.float32
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalise a batch of bytes on the device it was brought to; then erase what its loader has drawn."""
+        if self.preprocessing is None:
+            return batch
+        images, labels, *erased = batch
+        images = self.prepared(images)
+        for part in erased:
+            images = part.apply(images)
+        return images, labels
 
     def _logits(self, images: Tensor) -> Tensor:
         logits = self.model(images)
