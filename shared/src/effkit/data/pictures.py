@@ -58,10 +58,8 @@ def bundled_picture(name: str) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Turn a picture as its EXIF data says; a picture whose EXIF data is damaged stays as it is."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
     except _DAMAGE:
         return image
 
@@ -132,6 +130,7 @@ def _read(name: str, mode: str) -> Image.Image:
     bombs: Any = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # odd EXIF data and the like, which cost no pixel
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(name) as image:
                 image.load()

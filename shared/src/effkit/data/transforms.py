@@ -64,6 +64,25 @@ def _check_auto_augment(spec: str | None) -> str | None:
     return spec or None
 
 
+def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
+    """timm's, which at full strength asks for no bit at all; Pillow made that a black picture, and now an error."""
+    from timm.data import auto_augment
+
+    return auto_augment.posterize(image, bits_to_keep) if bits_to_keep > 0 else image.point(lambda _: 0)
+
+
+def _mended(steps: Sequence[Any]) -> list[Any]:
+    """Put :func:`_posterize` in the place of timm's, wherever a policy holds it."""
+    from timm.data import auto_augment
+
+    for step in steps:
+        groups = getattr(step, "policy", None) or [getattr(step, "ops", None) or []]
+        for operation in (operation for group in groups for operation in group):
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = _posterize
+    return list(steps)
+
+
 def _to_bytes(image: Any) -> Tensor:
     pixels = np.array(image)
     return torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -138,7 +157,7 @@ def train_transform(
     _check_unit("data.augment.re_prob", re_prob)
     choose("data.augment.re_mode", re_mode, ["pixel", "rand", "const"])
     erasing = [RandomErasing(re_prob, re_mode)] if re_prob > 0 else []
-    return transforms.Compose([*primary.transforms, *secondary.transforms, _to_bytes, *erasing])
+    return transforms.Compose([*primary.transforms, *_mended(secondary.transforms), _to_bytes, *erasing])
 
 
 def resolve_augment(augment: str | Mapping[str, Any] | None) -> dict[str, Any]:

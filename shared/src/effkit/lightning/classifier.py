@@ -95,7 +95,7 @@ class Classifier(LightningModule):
         mixup: Arguments of ``timm.data.Mixup``; ``None`` or zero alphas mix nothing.
         ema: Decay of the moving average of the weights per update, e.g. 0.9999; ``None`` keeps none.
         label_smoothing: Weight of the uniform distribution in the target.
-        preprocessing: What turns bytes into what the network sees; ``None`` leaves batches as they come.
+        preprocessing: What turns bytes into what the network sees; ``None`` leaves them as they come.
 
     Raises:
         UserError: If a value is out of range or a key is not known.
@@ -141,10 +141,11 @@ class Classifier(LightningModule):
             images, self.dtype if isinstance(self.dtype, torch.dtype) else torch.float32
         )
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Normalise a batch of bytes on the device it was brought to; then erase what its loader has drawn."""
-        if self.preprocessing is None:
-            return batch
+    def _arrived(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Normalise a batch on the device it was brought to; then erase what its loader has drawn.
+
+        (Not in Lightning's ``on_after_batch_transfer``, about which it warns where there is a data module.)
+        """
         images, labels, *erased = batch
         images = self.prepared(images)
         for part in erased:
@@ -175,7 +176,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        images, labels = batch
+        images, labels = self._arrived(batch)
         smoothing = self.hparams["label_smoothing"]
         if self.mixup is not None:
             images, targets = self._mix(images, labels)
@@ -195,7 +196,7 @@ class Classifier(LightningModule):
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], prefix: str) -> None:
-        images, labels = batch
+        images, labels = self._arrived(batch)
         logits = self._logits(images)
         hard = labels.argmax(1) if labels.ndim == 2 else labels
         loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE)
