@@ -17,8 +17,8 @@ from effkit.data import create_data
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError
 from effkit.lightning import Classifier, CsvLogger, build_trainer, create_loggers, evaluate, network_state, train
-from effkit.lightning.classifier import PercentCorrect
 from effkit.lightning.logging import read_rows
+from effkit.lightning.metrics import PercentCorrect
 from effkit.lightning.optim import create_optimizer, create_scheduler
 from effkit.testing import write_image_folder
 

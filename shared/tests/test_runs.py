@@ -12,7 +12,7 @@ from torch import nn
 from effkit.data import Preprocessing, create_data, find_pictures
 from effkit.errors import UserError
 from effkit.lightning import Classifier, evaluate, network_state, train
-from effkit.runs import Run, load_preprocessing, preprocessing_of, save_preprocessing
+from effkit.runs import Run, given_words, load_preprocessing, preprocessing_of, save_preprocessing
 from effkit.testing import write_image_folder
 
 SIZE = 16
@@ -169,7 +169,7 @@ def test_words_that_contradict_a_run_are_refused(trained, tmp_path):
     _, folder, *_ = trained
     run = Run.open(folder)
     run.refuse({"data.root": "x", "batch_size": 3, "models": 1})
-    for word in ("model", "model.pretrained"):
+    for word in ("model", "model.pretrained", "experiment"):
         with pytest.raises(UserError, match=rf"says what {word} is: leave {word}=\.\.\. out"):
             run.refuse({word: "x"})
     for word in ("data.mean", "data.image_size"):
@@ -182,6 +182,23 @@ def test_words_that_contradict_a_run_are_refused(trained, tmp_path):
     for other in (create_data("digits").name, "photos"):
         with pytest.raises(UserError, match=r"trained on other classes than those of data="):
             run.open_data({"name": other}, {"data": other})
+
+
+def test_words_given_are_told_from_defaults(tmp_path):
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    assert given_words() == {}
+    (tmp_path / "predict.yaml").write_text("run: null\ntopk: 5\nmodel: {name: tiny, depth: 1}\ndata: {root: null}\n")
+    overrides = ["run=a/b", "data.root='with space'", "++topk=3", "~model.depth"]
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        composed = compose("predict", overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)
+    try:
+        given = given_words()
+    finally:
+        HydraConfig.instance().cfg = None
+    assert given == {"run": "a/b", "data.root": "with space", "topk": 3, "model.depth": None}
 
 
 def test_preprocessing_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -191,7 +191,7 @@ class Run:
         why = f"it has {', '.join(there)}" if there else "its first epoch has not ended"
         raise UserError(f"run={str(self.folder)!r} has no {'' if which == 'auto' else which + ' '}weights yet: {why}")
 
-    def refuse(self, given: Mapping[str, Any], keys: Sequence[str] = ("model",)) -> None:
+    def refuse(self, given: Mapping[str, Any], keys: Sequence[str] = ("model", "experiment")) -> None:
         """Refuse words that say again what the run says.
 
         Args:

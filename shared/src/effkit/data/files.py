@@ -55,19 +55,17 @@ class PictureDataModule(DataModule):
     def _limited(self, dataset: Any) -> Any:
         return dataset if self.limit is None else Subset(dataset, spread(len(dataset), self.limit))
 
-    def _located(self, split: str) -> tuple[Any, list[int]]:
-        """The data set below a split's limit, and the positions in it of the split's pictures."""
+    def _located(self, split: str, index: int) -> tuple[Any, int]:
+        """The data set below a split's limit, and the position in it of one of the split's pictures."""
         dataset: Any = self.split(split)
-        if isinstance(dataset, Subset):
-            return dataset.dataset, list(dataset.indices)
-        return dataset, list(range(len(dataset)))
+        return (dataset.dataset, dataset.indices[index]) if isinstance(dataset, Subset) else (dataset, index)
 
     def opened(self, split: str, index: int) -> Image.Image:
         """One picture of a split in its own size, as PIL has it."""
-        dataset, positions = self._located(split)
+        dataset, position = self._located(split, index)
         if hasattr(dataset, "samples"):
-            return self.read(dataset.samples[positions[index]][0])
-        return load_picture(dataset.data[positions[index]], self.in_chans)
+            return self.read(dataset.samples[position][0])
+        return load_picture(dataset.data[position], self.in_chans)
 
     def picture(self, split: str, index: int) -> Tensor:
         """One picture of a split as evaluation shows it, uint8 ``(C, H, W)``."""
@@ -83,16 +81,17 @@ class PictureDataModule(DataModule):
 
     def labels(self, split: str) -> Tensor:
         """Class indices of a split, int64 ``(N,)``."""
-        dataset, positions = self._located(split)
-        return torch.tensor([dataset.targets[i] for i in positions], dtype=torch.int64)
+        dataset: Any = self.split(split)
+        base, positions = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, None)
+        targets = base.targets if positions is None else [base.targets[i] for i in positions]
+        return torch.tensor(targets, dtype=torch.int64)
 
     def identity(self, split: str, index: int) -> bytes:
         """What tells a sample of a split from others: its file's path below the split's folder, or its pixels; label.
 
         For fingerprints of what was computed from the pictures.
         """
-        dataset, positions = self._located(split)
-        position = positions[index]
+        dataset, position = self._located(split, index)
         if hasattr(dataset, "samples"):
             path, label = dataset.samples[position]
             return Path(path).relative_to(dataset.root).as_posix().encode() + b"=%d" % label

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
@@ -54,7 +55,8 @@ def leave_out(
         UserError: If a class has no readable picture.
     """
     paths = [path for path, _ in samples]
-    reasons: Any = DataLoader(_Reasons(paths, read), batch_size=None, num_workers=num_workers)
+    own = torch.Generator().manual_seed(0)  # or the loader would draw a seed from the global generator
+    reasons: Any = DataLoader(_Reasons(paths, read), batch_size=None, num_workers=num_workers, generator=own)
     bad = {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
     kept = [(path, label) for path, label in samples if path not in bad]
     if missing := sorted(set(range(len(classes))) - {label for _, label in kept}):
