@@ -133,8 +133,9 @@ def known_preprocessing(data: Mapping[str, Any]) -> Preprocessing:
     name = str(data.get("name"))
     facts = FACTS[choose("data.name", name, FACTS)]
     mean, std = normalization(name, int(data.get("in_chans") or 3), data.get("mean"), data.get("std"))
+    size = data.get("image_size") or facts.image_size
     return Preprocessing(
-        size=data.get("image_size") or facts.image_size,
+        size=(size, size),
         crop_pct=data.get("crop_pct") or facts.crop_pct,
         interpolation=data.get("interpolation") or facts.interpolation,
         mean=mean,

@@ -82,8 +82,11 @@ class PictureDataModule(DataModule):
     def labels(self, split: str) -> Tensor:
         """Class indices of a split, int64 ``(N,)``."""
         dataset: Any = self.split(split)
-        base, positions = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, None)
-        targets = base.targets if positions is None else [base.targets[i] for i in positions]
+        if isinstance(dataset, Subset):
+            every: Any = dataset.dataset
+            targets = [every.targets[i] for i in dataset.indices]
+        else:
+            targets = dataset.targets
         return torch.tensor(targets, dtype=torch.int64)
 
     def identity(self, split: str, index: int) -> bytes:

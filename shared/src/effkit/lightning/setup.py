@@ -137,4 +137,4 @@ def run_folder(folder: Path | None) -> Path:
 def device_name(trainer: Trainer) -> str:
     """Name of the GPU that a trainer runs on, or the kind of its device."""
     device = trainer.strategy.root_device
-    return torch.cuda.getdevice_name(device) if device.type == "cuda" else device.type
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
