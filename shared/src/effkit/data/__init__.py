@@ -9,89 +9,55 @@ bytes become numbers, and travels with the network that was trained on them.
 (10, 32, 3)
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import inspect
-from typing import Any
+from effkit.lazy import attach
 
-from effkit.data.base import OPTIONS, DataModule
-from effkit.data.classes import class_names
-from effkit.data.digits import Digits, load_digits
-from effkit.data.files import PictureDataModule
-from effkit.data.finding import class_folders, find_pictures
-from effkit.data.folders import ImageFolder
-from effkit.data.memory import MemoryDataModule
-from effkit.data.photos import PhotoCrops
-from effkit.data.pictures import BUNDLED, load_picture
-from effkit.data.preprocessing import Normalize, Preprocessing
-from effkit.data.torchvision_sets import CIFAR10, CIFAR100, ImageNet
-from effkit.errors import choose
+if TYPE_CHECKING:
+    from effkit.data.base import DataModule as DataModule
+    from effkit.data.catalogue import DATASETS as DATASETS
+    from effkit.data.catalogue import create_data as create_data
+    from effkit.data.catalogue import data_arguments as data_arguments
+    from effkit.data.classes import class_names as class_names
+    from effkit.data.digits import Digits as Digits
+    from effkit.data.digits import load_digits as load_digits
+    from effkit.data.files import PictureDataModule as PictureDataModule
+    from effkit.data.finding import class_folders as class_folders
+    from effkit.data.finding import find_pictures as find_pictures
+    from effkit.data.folders import ImageFolder as ImageFolder
+    from effkit.data.memory import MemoryDataModule as MemoryDataModule
+    from effkit.data.photos import PhotoCrops as PhotoCrops
+    from effkit.data.pictures import BUNDLED as BUNDLED
+    from effkit.data.pictures import load_picture as load_picture
+    from effkit.data.preprocessing import Normalize as Normalize
+    from effkit.data.preprocessing import Preprocessing as Preprocessing
+    from effkit.data.torchvision_sets import CIFAR10 as CIFAR10
+    from effkit.data.torchvision_sets import CIFAR100 as CIFAR100
+    from effkit.data.torchvision_sets import ImageNet as ImageNet
 
-__all__ = [
-    "BUNDLED",
-    "CIFAR10",
-    "CIFAR100",
-    "DATASETS",
-    "DataModule",
-    "Digits",
-    "ImageFolder",
-    "ImageNet",
-    "MemoryDataModule",
-    "Normalize",
-    "PhotoCrops",
-    "PictureDataModule",
-    "Preprocessing",
-    "class_folders",
-    "class_names",
-    "create_data",
-    "data_arguments",
-    "find_pictures",
-    "load_digits",
-    "load_picture",
-]
-
-DATASETS: dict[str, type[DataModule]] = {
-    "digits": Digits,
-    "photos": PhotoCrops,
-    "imagefolder": ImageFolder,
-    "cifar10": CIFAR10,
-    "cifar100": CIFAR100,
-    "imagenet": ImageNet,
-}
-"""Every data set by the name that ``data=NAME`` and ``data.name=NAME`` take."""
-
-
-def data_arguments(cls: type[DataModule]) -> dict[str, Any]:
-    """Return the arguments of a data module with their defaults, through ``**kwargs`` up to its parents."""
-    found: dict[str, Any] = {}
-    for parent in cls.__mro__:
-        if "__init__" not in parent.__dict__:
-            continue
-        parameters = inspect.signature(parent.__dict__["__init__"]).parameters
-        own = {n: p.default for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
-        if parent is DataModule:  # the others are what its subclasses tell it
-            own = {n: own[n] for n in OPTIONS}
-        found = {**own, **found}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            break
-    return {n: default for n, default in found.items() if n not in ("self", "name")}
-
-
-def create_data(name: str, **kwargs: Any) -> DataModule:
-    """Build a data module by name.
-
-    Args:
-        name: One of ``DATASETS``.
-        **kwargs: Its arguments (``batch_size``, ``image_size``, ``root``, ...).
-
-    Returns:
-        The data module, with its ``preprocessing`` (and from it ``num_classes``, ``image_size``, ``in_chans``,
-        ``mean``, ``std`` and ``class_names``).
-
-    Raises:
-        UserError: If the name or an argument is not known, or a folder is missing.
-    """
-    cls = DATASETS[choose("data.name", name, DATASETS)]
-    for key in kwargs:
-        choose("data argument", key, sorted(data_arguments(cls)))
-    return cls(**kwargs)
+# Data modules are Lightning's; who only reads pictures need not load it.
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "BUNDLED": "effkit.data.pictures",
+        "CIFAR10": "effkit.data.torchvision_sets",
+        "CIFAR100": "effkit.data.torchvision_sets",
+        "DATASETS": "effkit.data.catalogue",
+        "DataModule": "effkit.data.base",
+        "Digits": "effkit.data.digits",
+        "ImageFolder": "effkit.data.folders",
+        "ImageNet": "effkit.data.torchvision_sets",
+        "MemoryDataModule": "effkit.data.memory",
+        "Normalize": "effkit.data.preprocessing",
+        "PhotoCrops": "effkit.data.photos",
+        "PictureDataModule": "effkit.data.files",
+        "Preprocessing": "effkit.data.preprocessing",
+        "class_folders": "effkit.data.finding",
+        "class_names": "effkit.data.classes",
+        "create_data": "effkit.data.catalogue",
+        "data_arguments": "effkit.data.catalogue",
+        "find_pictures": "effkit.data.finding",
+        "load_digits": "effkit.data.digits",
+        "load_picture": "effkit.data.pictures",
+    },
+)
