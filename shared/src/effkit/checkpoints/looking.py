@@ -109,10 +109,10 @@ def _describe(head: bytes) -> str:
         text = "\0"
     if not all(c.isprintable() or c in "\t\r\n\f\x1b\ufeff" for c in text):
         return "its format is not known; give a .safetensors file or one of plain tensors written by torch.save"
-    start = text.lstrip("\ufeff \t\r\n").lower()
-    if start.startswith(("<!doctype html", "<html")):
+    begins = text.lstrip("\ufeff \t\r\n").lower()
+    if begins.startswith(("<!doctype html", "<html")):
         return "it is a web page (HTML), no file of plain tensors; perhaps a login or error page was saved in its place"
-    return f"it is {'JSON' if start[:1] in ('{', '[') else 'text'}, no file of plain tensors"
+    return f"it is {'JSON' if begins[:1] in ('{', '[') else 'text'}, no file of plain tensors"
 
 
 def _size(file: Path) -> str:

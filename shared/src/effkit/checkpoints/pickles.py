@@ -19,7 +19,7 @@ _HARMLESS = re.compile(
     r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_\w+|torch\.(storage\.)?\w*Storage|torch\.Size|torch\.device"
     r"|torch\.(u?int\d+|b?float\d\w*|complex\d+|bool)|torch\.nn\.parameter\.Parameter|torch\.serialization\._get_layout"
     r"|torch\.torch_version\.TorchVersion|torch\.Tensor|collections\.(OrderedDict|Counter|defaultdict)"
-    r"|_codecs\.encode|argparse\.Namespace|(builtins|__builtin__)\.(set|frozenset|bytearray|complex|dict|list|int|long)"
+    r"|_codecs\.encode|argparse\.Namespace|builtins\.(set|frozenset|bytearray|complex|dict|list|int|long)"
 )
 
 
@@ -60,14 +60,14 @@ def _imports(opened: IO[bytes]) -> list[str]:
         for opcode, argument, place in pickletools.genops(opened):
             name = opcode.name
             if name in ("GLOBAL", "INST"):
-                found.append(str(argument).replace(" ", ".", 1))
+                found.append(str(argument).replace(" ", ".", 1).replace("__builtin__.", "builtins.", 1))
             elif name == "STACK_GLOBAL" and len(strings) >= 2:
                 found.append(".".join(strings[-2:]))
             elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
                 memo[len(memo) if argument is None else argument] = last
                 continue
             elif name in ("GET", "BINGET", "LONG_BINGET"):
-                argument = memo.get(argument, "")
+                argument = memo.get(int(argument or 0), "")
             last = argument if isinstance(argument, str) else ""
             if last:
                 strings = [*strings[-1:], last]

@@ -61,7 +61,7 @@ def read_content(path: str | os.PathLike[str], *, mmap: bool = False) -> Content
         if kind == "safetensors":
             tensors, metadata = read_safetensors(file)
             return Content(file, "safetensors", tensors, metadata)
-        return Content(file, "torch", _unpickle(file, kind, mmap and kind == "zip"))
+        return Content(file, "torch", _unpickle(file, kind, mmap and kind == "zip" and file.suffix != ".safetensors"))
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -158,7 +158,10 @@ def _unpickle(file: Path, kind: Kind, mmap: bool) -> Any:
         # timm's training checkpoints carry their arguments along, a plain bag of values.
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # what torch thinks of the age of a file is not for our users
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=mmap or None)
+            if mmap:
+                return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            with open(file, "rb") as opened:  # by its name, newer versions would take it for what the suffix says
+                return torch.load(opened, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # a crafted or damaged pickle raises anything
