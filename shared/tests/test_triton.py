@@ -11,7 +11,7 @@ import torch
 from effkit import testing_kernels
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
-from effkit.testing_kernels import SPILLED, needs_triton
+from effkit.testing.kernels import SPILLED, needs_triton
 from effkit.triton import (
     check_runs,
     check_tensors,
