@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from effkit import testing_kernels
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
+from effkit.testing import kernels as testing_kernels
 from effkit.testing.kernels import SPILLED, needs_triton
 from effkit.triton import (
     check_runs,

@@ -10,7 +10,7 @@
 Importing this does not import torch.
 """
 
-from effkit.checkpoints.atomic import atomic
+from effkit.atomic import atomic
 from effkit.checkpoints.choosing import Checkpoint, read_checkpoint
 from effkit.checkpoints.fitting import Misfit, check_finite, check_fit, compare
 from effkit.checkpoints.folders import check_folder

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effkit.checkpoints.atomic import atomic
+from effkit.atomic import atomic
 from effkit.checkpoints.refusals import shown
 from effkit.errors import UserError
 

@@ -2,9 +2,9 @@
 
 Fixtures are picked up by a test file or a ``conftest.py`` that takes them as its own names::
 
-    from effkit import testing_kernels
+    from effkit.testing import kernels
 
-    device, interpreter = testing_kernels.device, testing_kernels.interpreter
+    device, interpreter = kernels.device, kernels.interpreter
 
 A file that needs more of one (smaller tiles, say) takes it under another name and builds its own on it.
 """
