@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 __all__ = [
     "PREPROCESSING_FILE",
     "WEIGHTS_FILE",
+    "Earlier",
     "Run",
+    "config_of",
     "given_words",
     "load_preprocessing",
     "preprocessing_of",
@@ -34,6 +36,9 @@ PREPROCESSING_FILE = "preprocessing.json"
 WEIGHTS_FILE = "model.safetensors"
 _CHECKPOINTS = {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt", "final": WEIGHTS_FILE}
 _PICTURES = ("image_size", "in_chans", "crop_pct", "interpolation", "mean", "std")
+
+Earlier = Callable[[Mapping[str, Any]], Preprocessing]
+"""What a package makes of the ``data`` config of a run from before runs kept their preprocessing."""
 
 
 def save_preprocessing(folder: str | Path, preprocessing: Preprocessing) -> Path:
@@ -60,12 +65,13 @@ def load_preprocessing(path: str | Path) -> Preprocessing:
     return Preprocessing.from_dict(value, str(file))
 
 
-def preprocessing_of(weights: str | Path) -> Preprocessing | None:
+def preprocessing_of(weights: str | Path, earlier: Earlier | None = None) -> Preprocessing | None:
     """What a file of weights expects of pictures, as far as it tells.
 
     Args:
         weights: ``.safetensors`` with our metadata, a checkpoint of ours, or any file in a run folder or in a folder
             inside one.
+        earlier: Tells it from the ``data`` config of a run that kept none.
 
     Returns:
         The preprocessing, or ``None`` if the file and its run do not say.
@@ -90,7 +96,29 @@ def preprocessing_of(weights: str | Path) -> Preprocessing | None:
     for folder in (file.parent, file.parent.parent):
         if (folder / PREPROCESSING_FILE).is_file():
             return load_preprocessing(folder)
+    if earlier is not None and (data := config_of(file).get("data")):
+        return earlier(data)
     return None
+
+
+def config_of(weights: str | Path) -> dict[str, Any]:
+    """Configuration of the training run that wrote a file of weights, as plain values.
+
+    Args:
+        weights: A checkpoint of ours, which holds its configuration, or any file in a run folder or in a folder inside
+            one (``RUN/model.safetensors``, ``RUN/checkpoints/best.ckpt``).
+
+    Returns:
+        The configuration; empty if the file does not come from a run of ours.
+    """
+    file = Path(weights).expanduser()
+    config = _checkpoint(file).get("config")
+    if isinstance(config, dict) and config:
+        return config
+    for folder in (file.parent, file.parent.parent):
+        if found := _yaml(folder / ".hydra" / "config.yaml", resolve=True):
+            return found
+    return {}
 
 
 def _checkpoint(file: Path) -> dict[str, Any]:
@@ -138,12 +166,13 @@ class Run:
     status: str = "unknown"
 
     @classmethod
-    def open(cls, path: str | Path, *, package: str | None = None) -> Run:
+    def open(cls, path: str | Path, *, package: str | None = None, earlier: Earlier | None = None) -> Run:
         """Open a finished or running run.
 
         Args:
             path: Its folder.
             package: Import name of the package that asks; a run of another one is refused.
+            earlier: As for :func:`preprocessing_of`.
 
         Raises:
             UserError: If it is no run folder, a record in it is missing or broken, or it is of another package.
@@ -159,10 +188,14 @@ class Run:
         if not config:
             raise UserError(f"run={str(path)!r} has no record of its configuration (.hydra/config.yaml)")
         status = _status(folder)
+        if earlier is not None and config.get("data") and not (folder / PREPROCESSING_FILE).is_file():
+            preprocessing = earlier(config["data"])
+        else:
+            preprocessing = load_preprocessing(folder)
         return cls(
             folder,
             config,
-            load_preprocessing(folder),
+            preprocessing,
             package=made_by,
             command=str(status.get("command") or ""),
             status=str(status.get("status") or "unknown"),
