@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from effkit.data.base import DataModule
 
 __all__ = [
+    "PICTURE_KEYS",
     "PREPROCESSING_FILE",
     "WEIGHTS_FILE",
     "Earlier",
@@ -29,13 +30,15 @@ __all__ = [
     "given_words",
     "load_preprocessing",
     "preprocessing_of",
+    "refuse_words",
     "save_preprocessing",
 ]
 
 PREPROCESSING_FILE = "preprocessing.json"
 WEIGHTS_FILE = "model.safetensors"
 _CHECKPOINTS = {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt", "final": WEIGHTS_FILE}
-_PICTURES = ("image_size", "in_chans", "crop_pct", "interpolation", "mean", "std")
+PICTURE_KEYS = ("image_size", "in_chans", "crop_pct", "interpolation", "mean", "std")
+"""Keys of the group ``data`` that a network's preprocessing decides."""
 
 Earlier = Callable[[Mapping[str, Any]], Preprocessing]
 """What a package makes of the ``data`` config of a run from before runs kept their preprocessing."""
@@ -145,6 +148,22 @@ def given_words() -> dict[str, Any]:
     return {o.key_or_group: None if o.is_delete() else o.value() for o in parsed}
 
 
+def refuse_words(source: str, given: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Refuse words that say again what a run or a file says.
+
+    Args:
+        source: It, for the message: ``run='runs/first'``.
+        given: Value by key, as :func:`given_words` returns it.
+        keys: Groups and keys that it decides; what lies below a group is meant too.
+
+    Raises:
+        UserError: If one of them was given.
+    """
+    for word in given:
+        if any(word == key or word.startswith(f"{key}.") for key in keys):
+            raise UserError(f"{source} says what {word} is: leave {word}=... out")
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder.
@@ -234,9 +253,7 @@ class Run:
         Raises:
             UserError: If one of them was given.
         """
-        for word in given:
-            if any(word == key or word.startswith(f"{key}.") for key in keys):
-                raise UserError(f"run={str(self.folder)!r} says what {word} is: leave {word}=... out")
+        refuse_words(f"run={str(self.folder)!r}", given, keys)
 
     def open_data(self, data: Mapping[str, Any], given: Mapping[str, Any]) -> DataModule:
         """Build the data that a command measures on, with pictures prepared as in the run.
@@ -252,10 +269,10 @@ class Run:
         from effkit.data import create_data
 
         changed = {k.removeprefix("data."): v for k, v in given.items() if k.startswith("data.")}
-        self.refuse({f"data.{k}": v for k, v in changed.items()}, [f"data.{k}" for k in _PICTURES])
+        self.refuse({f"data.{k}": v for k, v in changed.items()}, [f"data.{k}" for k in PICTURE_KEYS])
         options = dict(data) if "data" in given else {**self.config["data"], **changed}
         if options["name"] != self.config["data"]["name"]:  # its own defaults; what the run says comes right after
-            options = {k: v for k, v in options.items() if k not in _PICTURES}
+            options = {k: v for k, v in options.items() if k not in PICTURE_KEYS}
         found = create_data(**options)
         found.use(self.preprocessing)
         return found

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 

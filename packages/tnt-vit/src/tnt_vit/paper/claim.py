@@ -20,8 +20,9 @@ from effkit.data import DataModule
 from effkit.lightning import train
 from effkit.lightning.logging import read_rows
 from effkit.papers import Claim
+from effkit.plots import PLOT_COLOURS, figure, save_png
 from effkit.progress import report_progress
-from effkit.report import PLOT_COLOURS, Table, figure, save_png
+from effkit.report import Table
 from effkit.rows import Outcome, Row, Tolerance
 from tnt_vit.commands.build import build_data_and_model, set_up
 from tnt_vit.model import TNT
