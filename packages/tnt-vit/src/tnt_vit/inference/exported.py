@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from effkit.data.preprocessing import METADATA_KEY, Preprocessing
 from effkit.errors import UserError
-from tnt_vit.inference.formats import PREPROCESSING_FILE, SUFFIXES, need_onnx, run_onnx, run_torch_export
+from tnt_vit.inference.formats import PREPROCESSING_FILE, SUFFIXES, Runner, need_onnx, run_onnx, run_program
 
 __all__ = ["ExportedTNT", "load_exported"]
 
@@ -27,7 +27,7 @@ class ExportedTNT(nn.Module):
         batch: Pictures a call, if the file was made for a fixed number; else ``None``.
     """
 
-    def __init__(self, file: Path, run: Any, preprocessing: Preprocessing, batch: int | None) -> None:
+    def __init__(self, file: Path, run: Runner, preprocessing: Preprocessing, batch: int | None) -> None:
         super().__init__()
         self.file, self.preprocessing, self.batch, self._run = file, preprocessing, batch, run
         self.img_size, self.in_chans = preprocessing.size, preprocessing.channels
@@ -61,11 +61,13 @@ def load_exported(path: str | os.PathLike[str]) -> ExportedTNT:
         raise UserError(f"exported={str(path)!r} must end in one of {', '.join(SUFFIXES.values())}")
     if not file.is_file():
         raise FileNotFoundError(f"the exported file {str(path)!r} does not exist")
-    if file.suffix == SUFFIXES["onnx"]:
+    onnx = file.suffix == SUFFIXES["onnx"]
+    if onnx:
         need_onnx(check=True)
+    elif not zipfile.is_zipfile(file):  # torch would say so in a page of its own
+        raise UserError(f"exported={str(path)!r} cannot be read: it is no archive of torch.export, or cut short")
     try:
-        facts, batch = (_onnx_facts if file.suffix == SUFFIXES["onnx"] else _torch_facts)(file)
-        run = (run_onnx if file.suffix == SUFFIXES["onnx"] else run_torch_export)(file)
+        facts, batch, run = (_read_onnx if onnx else _read_torch)(file)
     except Exception as error:  # two libraries, and each raises types of its own for damaged files
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"exported={str(path)!r} cannot be read: {reason}") from error
@@ -85,18 +87,19 @@ def _preprocessing(facts: dict[str, str], file: Path) -> Preprocessing:
     return Preprocessing(size, pct, how, mean, std)
 
 
-def _onnx_facts(file: Path) -> tuple[dict[str, str], int | None]:
+def _read_onnx(file: Path) -> tuple[dict[str, str], int | None, Runner]:
+    """Metadata, the fixed batch if there is one, and what runs the file."""
     import onnx
 
     model = onnx.load(str(file), load_external_data=False)
     batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value
-    return {p.key: p.value for p in model.metadata_props}, batch or None
+    return {p.key: p.value for p in model.metadata_props}, batch or None, run_onnx(file)
 
 
-def _torch_facts(file: Path) -> tuple[dict[str, str], int | None]:
+def _read_torch(file: Path) -> tuple[dict[str, str], int | None, Runner]:
     extra = {METADATA_KEY: "", PREPROCESSING_FILE: ""}
     program = torch.export.load(str(file), extra_files=extra)
     first = next(node for node in program.graph.nodes if node.name == program.graph_signature.user_inputs[0])
     batch = first.meta["val"].shape[0]
     facts = {key: json.dumps(value) for key, value in json.loads(extra[PREPROCESSING_FILE] or "{}").items()}
-    return {**facts, METADATA_KEY: extra[METADATA_KEY]}, batch if isinstance(batch, int) else None
+    return {**facts, METADATA_KEY: extra[METADATA_KEY]}, batch if isinstance(batch, int) else None, run_program(program)

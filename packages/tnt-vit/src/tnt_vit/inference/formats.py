@@ -26,6 +26,7 @@ __all__ = [
     "need_onnx",
     "prepared",
     "run_onnx",
+    "run_program",
     "run_torch_export",
     "write_onnx",
     "write_torch_export",
@@ -121,7 +122,12 @@ def write_torch_export(
 
 def run_torch_export(file: Path) -> Runner:
     """Load such a file; returns the function from pictures to logits."""
-    module = torch.export.load(str(file)).module()
+    return run_program(torch.export.load(str(file)))
+
+
+def run_program(program: ExportedProgram) -> Runner:
+    """The function from pictures to logits that an exported program is."""
+    module = program.module()
 
     @torch.no_grad()
     def run(x: Tensor) -> Tensor:
