@@ -74,7 +74,7 @@ def test_claim_judges_tnt_and_shows_the_baseline(tmp_path: Path) -> None:
 
 def untrained(name: str, folder: Path, *overrides: str, **options: Any) -> Trained:
     """A broken method: the recipe without a step that changes anything."""
-    return train_experiment(name, folder, *overrides, "optimizer.lr=0", "data.limit=64", "trainer.max_epochs=1")
+    return train_experiment(name, folder, *overrides, "optimizer.lr=1e-9", "data.limit=64", "trainer.max_epochs=1")
 
 
 def test_the_short_form_fails_for_a_network_that_learns_nothing(

@@ -168,5 +168,5 @@ def run(cfg: Any) -> Report:
     """
     what = options(cfg, "batch_sizes", "providers", "mode", "compile", "compile_mode")
     how = options(cfg, "device", "precision", "threads", "min_rounds", "min_seconds")
-    kept = {"csv": cfg.csv or run_dir() / "bench.csv", "folder": run_dir()}
-    return bench_report(full_name(cfg.model.name), **what, **how, **kept)
+    folder = run_dir()
+    return bench_report(full_name(cfg.model.name), **what, **how, csv=cfg.csv or folder / "bench.csv", folder=folder)
