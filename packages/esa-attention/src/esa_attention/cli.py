@@ -101,9 +101,9 @@ def reproduce(cfg: DictConfig) -> Report:
 @main.command("doctor")
 def doctor(cfg: DictConfig) -> Report:
     """Versions, devices, and which attention kernels load here and why not."""
-    from esa_attention.commands.doctor import doctor_report
+    from esa_attention.commands.doctor import run
 
-    return doctor_report()
+    return run(cfg)
 
 
 if __name__ == "__main__":

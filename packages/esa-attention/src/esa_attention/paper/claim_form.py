@@ -47,7 +47,7 @@ SHORT = Form(
     length=16_384,
     num_needles=16,
     proximities=(1,),
-    training=("model.options.steps=300", "+model.options.context=64", "+model.options.batch_size=10"),
+    training=("model.options.steps=250", "+model.options.context=64", "+model.options.batch_size=10"),
     sizes=("esa.num_initial=4", "esa.num_selected=8", "esa.num_local=32", "esa.chunk_size=16"),
     text_length=2048,
     windows=32,
