@@ -672,3 +672,18 @@ def test_descriptions():
     found = Checkpoint({}, Path("w"), "torch", "state_dict", prefix="model.")
     assert str(found) == "state_dict, model.* (not averaged weights)"
     assert str(Checkpoint({}, Path("w"), "torch")) == "its tensors (not averaged weights)"
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    code = "import os, signal, sys\nfrom effkit.atomic import atomic\nwith atomic(sys.argv[1]) as t:\n"
+    code += "    t.write_bytes(b'half')\n    os.kill(os.getpid(), signal.SIGKILL)"
+    target = tmp_path / "weights.bin"
+    killed = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1  # the leftover
+    with atomic(target) as mine:
+        with atomic(target) as other:  # of a process that lives: left alone
+            other.write_bytes(b"first")
+        assert mine.exists()
+        mine.write_bytes(b"second")
+    assert [(f.name, f.read_bytes()) for f in tmp_path.iterdir()] == [("weights.bin", b"second")]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import platform
 import re
 import secrets
+import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +25,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary name beside a file, and rename what is written there when the block ends well.
 
     Nobody ever sees half a file under the final name, also after a crash of the machine; permissions are those that
-    the umask gives a new file, whatever the writer left. If the block fails, nothing stays behind.
+    the umask gives a new file, whatever the writer left. If the block fails, nothing stays behind; what a
+    killed process left goes when the same file is written again.
 
     Args:
         path: Where the file shall be; missing folders are made, an existing file is replaced.
@@ -39,11 +43,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         ...     temporary.write_bytes(b"...")
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f"{_mark(target)}{os.getpid()}.{secrets.token_hex(4)}.tmp")
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _clear(target)
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         mode = os.fstat(handle).st_mode & 0o777  # asked for here: reading the umask means setting it for all threads
         os.close(handle)
@@ -61,6 +66,34 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         if number is None:
             raise
         raise OSError(number, os.strerror(number), os.fspath(path)) from error
+
+
+def _mark(target: Path) -> str:
+    """How the temporary files of this host for a target begin."""
+    return f".{target.name[:100]}.{zlib.crc32(platform.node().encode()):08x}."
+
+
+def _clear(target: Path) -> None:
+    """Remove what killed processes of this host left of the same file."""
+    mark = _mark(target)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(target.parent):
+            pid = name.removeprefix(mark).partition(".")[0]
+            if name.startswith(mark) and name.endswith(".tmp") and pid.isdecimal() and not _alive(int(pid)):
+                with contextlib.suppress(OSError):
+                    (target.parent / name).unlink()
+
+
+def _alive(pid: int) -> bool:
+    if sys.platform == "win32":  # signal 0 is none there
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _to_disk(path: Path, flags: int) -> None:
