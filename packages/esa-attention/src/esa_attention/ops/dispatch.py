@@ -64,7 +64,7 @@ def triton_runs(facts: StepFacts) -> bool:
         if reason:
             raise UserError(f"backend='triton' cannot be used: {reason}; use backend='torch' or 'auto'")
         return facts.cached > facts.dense_until
-    reason = reason or why_not(facts.device, (facts.dtype,), auto=True)
+    reason = reason or why_not(facts.device, (facts.dtype,), auto=True) or ""
     _say(f"ESA on {facts.device.type}: backend {'torch' if reason else 'triton'}{f' ({reason})' if reason else ''}")
     return not reason and facts.cached > facts.dense_until
 

@@ -34,10 +34,11 @@ def find_needles(run: ClaimRun, form: Form, found: Findings) -> Table:
         found: Gets the judged figures.
     """
     count, length = form.num_needles, form.length
-    limits: dict[str, tuple[float, Kind]] = {
+    limits: dict[str, tuple[float | None, Kind]] = {
         "esa": (count, "at_least"),
         "exact": (count, "at_least"),
         "sinks_local": (1, "at_most"),
+        "full": (None, "at_least"),  # shown beside it
     }
     rows: list[list[Any]] = []
     note = ""
@@ -47,7 +48,7 @@ def find_needles(run: ClaimRun, form: Form, found: Findings) -> Table:
             answers = run.part(f"needles-{method}", _answers, method, form)
         seconds, blocks, note = answers["seconds"], answers["in one block"], answers["note"]
         words = f"task=multi_needle task.options.num_needles={count} lengths=[{length}] methods=[{method}]"
-        figure, kind = limits.get(method, (None, "at_least"))
+        figure, kind = limits[method]
         metric = f"of {count} facts in {length:,} tokens"
         command = f"esa-attention needle {words}"
         found.add(name, metric, answers["one by one"], figure, kind, seconds=seconds, command=command)
