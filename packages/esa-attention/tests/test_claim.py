@@ -1,8 +1,10 @@
 """The laptop-scale claim, made small: what it says of the constructed model holds at any length."""
 
+from pathlib import Path
+
 import pytest
 
-from effkit.papers import ClaimRun
+from effkit.papers import Claim, ClaimRun
 from esa_attention.commands import methods
 from esa_attention.paper import claim as module
 from esa_attention.paper import claim_needles, claim_text
@@ -29,9 +31,17 @@ TINY = Form(
 )
 
 
-def test_the_claim_in_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHORT", SMALL)
-    claim = run_claim(ClaimRun(tmp_path))
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> tuple[Path, Claim]:
+    """The claim, and the folder of its run."""
+    folder = tmp_path_factory.mktemp("claim")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SHORT", SMALL)
+        return folder, run_claim(ClaimRun(folder, stamp={"code": 1}))
+
+
+def test_the_claim_in_small(first):
+    _, claim = first
     rows = {(row.name, row.metric): row for row in claim.rows}
     for name in ("ESA, closed form", "ESA, exact scores"):
         assert rows[name, "of 32 facts in 3,000 tokens"].ours == 32
@@ -47,17 +57,17 @@ def test_the_claim_in_small(tmp_path, monkeypatch):
     assert len(claim.notes) == 2
 
 
-def test_a_second_run_keeps_every_part_and_finds_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "SHORT", TINY)
-    first = run_claim(ClaimRun(tmp_path, stamp={"code": 1}))
+def test_a_second_run_keeps_every_part_and_finds_the_same(first, monkeypatch):
+    folder, claim = first
+    monkeypatch.setattr(module, "SHORT", SMALL)
     for part in (claim_needles, claim_text):
         monkeypatch.setattr(part, "claim_subject", lambda *_, **__: pytest.fail("computed again"))
-    run = ClaimRun(tmp_path, stamp={"code": 1})
+    run = ClaimRun(folder, stamp={"code": 1})
     second = run_claim(run)
     assert [part.name for part in run.parts.values() if part.kept] == list(run.parts)
     assert len(run.parts) == 7
-    assert [row.to_dict() for row in second.rows] == [row.to_dict() for row in first.rows]
-    assert [table.to_dict() for table in second.tables] == [table.to_dict() for table in first.tables]
+    assert [row.to_dict() for row in second.rows] == [row.to_dict() for row in claim.rows]
+    assert [table.to_dict() for table in second.tables] == [table.to_dict() for table in claim.tables]
 
 
 def test_without_selection_and_without_training_the_claim_differs(tmp_path, monkeypatch):
