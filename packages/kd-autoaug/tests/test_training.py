@@ -14,7 +14,7 @@ from kd_autoaug.commands.parts import build_everything
 from kd_autoaug.distillation.loss import TopKDistillationLoss
 from kd_autoaug.distillation.teacher import Teacher
 from kd_autoaug.networks import create_network
-from kd_autoaug.paper.claim_train import fit_lean
+from kd_autoaug.paper.digits.train import fit_lean
 from kd_autoaug.training.module import DistillationModule
 from kd_autoaug.training.views import INDEPENDENT, BatchViews
 

@@ -8,10 +8,10 @@ from effkit.report import Report, Table
 from kd_autoaug.commands.build import build_data, build_student, set_up
 from kd_autoaug.training.pictures import NormalisedNetwork
 
-__all__ = ["evaluate_report"]
+__all__ = ["run"]
 
 
-def evaluate_report(cfg: Any) -> Report:
+def run(cfg: Any) -> Report:
     """Measure a network on the clean test pictures."""
     from effkit.lightning import evaluate
 

@@ -12,7 +12,7 @@ from kd_autoaug.commands.build import build_loss, set_up
 from kd_autoaug.commands.parts import Parts, build_everything
 from kd_autoaug.distillation.weights import save_weights
 
-__all__ = ["fit", "run_report", "train_report"]
+__all__ = ["fit", "run", "run_report"]
 
 
 def fit(cfg: Mapping[str, Any], parts: Parts, folder: Path | None = None) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def fit(cfg: Mapping[str, Any], parts: Parts, folder: Path | None = None) -> dic
     return {**metrics, "weights": str(weights)}
 
 
-def train_report(cfg: Any) -> Report:
+def run(cfg: Any) -> Report:
     """Train with cross-entropy, with or without label smoothing; no teacher."""
     set_up(cfg)
     weight = build_loss(cfg).weight
