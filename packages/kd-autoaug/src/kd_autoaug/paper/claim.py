@@ -42,11 +42,11 @@ FULL = Form(
     6, (*((m, s) for s in STRENGTHS for m in METHODS), *((m, STRONG) for m in CONTROLS)), nothing=1.0
 )  # fmt: skip
 SHORT = Form(
-    3,
+    4,
     (("CE", MILD), ("KD", MILD), ("CE", STRONG), ("label smoothing", STRONG), ("KD", STRONG)),
-    nothing=2.0,  # three seeds know a mean to about one point only
+    nothing=2.0,  # four seeds know a mean to about one point only
     left_out=(
-        "Short form: three seeds instead of six (intervals are wider, and label smoothing may gain 2 points instead of "
+        "Short form: four seeds instead of six (intervals are wider, and label smoothing may gain 2 points instead of "
         "1), without M=1, label smoothing at M=0.3 and the controls. full=true has them."
     ),
 )
