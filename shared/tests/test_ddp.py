@@ -45,7 +45,7 @@ def main(folder: str, epochs: str, resume: str | None = None) -> None:
     metrics = train(cfg, model, data, folder=Path(folder))
     images, labels = data.split("test").tensors
     with torch.no_grad():
-        logits = model.eval()(images)
+        logits = model.eval()(data.preprocessing.normalize(images))
     found = evaluate(cfg, model, data, folder=Path(folder) / "eval")
     seen = {"loss": F.cross_entropy(logits, labels).item(), "train": metrics, "eval": found}
     (Path(folder) / f"rank{os.environ.get('LOCAL_RANK', 0)}.json").write_text(json.dumps(seen))

@@ -17,8 +17,8 @@ from effkit.data import create_data
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError
 from effkit.lightning import Classifier, CsvLogger, build_trainer, create_loggers, evaluate, network_state, train
-from effkit.lightning.classifier import PercentCorrect
 from effkit.lightning.logging import read_rows
+from effkit.lightning.metrics import PercentCorrect
 from effkit.lightning.optim import create_optimizer, create_scheduler
 from effkit.testing import write_image_folder
 
@@ -93,7 +93,7 @@ def test_validation_loss_is_the_mean_over_pictures(tmp_path):
     found = evaluate(config(), model, data, folder=tmp_path)
     images, labels = data.split("test").tensors
     with torch.no_grad():
-        logits = model(images)
+        logits = model(data.preprocessing.normalize(images))
     assert found["test_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
     assert found["test_top1"] == pytest.approx(100 * (logits.argmax(1) == labels).float().mean().item(), rel=1e-5)
     assert found["images"] == 64
@@ -284,7 +284,12 @@ def test_training_learns_the_digits(digits_run):
     assert metrics["images_per_second"] > 100
     stored = json.loads((folder / "metrics.json").read_text())
     assert stored == {k: v for k, v in metrics.items() if k != "folder"}
-    assert sorted(p.name for p in folder.iterdir()) == ["checkpoints", "metrics.csv", "metrics.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoints",
+        "metrics.csv",
+        "metrics.json",
+        "preprocessing.json",
+    ]
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 

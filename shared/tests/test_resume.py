@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from effkit.atomic import _mark
 from effkit.data import create_data
 from effkit.errors import UserError
 from effkit.lightning import AtomicCheckpointIO, find_resume, network_state, train
@@ -161,7 +162,8 @@ def test_killed_between_row_and_checkpoint(whole, killed, tmp_path):
     with open(folder / "metrics.csv", "a") as file:
         file.write("2,15,0.1,9.9,9.9,9.9,9.9,1.0,1.0\n")  # epoch 2 was logged, its checkpoint never came
         file.write("3,2")
-    (folder / "checkpoints" / ".last.ckpt.tmp").write_bytes(b"half a checkpoint")
+    last = folder / "checkpoints" / "last.ckpt"
+    (last.parent / f"{_mark(last)}99999999.half.tmp").write_bytes(b"half a checkpoint")  # of a process that is gone
     model, _ = run(folder, recipe(resume=str(folder)))
     assert_same_run(model, folder, whole_model, whole_folder)
     assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]

@@ -1,4 +1,8 @@
-"""What every data module here has in common: names, sizes, splits and loaders.
+"""What every data module here has in common: names, sizes, splits and loaders of pictures in bytes.
+
+Batches are ``[images, labels]`` with images as uint8; normalisation happens on the device that computes, by
+``self.preprocessing`` (``effkit.lightning.Classifier`` does it). Under random erasing there is a third part, see
+``effkit.data.erasing``.
 
 Validation and test use the same pictures where a data set has only two splits (digits, CIFAR, ImageNet): then ``best``
 figures are chosen on the pictures they are reported on, and the final epoch's figure is the one to quote.
@@ -6,22 +10,35 @@ figures are chosen on the pictures they are reported on, and the final epoch's f
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Subset
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from effkit.data.sampling import EpochSampler, SeededDataset, TensorLoader, spread
-from effkit.data.transforms import TENSOR_AUGMENTS
+from effkit.data.erasing import collate
+from effkit.data.facts import FACTS, normalization
+from effkit.data.preprocessing import Preprocessing
+from effkit.data.sampling import EpochSampler, SeededDataset
 from effkit.errors import UserError, choose
 
-__all__ = ["DataModule", "MemoryDataModule", "need_folder"]
+__all__ = ["OPTIONS", "SPLITS", "DataModule", "need_folder", "whole_number"]
+
+SPLITS = ("train", "val", "test")
+OPTIONS = ("mean", "std", "batch_size", "num_workers", "seed", "limit", "drop_last", "repeats")
+"""Arguments of :class:`DataModule` that users give, to every data set."""
 
 
-def _positive(field: str, value: int, *, zero: bool = False) -> int:
+def whole_number(field: str, value: int, *, zero: bool = False) -> int:
+    """Return ``value`` if it is a whole number of at least 1 (or 0).
+
+    Raises:
+        UserError: If not.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < (0 if zero else 1):
         raise UserError(f"{field}={value!r} must be a whole number of at least {0 if zero else 1}")
     return value
@@ -41,29 +58,21 @@ def need_folder(field: str, value: str | Path | None, purpose: str) -> Path:
     return path
 
 
-def _per_channel(field: str, value: float | Sequence[float], channels: int) -> tuple[float, ...]:
-    try:
-        values = (float(value),) * channels if isinstance(value, int | float) else tuple(map(float, value))
-    except (TypeError, ValueError):
-        raise UserError(f"{field}={value!r} must be a number or a list of {channels} numbers") from None
-    if len(values) != channels:
-        raise UserError(f"{field}={list(values)} has {len(values)} values, but the images have {channels} channels")
-    if field == "data.std" and min(values) <= 0:
-        raise UserError(f"{field}={list(values)} must be above 0")
-    return values
-
-
 class DataModule(LightningDataModule):
     """A classification data set as Lightning takes it, with the facts a model needs to be built for it.
 
-    Subclasses fill ``self.splits`` in ``setup``: ``train``, ``val``, ``test`` -> data set of ``(image, label)``.
+    Subclasses fill ``self.splits`` in ``setup``: ``train``, ``val``, ``test`` -> data set of ``(image, label)``, and
+    say in ``kind`` which of ``effkit.data.facts.FACTS`` are theirs.
 
     Args:
-        name: The name in ``effkit.data.DATASETS``.
+        name: The data set's name in reports; ``kind`` if ``None``.
         class_names: One name per class; their number is ``num_classes``.
         image_size: Side of the square images in pixels.
         in_chans: Channels of the images.
-        mean: Mean that normalisation subtracts, pixels being 0..1: one per channel, or one for all.
+        crop_pct: Evaluation crop as a fraction of the resized shorter side; ``None`` for the data set's own.
+        interpolation: Of the evaluation resize, likewise.
+        mean: Mean that normalisation subtracts, pixels being 0..1: one per channel, or one for all; ``None`` for the
+            data set's own.
         std: Standard deviation that it divides by, likewise.
         batch_size: Images per batch and process.
         num_workers: Loader processes per training process; 0 loads in the training process.
@@ -73,16 +82,20 @@ class DataModule(LightningDataModule):
         repeats: Augmented copies of a picture per epoch (repeated augmentation), see ``EpochSampler``.
     """
 
+    kind: str
+
     def __init__(
         self,
-        name: str,
+        name: str | None = None,
         *,
         class_names: Sequence[str],
         image_size: int,
         in_chans: int,
-        mean: float | Sequence[float],
-        std: float | Sequence[float],
         batch_size: int,
+        crop_pct: float | None = None,
+        interpolation: str | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
         num_workers: int = 0,
         seed: int = 0,
         limit: int | None = None,
@@ -90,20 +103,85 @@ class DataModule(LightningDataModule):
         repeats: int = 1,
     ) -> None:
         super().__init__()
-        self.name = name
-        self.class_names = [str(c) for c in class_names]
-        self.num_classes = len(self.class_names)
-        self.image_size = _positive("data.image_size", image_size)
-        self.in_chans = _positive("data.in_chans", in_chans)
-        self.mean = _per_channel("data.mean", mean, in_chans)
-        self.std = _per_channel("data.std", std, in_chans)
-        self.batch_size = _positive("data.batch_size", batch_size)
-        self.num_workers = _positive("data.num_workers", num_workers, zero=True)
-        self.seed = _positive("data.seed", seed, zero=True)
-        self.limit = limit if limit is None else _positive("data.limit", limit)
+        self.name = name or self.kind
+        facts = FACTS[self.kind]
+        size, channels = whole_number("data.image_size", image_size), whole_number("data.in_chans", in_chans)
+        mean, std = normalization(self.kind, channels, mean, std)
+        try:
+            self.preprocessing = Preprocessing(
+                size=(size, size),
+                crop_pct=facts.crop_pct if crop_pct is None else crop_pct,
+                interpolation=interpolation or facts.interpolation,
+                mean=mean,
+                std=std,
+                class_names=tuple(map(str, class_names)),
+            )
+        except UserError as error:
+            raise UserError(str(error).replace("preprocessing: ", "data.", 1)) from error
+        self.batch_size = whole_number("data.batch_size", batch_size)
+        self.num_workers = whole_number("data.num_workers", num_workers, zero=True)
+        self.seed = whole_number("data.seed", seed, zero=True)
+        self.limit = limit if limit is None else whole_number("data.limit", limit)
         self.drop_last = drop_last
-        self.repeats = _positive("data.repeats", repeats)
+        self.repeats = whole_number("data.repeats", repeats)
         self.splits: dict[str, Any] = {}
+
+    # --- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def class_names(self) -> list[str]:
+        """One name per class, in the order of the labels."""
+        return list(self.preprocessing.class_names)
+
+    @class_names.setter
+    def class_names(self, names: Sequence[str]) -> None:
+        self.preprocessing = dataclasses.replace(self.preprocessing, class_names=tuple(names))
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.preprocessing.class_names)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.preprocessing.size[0]
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images."""
+        return self.preprocessing.channels
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean that normalisation subtracts, per channel."""
+        return self.preprocessing.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation that it divides by, per channel."""
+        return self.preprocessing.std
+
+    def use(self, preprocessing: Preprocessing) -> None:
+        """Show the pictures as a trained network expects them, instead of as this module was told.
+
+        Args:
+            preprocessing: That of a run, see ``effkit.runs.Run``.
+
+        Raises:
+            UserError: If it is about other classes, or another number of channels than this data set can give.
+        """
+        names = preprocessing.class_names
+        if names and list(names) != self.class_names:
+            differing = next((i for i, (a, b) in enumerate(zip(names, self.class_names, strict=False)) if a != b), None)
+            what = f"{len(names)} and {self.num_classes} of them"
+            if differing is not None:
+                what = f"class {differing} is {names[differing]!r} there and {self.class_names[differing]!r} here"
+            raise UserError(f"the network was trained on other classes than those of data={self.name}: {what}")
+        self.splits = {}
+        self.preprocessing = dataclasses.replace(preprocessing, class_names=tuple(self.class_names))
+
+    # --- pictures -------------------------------------------------------------------------------------------------
 
     def split(self, name: str) -> Any:
         """Return one split as a data set of ``(image, label)``, loading it on first use.
@@ -111,14 +189,21 @@ class DataModule(LightningDataModule):
         Args:
             name: ``"train"``, ``"val"`` or ``"test"``.
         """
-        choose("split", name, ["train", "val", "test"])
+        choose("split", name, SPLITS)
         if name not in self.splits:
             self.prepare_data()
             self.setup("fit" if name in ("train", "val") else "test")
         return self.splits[name]
 
-    def _limited(self, dataset: Any) -> Any:
-        return dataset if self.limit is None else Subset(dataset, spread(len(dataset), self.limit))
+    def pictures(self, split: str) -> Tensor:
+        """All pictures of a split as evaluation shows them, in memory: uint8 ``(N, C, H, W)``."""
+        raise AssertionError(f"{type(self).__name__} must define pictures()")
+
+    def labels(self, split: str) -> Tensor:
+        """Class indices of a split, int64 ``(N,)``."""
+        raise AssertionError(f"{type(self).__name__} must define labels()")
+
+    # --- loaders --------------------------------------------------------------------------------------------------
 
     def _loader(self, split: str) -> Any:
         train = split == "train"
@@ -130,6 +215,7 @@ class DataModule(LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             drop_last=self._drop_last(train, len(sampler)),
+            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
             # Without one of its own an iterator draws its base seed from the global generator, and Lightning starts the
@@ -151,38 +237,3 @@ class DataModule(LightningDataModule):
     def test_dataloader(self) -> Any:
         """Batches of the test split, in order."""
         return self._loader("test")
-
-
-class MemoryDataModule(DataModule):
-    """A data module whose splits are pairs of tensors ``images (N, C, H, W)``, ``labels (N,)``.
-
-    Args:
-        name: The name in ``effkit.data.DATASETS``.
-        augment: ``"none"`` or ``"shift"`` (each image moved by up to an eighth of its side).
-        **kwargs: As for :class:`DataModule`.
-    """
-
-    def __init__(self, name: str, *, augment: str | None, **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
-        self.augment = TENSOR_AUGMENTS[choose("data.augment", augment or "none", TENSOR_AUGMENTS)]
-
-    def arrays(self) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Return ``{"train": (images, labels), "test": (images, labels)}``; subclasses say how."""
-        raise AssertionError(f"{type(self).__name__} must define arrays()")
-
-    def setup(self, stage: str | None = None) -> None:
-        """Build the tensors once; they serve every stage."""
-        if self.splits:
-            return
-        for name, (images, labels) in self.arrays().items():
-            chosen = spread(len(labels), self.limit)
-            self.splits[name] = torch.utils.data.TensorDataset(images[chosen], labels[chosen])
-        self.splits["val"] = self.splits["test"]
-
-    def _loader(self, split: str) -> TensorLoader:
-        train = split == "train"
-        images, labels = self.split(split).tensors
-        sampler = EpochSampler(len(labels), seed=self.seed, train=train, repeats=self.repeats)
-        drop_last = self._drop_last(train, len(sampler))
-        transform = self.augment if train else None
-        return TensorLoader(images, labels, self.batch_size, sampler, drop_last=drop_last, transform=transform)

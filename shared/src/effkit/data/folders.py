@@ -6,68 +6,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torchvision.datasets import DatasetFolder
 
-from effkit.data.base import DataModule, need_folder
-from effkit.data.transforms import eval_transform, resolve_augment, train_transform
+from effkit.data.base import need_folder
+from effkit.data.files import PictureDataModule
+from effkit.data.finding import SUFFIXES, class_folders, class_pictures
+from effkit.data.readable import leave_out
 from effkit.errors import UserError
 
-__all__ = ["ImageFolder", "PictureDataModule", "class_folders", "read_rgb"]
+__all__ = ["FolderPictures", "ImageFolder"]
 
 
-def read_rgb(path: str) -> Any:
-    """Open a picture as RGB; an unreadable file is named in the error."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except OSError as error:
-        raise UserError(f"cannot read the picture {path}: {error}; remove or replace the file") from error
-
-
-def class_folders(split: Path) -> list[str]:
-    """Return the class folders' names in the order of their labels.
-
-    Raises:
-        UserError: If the folder is missing or holds no folder.
-    """
-    if not split.is_dir():
-        raise UserError(f"the folder {split} is missing: pictures are expected as {split / 'CLASS' / 'NAME.jpg'}")
-    names = sorted(entry.name for entry in split.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not names:
-        raise UserError(
-            f"the folder {split} has no class folders: pictures are expected as {split / 'CLASS' / 'NAME.jpg'}"
-        )
-    return names
-
-
-class PictureDataModule(DataModule):
-    """A data module of picture files with timm's transforms.
+class FolderPictures(DatasetFolder):
+    """torchvision's folder of class folders, with our rule for which of them are classes and which files pictures.
 
     Args:
-        name: The name in ``effkit.data.DATASETS``.
-        augment: A preset of ``effkit.data.transforms.AUGMENTS``, or a mapping of ``train_transform``'s arguments (with
-            ``preset`` to start from one).
-        interpolation: Of the evaluation resize.
-        crop_pct: Evaluation crop as a fraction of the resized shorter side.
-        **kwargs: As for :class:`DataModule`.
+        root: The folder that holds the class folders.
+        loader: Opens a file.
+        transform: What is made of it.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        augment: str | Mapping[str, Any] | None,
-        interpolation: str,
-        crop_pct: float,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name, in_chans=3, **kwargs)
-        size: dict[str, Any] = {"mean": self.mean, "std": self.std}
-        self.eval_transform = eval_transform(self.image_size, crop_pct=crop_pct, interpolation=interpolation, **size)
-        options = {"crop_pct": crop_pct, "interpolation": interpolation, **resolve_augment(augment)}
-        self.train_transform = train_transform(self.image_size, **size, **options)
+    def __init__(self, root: Path, loader: Any, transform: Any) -> None:
+        super().__init__(str(root), loader, tuple(SUFFIXES), transform=transform)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Class folders and their labels."""
+        names = class_folders(Path(directory))
+        return names, {name: label for label, name in enumerate(names)}
+
+    @staticmethod
+    def make_dataset(directory: Any, class_to_idx: dict[str, int], *args: Any, **kwargs: Any) -> list[tuple[str, int]]:
+        """Paths and labels of all pictures."""
+        return class_pictures(Path(directory), list(class_to_idx))
+
+    def keep(self, samples: Sequence[tuple[str, int]]) -> None:
+        """Have only these of the pictures."""
+        self.samples, self.targets = list(samples), [label for _, label in samples]
 
 
 class ImageFolder(PictureDataModule):
@@ -79,19 +53,19 @@ class ImageFolder(PictureDataModule):
         num_workers: Loader processes.
         image_size: Side of the square images in pixels.
         augment: Preset (``none``, ``light``, ``pad``, ``deit``) or arguments of ``train_transform``.
-        mean: Mean that normalisation subtracts, one per channel or one for all; default ImageNet's.
-        std: Standard deviation that it divides by, likewise.
         interpolation: Of the evaluation resize.
         crop_pct: Evaluation crop as a fraction of the resized shorter side.
-        seed: Seed of the training order and augmentation.
-        limit: At most this many pictures of each split, evenly spread over the classes.
         drop_last: Leave an incomplete last training batch out.
-        repeats: Augmented copies of a picture per epoch.
+        skip_unreadable: Read every picture before the first epoch and go on without those that cannot be read, which
+            are counted and listed (``unreadable``, and in ``metrics.json``), instead of stopping at the first.
         name: The data set's name in reports.
+        **options: Those of every data set, see ``effkit.data.base.OPTIONS``.
 
     Raises:
         UserError: If a folder is missing or empty, or the splits' classes differ.
     """
+
+    kind = "imagefolder"
 
     def __init__(
         self,
@@ -100,15 +74,12 @@ class ImageFolder(PictureDataModule):
         num_workers: int = 4,
         image_size: int = 224,
         augment: str | Mapping[str, Any] | None = "light",
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
         interpolation: str = "bicubic",
         crop_pct: float = 0.875,
-        seed: int = 0,
-        limit: int | None = None,
         drop_last: bool = True,
-        repeats: int = 1,
-        name: str = "imagefolder",
+        skip_unreadable: bool = False,
+        name: str | None = None,
+        **options: Any,
     ) -> None:
         self.root = need_folder("data.root", root, "the folder that holds train/ and val/ (or test/)")
         self.folders = self._find_splits(self.root)
@@ -119,15 +90,12 @@ class ImageFolder(PictureDataModule):
             crop_pct=crop_pct,
             class_names=class_folders(self.folders["train"]),
             image_size=image_size,
-            mean=IMAGENET_DEFAULT_MEAN if mean is None else mean,
-            std=IMAGENET_DEFAULT_STD if std is None else std,
             batch_size=batch_size,
             num_workers=num_workers,
-            seed=seed,
-            limit=limit,
             drop_last=drop_last,
-            repeats=repeats,
+            **options,
         )
+        self.skip_unreadable = skip_unreadable
 
     @staticmethod
     def _find_splits(root: Path) -> dict[str, Path]:
@@ -149,8 +117,6 @@ class ImageFolder(PictureDataModule):
         Raises:
             UserError: If a class folder holds no picture.
         """
-        from torchvision.datasets import ImageFolder as Folder
-
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}.get(
             stage or "", ("train", "val", "test")
         )
@@ -158,8 +124,7 @@ class ImageFolder(PictureDataModule):
             if name in self.splits:
                 continue
             transform = self.train_transform if name == "train" else self.eval_transform
-            try:
-                dataset = Folder(str(self.folders[name]), transform=transform, loader=read_rgb)
-            except FileNotFoundError as error:
-                raise UserError(str(error).splitlines()[0]) from error
+            dataset = FolderPictures(self.folders[name], self.read, transform)
+            if self.skip_unreadable:
+                dataset.keep(leave_out(dataset.samples, self.read, self.unreadable, self.num_workers, dataset.classes))
             self.splits[name] = self._limited(dataset)

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from effkit.data.base import MemoryDataModule
+from effkit.data.facts import FACTS
+from effkit.data.memory import MemoryDataModule, to_bytes
+from effkit.data.pictures import bundled_picture
 from effkit.errors import UserError
 
 __all__ = ["PHOTOS", "PhotoCrops", "crop_boxes"]
 
-PHOTOS = ("china", "flower")
+PHOTOS = FACTS["photos"].class_names
 COLUMNS = {"train": (0, 400), "test": (400, 640)}
 GRID = {"train": (8, 8), "test": (8, 4)}  # rows, columns of crops in each photograph
 LARGEST_CROP = 240  # the test part's width
@@ -46,12 +48,13 @@ class PhotoCrops(MemoryDataModule):
         image_size: Side in pixels that the crops are resized to (bilinear, antialiased).
         crop: Side of the crops in the photographs, at most 240.
         augment: ``"none"`` or ``"shift"``.
-        seed: Seed of the training order.
-        limit: At most this many pictures of each split.
-        drop_last: Leave an incomplete last training batch out.
-        repeats: Copies of a picture per epoch, each augmented differently.
-        num_workers: Accepted for uniformity; tensors in memory need no loader processes.
+        **options: Those of every data set, see ``effkit.data.base.OPTIONS``.
+
+    Raises:
+        UserError: If a value is out of range.
     """
+
+    kind = "photos"
 
     def __init__(
         self,
@@ -59,45 +62,26 @@ class PhotoCrops(MemoryDataModule):
         image_size: int = 64,
         crop: int = 112,
         augment: str | None = "none",
-        seed: int = 0,
-        limit: int | None = None,
-        drop_last: bool = False,
-        repeats: int = 1,
-        num_workers: int = 0,
+        **options: Any,
     ) -> None:
         super().__init__(
-            "photos",
-            augment=augment,
-            class_names=PHOTOS,
-            image_size=image_size,
-            in_chans=3,
-            mean=0.5,
-            std=0.5,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            limit=limit,
-            drop_last=drop_last,
-            repeats=repeats,
+            class_names=PHOTOS, batch_size=batch_size, image_size=image_size, in_chans=3, augment=augment, **options
         )
         if not isinstance(crop, int) or not 8 <= crop <= LARGEST_CROP:
             raise UserError(f"data.crop={crop!r} must be in 8..{LARGEST_CROP} pixels: the test part is that wide")
         self.crop = crop
 
     def arrays(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Cut, resize and scale the crops to -1..1."""
-        from sklearn.datasets import load_sample_image
-
-        photos: list[Any] = [load_sample_image(f"{name}.jpg") for name in PHOTOS]
+        """Cut the crops and resize them."""
         splits = {}
         for split in COLUMNS:
             crops, labels = [], []
-            for label, photo in enumerate(photos):
-                pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1).float() / 127.5 - 1
+            for label, photo in enumerate(PHOTOS):
+                pixels = torch.from_numpy(np.array(bundled_picture(photo))).permute(2, 0, 1).float() / 127.5 - 1
                 for top, left, bottom, right in crop_boxes(split, self.crop, pixels.shape[1]):
                     crops.append(pixels[:, top:bottom, left:right])
                     labels.append(label)
-            size = (self.image_size, self.image_size)
+            size = self.preprocessing.size
             images = F.interpolate(torch.stack(crops), size, mode="bilinear", align_corners=False, antialias=True)
-            splits[split] = images.clamp(-1, 1), torch.tensor(labels)  # the filter's weights sum to 1 but for rounding
+            splits[split] = to_bytes(images), torch.tensor(labels)
         return splits

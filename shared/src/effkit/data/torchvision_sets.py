@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from effkit.data.base import need_folder
-from effkit.data.folders import ImageFolder, PictureDataModule, class_folders
+from effkit.data.facts import FACTS, known_class_names
+from effkit.data.files import PictureDataModule
+from effkit.data.finding import class_folders
+from effkit.data.folders import ImageFolder
 from effkit.errors import UserError
 
 __all__ = ["CIFAR", "CIFAR10", "CIFAR100", "ImageNet"]
-
-# Mean and standard deviation of the 50,000 training pictures, pixels being 0..1.
-_CIFAR10_MEAN, _CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-_CIFAR100_MEAN, _CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
-_CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class CIFAR(PictureDataModule):
@@ -28,14 +26,10 @@ class CIFAR(PictureDataModule):
         num_workers: Loader processes.
         image_size: Side in pixels; other sizes than 32 are interpolated.
         augment: Preset (``none``, ``light``, ``pad``, ``deit``) or arguments of ``train_transform``.
-        mean: Mean that normalisation subtracts; default the data set's own.
-        std: Standard deviation that it divides by; default the data set's own.
         interpolation: Of the resize.
         crop_pct: Evaluation crop as a fraction of the resized side; 1 keeps the whole picture.
-        seed: Seed of the training order and augmentation.
-        limit: At most this many pictures of each split.
         drop_last: Leave an incomplete last training batch out.
-        repeats: Augmented copies of a picture per epoch.
+        **options: Those of every data set, see ``effkit.data.base.OPTIONS``.
 
     Raises:
         UserError: If the files are absent and ``download`` is false.
@@ -43,8 +37,6 @@ class CIFAR(PictureDataModule):
 
     dataset: str
     files: str  # the folder torchvision unpacks into
-    defaults: tuple[tuple[float, ...], tuple[float, ...]]
-    classes: Sequence[str]
 
     def __init__(
         self,
@@ -54,14 +46,10 @@ class CIFAR(PictureDataModule):
         num_workers: int = 4,
         image_size: int = 32,
         augment: str | Mapping[str, Any] | None = "pad",
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
         interpolation: str = "bicubic",
         crop_pct: float = 1.0,
-        seed: int = 0,
-        limit: int | None = None,
         drop_last: bool = True,
-        repeats: int = 1,
+        **options: Any,
     ) -> None:
         if root is None:
             raise UserError(f"data.root is not set: give the folder that holds {self.files}, e.g. data.root=PATH")
@@ -72,20 +60,15 @@ class CIFAR(PictureDataModule):
                 "or add data.download=true"
             )
         super().__init__(
-            self.dataset.lower(),
             augment=augment,
             interpolation=interpolation,
             crop_pct=crop_pct,
-            class_names=self.classes,
+            class_names=FACTS[self.kind].class_names,
             image_size=image_size,
-            mean=self.defaults[0] if mean is None else mean,
-            std=self.defaults[1] if std is None else std,
             batch_size=batch_size,
             num_workers=num_workers,
-            seed=seed,
-            limit=limit,
             drop_last=drop_last,
-            repeats=repeats,
+            **options,
         )
 
     def _open(self, train: bool, transform: Any, download: bool) -> Any:
@@ -109,22 +92,20 @@ class CIFAR(PictureDataModule):
             return
         train = self._open(train=True, transform=self.train_transform, download=False)
         test = self._open(train=False, transform=self.eval_transform, download=False)
-        self.class_names = list(train.classes)
+        self.class_names = list(train.classes)  # the files have the last word
         self.splits = {"train": self._limited(train), "test": self._limited(test), "val": self._limited(test)}
 
 
 class CIFAR10(CIFAR):
     """CIFAR-10: 10 classes, 50,000 training and 10,000 test pictures of 32 x 32. Arguments of :class:`CIFAR`."""
 
-    dataset, files, classes = "CIFAR10", "cifar-10-batches-py", _CIFAR10_CLASSES
-    defaults = (_CIFAR10_MEAN, _CIFAR10_STD)
+    kind, dataset, files = "cifar10", "CIFAR10", "cifar-10-batches-py"
 
 
 class CIFAR100(CIFAR):
     """CIFAR-100: 100 classes, 50,000 training and 10,000 test pictures of 32 x 32. Arguments of :class:`CIFAR`."""
 
-    dataset, files, classes = "CIFAR100", "cifar-100-python", [str(i) for i in range(100)]
-    defaults = (_CIFAR100_MEAN, _CIFAR100_STD)
+    kind, dataset, files = "cifar100", "CIFAR100", "cifar-100-python"
 
 
 class ImageNet(ImageFolder):
@@ -139,6 +120,8 @@ class ImageNet(ImageFolder):
         UserError: If a folder is missing, the classes are not 1,000, or a download is asked for.
     """
 
+    kind = "imagenet"
+
     def __init__(self, root: str | None = None, download: bool = False, **kwargs: Any) -> None:
         if download:
             raise UserError(
@@ -152,15 +135,12 @@ class ImageNet(ImageFolder):
             raise UserError(
                 f"{folder / 'train'} has {found} class folders, ImageNet has 1000; use data=imagefolder for a part"
             )
-        super().__init__(str(folder), name="imagenet", **kwargs)
-        self.class_names = _wordnet_names(self.class_names)
+        super().__init__(str(folder), **kwargs)
+        self.class_names = _described(self.class_names)
 
 
-def _wordnet_names(folders: list[str]) -> list[str]:
+def _described(folders: list[str]) -> list[str]:
     """Return timm's short descriptions for the WordNet folders, or the folders' names if they are others."""
     from timm.data import ImageNetInfo
 
-    info = ImageNetInfo()
-    if folders != list(info.label_names()):
-        return folders
-    return [info.index_to_description(i) for i in range(len(folders))]
+    return list(known_class_names({"name": "imagenet"})) if folders == list(ImageNetInfo().label_names()) else folders

@@ -1,22 +1,26 @@
-"""Image transforms, built by timm: what training and evaluation do between the file and the network.
+"""Augmentation of training pictures, built by timm: what happens between the reader and the batch of bytes.
 
-Training: crop, flip, then RandAugment (or colour jitter, which timm switches off under RandAugment), normalise, random
-erasing. Evaluation: resize so that the crop is ``crop_pct`` of the shorter side, centre crop, normalise.
+Crop, flip, then RandAugment (or colour jitter, which timm switches off under RandAugment) on the PIL picture; random
+erasing is drawn here and done after normalisation, see ``effkit.data.erasing``. What evaluation does instead is
+``effkit.data.Preprocessing.picture``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from effkit.data.erasing import RandomErasing
+from effkit.data.preprocessing import INTERPOLATIONS, Preprocessing
 from effkit.errors import UserError, choose
 
-__all__ = ["AUGMENTS", "TENSOR_AUGMENTS", "eval_transform", "resolve_augment", "shift", "train_transform"]
+__all__ = ["AUGMENTS", "TENSOR_AUGMENTS", "resolve_augment", "shift", "train_transform"]
 
 AUGMENTS: dict[str, dict[str, Any]] = {
     # Training sees exactly what evaluation sees: for overfitting on purpose, and for features that are stored.
@@ -37,12 +41,10 @@ AUGMENTS: dict[str, dict[str, Any]] = {
 }
 """Named presets for ``augment``: keyword arguments of :func:`train_transform`."""
 
-INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 
-
-def _check_unit(field: str, value: float, *, zero: bool) -> float:
-    if not isinstance(value, int | float) or not (0 <= value <= 1 if zero else 0 < value <= 1):
-        raise UserError(f"{field}={value!r} must be in {'0..1' if zero else '(0, 1]'}")
+def _check_unit(field: str, value: float) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UserError(f"{field}={value!r} must be in 0..1")
     return value
 
 
@@ -62,38 +64,59 @@ def _check_auto_augment(spec: str | None) -> str | None:
     return spec or None
 
 
+def _posterize(image: Any, bits_to_keep: int, **_: Any) -> Any:
+    """timm's, which at full strength asks for no bit at all; Pillow made that a black picture, and now an error."""
+    from timm.data import auto_augment
+
+    return auto_augment.posterize(image, bits_to_keep) if bits_to_keep > 0 else image.point(lambda _: 0)
+
+
+def _mended(steps: Sequence[Any]) -> list[Any]:
+    """Put :func:`_posterize` in the place of timm's, wherever a policy holds it."""
+    from timm.data import auto_augment
+
+    for step in steps:
+        groups = getattr(step, "policy", None) or [getattr(step, "ops", None) or []]
+        for operation in (operation for group in groups for operation in group):
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = _posterize
+    return list(steps)
+
+
+def _to_bytes(image: Any) -> Tensor:
+    pixels = np.array(image)
+    return torch.from_numpy(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
 def train_transform(
-    image_size: int,
+    preprocessing: Preprocessing,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     crop: str = "rrc",
-    crop_pct: float = 0.875,
+    crop_pct: float | None = None,
     scale: Sequence[float] = (0.08, 1.0),
     ratio: Sequence[float] = (3 / 4, 4 / 3),
     hflip: float = 0.5,
     auto_augment: str | None = None,
     color_jitter: float | None = None,
-    interpolation: str = "bicubic",
+    interpolation: str | None = None,
     re_prob: float = 0.0,
     re_mode: str = "pixel",
-) -> Callable[[Any], Tensor]:
-    """Build the training transform, from a PIL image to a normalised ``(C, H, W)`` tensor.
+) -> Callable[[Any], Any]:
+    """Build the training transform, from a PIL image to bytes: uint8 ``(C, H, W)``.
 
     Args:
-        image_size: Side of the square result in pixels.
-        mean: Per-channel mean to subtract, pixels being 0..1.
-        std: Per-channel standard deviation to divide by.
+        preprocessing: Of evaluation: it gives the size, and the mean colour that fills what RandAugment leaves empty.
         crop: ``"rrc"`` random resized crop, ``"pad"`` pad by an eighth and crop at random, ``"center"`` no randomness
-            (the evaluation transform; everything below is then ignored).
-        crop_pct: Only for ``crop="center"``, see :func:`eval_transform`.
+            (what evaluation does; everything below but ``crop_pct`` and ``interpolation`` is then ignored).
+        crop_pct: Only for ``crop="center"``: another than evaluation's.
         scale: Area of the random resized crop as a fraction of the picture, (smallest, largest).
         ratio: Its aspect ratio, (smallest, largest).
         hflip: Probability of a horizontal flip.
         auto_augment: timm's policy string such as ``"rand-m9-mstd0.5-inc1"``, or ``None``.
         color_jitter: Strength of brightness, contrast and saturation jitter; timm drops it under RandAugment.
-        interpolation: ``"bicubic"``, ``"bilinear"``, ..., or ``"random"`` (bilinear or bicubic per picture).
-        re_prob: Probability of random erasing.
+        interpolation: ``"bicubic"``, ``"bilinear"``, ..., or ``"random"`` (bilinear or bicubic per picture); ``None``
+            for evaluation's.
+        re_prob: Probability of random erasing. Above 0 the result is an ``effkit.data.erasing.ErasedPicture``.
         re_mode: What is written there: ``"pixel"`` noise, ``"rand"`` one colour, ``"const"`` zero.
 
     Raises:
@@ -102,70 +125,39 @@ def train_transform(
     from timm.data import create_transform
     from torchvision import transforms
 
+    interpolation = interpolation or preprocessing.interpolation
+    choose("data.augment.interpolation", interpolation, [*INTERPOLATIONS, "random"])
+    fixed = "bicubic" if interpolation == "random" else interpolation
     if choose("data.augment.crop", crop, ["rrc", "pad", "center"]) == "center":
-        fixed = "bicubic" if interpolation == "random" else interpolation
-        return eval_transform(image_size, mean=mean, std=std, crop_pct=crop_pct, interpolation=fixed)
+        pct = preprocessing.crop_pct if crop_pct is None else crop_pct
+        return dataclasses.replace(preprocessing, crop_pct=pct, interpolation=fixed).picture
     smallest, largest = _check_range("data.augment.scale", scale, 1.0)
     narrowest, widest = _check_range("data.augment.ratio", ratio, float("inf"))
-    primary, secondary, final = create_transform(
-        image_size,
+    primary, secondary, _ = create_transform(
+        preprocessing.size,
         is_training=True,
         separate=True,
         scale=(smallest, largest),
         ratio=(narrowest, widest),
-        hflip=_check_unit("data.augment.hflip", hflip, zero=True),
+        hflip=_check_unit("data.augment.hflip", hflip),
         color_jitter=color_jitter or 0.0,
         auto_augment=_check_auto_augment(auto_augment),
-        interpolation=choose("data.augment.interpolation", interpolation, [*INTERPOLATIONS, "random"]),
-        mean=tuple(mean),
-        std=tuple(std),
-        re_prob=_check_unit("data.augment.re_prob", re_prob, zero=True),
-        re_mode=choose("data.augment.re_mode", re_mode, ["pixel", "rand", "const"]),
+        interpolation=interpolation,
+        mean=preprocessing.mean,
     )
     if crop == "pad":
-        resize = getattr(
-            transforms.InterpolationMode, ("bicubic" if interpolation == "random" else interpolation).upper()
-        )
+        resize = getattr(transforms.InterpolationMode, fixed.upper())
         primary = transforms.Compose(
             [
-                transforms.Resize((image_size, image_size), interpolation=resize),
-                transforms.RandomCrop(image_size, padding=image_size // 8),
+                transforms.Resize(preprocessing.size, interpolation=resize),
+                transforms.RandomCrop(preprocessing.size, padding=preprocessing.size[0] // 8),
                 transforms.RandomHorizontalFlip(hflip),
             ]
         )
-    return transforms.Compose([*primary.transforms, *secondary.transforms, *final.transforms])
-
-
-def eval_transform(
-    image_size: int,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    crop_pct: float = 0.875,
-    interpolation: str = "bicubic",
-) -> Callable[[Any], Tensor]:
-    """Build the evaluation transform, from a PIL image to a normalised ``(C, H, W)`` tensor.
-
-    Args:
-        image_size: Side of the square result in pixels.
-        mean: Per-channel mean to subtract, pixels being 0..1.
-        std: Per-channel standard deviation to divide by.
-        crop_pct: The shorter side is resized to ``floor(image_size / crop_pct)`` before the centre crop.
-        interpolation: ``"bicubic"``, ``"bilinear"``, ``"nearest"`` or ``"lanczos"``.
-
-    Raises:
-        UserError: If a value is not allowed.
-    """
-    from timm.data import create_transform
-
-    return create_transform(
-        image_size,
-        is_training=False,
-        mean=tuple(mean),
-        std=tuple(std),
-        crop_pct=_check_unit("data.crop_pct", crop_pct, zero=False),
-        interpolation=choose("data.interpolation", interpolation, INTERPOLATIONS),
-    )
+    _check_unit("data.augment.re_prob", re_prob)
+    choose("data.augment.re_mode", re_mode, ["pixel", "rand", "const"])
+    erasing = [RandomErasing(re_prob, re_mode)] if re_prob > 0 else []
+    return transforms.Compose([*primary.transforms, *_mended(secondary.transforms), _to_bytes, *erasing])
 
 
 def resolve_augment(augment: str | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -179,7 +171,7 @@ def resolve_augment(augment: str | Mapping[str, Any] | None) -> dict[str, Any]:
     if augment is None or isinstance(augment, str):
         return dict(AUGMENTS[choose("data.augment", augment or "none", AUGMENTS)])
     options = dict(augment)
-    known = set(inspect.signature(train_transform).parameters) - {"image_size", "mean", "std"}
+    known = set(inspect.signature(train_transform).parameters) - {"preprocessing"}
     preset = options.pop("preset", None)
     for key in options:
         choose("data.augment key", key, sorted(known | {"preset"}))
@@ -196,11 +188,13 @@ def shift(images: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         Images of the same shape.
     """
-    height, width = images.shape[-2:]
+    count, _, height, width = images.shape
     reach = max(1, height // 8)
-    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
-    offsets = torch.randint(0, 2 * reach + 1, (len(images), 2), generator=generator).tolist()
-    return torch.stack([p[:, y : y + height, x : x + width] for p, (y, x) in zip(padded, offsets, strict=True)])
+    offsets = torch.randint(0, 2 * reach + 1, (count, 2), generator=generator) - reach
+    rows = (offsets[:, :1] + torch.arange(height)).clamp(0, height - 1)
+    columns = (offsets[:, 1:] + torch.arange(width)).clamp(0, width - 1)
+    picture = torch.arange(count)[:, None, None]
+    return images[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
 TENSOR_AUGMENTS: dict[str, Callable[[Tensor, torch.Generator], Tensor] | None] = {"none": None, "shift": shift}

@@ -6,11 +6,14 @@
 """
 
 from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint, WeightEma
-from effkit.lightning.classifier import Classifier, PercentCorrect
+from effkit.lightning.classifier import Classifier
+from effkit.lightning.evaluation import evaluate
 from effkit.lightning.logging import LOGGERS, CsvLogger, create_loggers, quiet_lightning
+from effkit.lightning.metrics import MeanLoss, PercentCorrect
 from effkit.lightning.optim import SCHEDULES, create_optimizer, create_scheduler
 from effkit.lightning.resume import AtomicCheckpointIO, Resume, find_resume, load_checkpoint, network_state
-from effkit.lightning.trainer import build_trainer, evaluate, train
+from effkit.lightning.setup import build_trainer
+from effkit.lightning.trainer import train
 
 __all__ = [
     "LOGGERS",
@@ -20,6 +23,7 @@ __all__ = [
     "CsvLogger",
     "EpochLog",
     "EpochSeed",
+    "MeanLoss",
     "PercentCorrect",
     "Resume",
     "RunCheckpoint",

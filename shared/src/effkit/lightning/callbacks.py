@@ -16,8 +16,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
 from torch import Tensor
 
+from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import mix_seed, seed_all
 from effkit.errors import UserError
+from effkit.runs import save_preprocessing
 
 __all__ = ["EpochLog", "EpochSeed", "RunCheckpoint", "WeightEma"]
 
@@ -130,13 +132,26 @@ class RunCheckpoint(Checkpoint):
         folder: Where the two files live.
         monitor: The metric that decides what is best; the higher the better.
         config: The run's composed configuration as a plain dict, kept in the checkpoints.
+        data: The data module, whose ``preprocessing`` is kept in the checkpoints and in the folder above.
     """
 
-    def __init__(self, folder: Path, monitor: str = "val_top1", config: dict[str, Any] | None = None) -> None:
-        self.folder, self.monitor, self.config = folder, monitor, config
+    def __init__(
+        self, folder: Path, monitor: str = "val_top1", config: dict[str, Any] | None = None, data: Any = None
+    ) -> None:
+        self.folder, self.monitor, self.config, self.data = folder, monitor, config, data
         self.best: dict[str, float] | None = None
         self.seconds = 0.0
         self._started = 0.0
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """The data's, which knows all class names once the data is set up."""
+        return getattr(self.data, "preprocessing", None)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the preprocessing: whoever looks into a running run finds it."""
+        if trainer.is_global_zero and self.preprocessing is not None:
+            save_preprocessing(self.folder.parent, self.preprocessing)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting the training time, on top of that of the resumed run."""
@@ -153,8 +168,10 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration."""
+        """Add the configuration and the preprocessing."""
         checkpoint["config"] = self.config or {}
+        if self.preprocessing is not None:
+            checkpoint["preprocessing"] = self.preprocessing.to_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to know."""

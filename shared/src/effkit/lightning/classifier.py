@@ -11,52 +11,17 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.classification import MulticlassAccuracy
 
+from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError, choose
 from effkit.lightning.callbacks import WeightEma
+from effkit.lightning.metrics import MeanLoss, PercentCorrect
 from effkit.lightning.optim import create_optimizer, create_scheduler, plain_options
 
-__all__ = ["Classifier", "MeanLoss", "PercentCorrect"]
+__all__ = ["Classifier"]
 
 MIXUP_KEYS = ("mixup_alpha", "cutmix_alpha", "cutmix_minmax", "prob", "switch_prob", "mode", "correct_lam")
-
-
-class MeanLoss(Metric):
-    """Mean loss per picture over all processes. A NaN shows.
-
-    (torchmetrics' ``MeanMetric`` removes NaNs, and where told not to it ignores the weights of uneven batches as well.)
-    """
-
-    total: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0.0), dist_reduce_fx="sum")
-
-    def update(self, total: Tensor, count: Tensor | int) -> None:
-        """Add the summed loss of ``count`` pictures."""
-        self.total += total
-        self.count += count
-
-    def compute(self) -> Tensor:
-        """Return the mean over everything seen since the last reset."""
-        return self.total / self.count
-
-
-class PercentCorrect(MulticlassAccuracy):
-    """Share of pictures whose label is among the ``top_k`` highest logits, in percent as papers print it."""
-
-    def __init__(self, num_classes: int, top_k: int = 1) -> None:
-        super().__init__(num_classes, top_k=top_k, average="micro", ignore_index=IGNORE, validate_args=False)
-
-    def compute(self) -> Tensor:
-        """Return the percentage over everything seen since the last reset."""
-        return 100 * super().compute()
 
 
 def _build_mixup(options: Mapping[str, Any] | None, num_classes: int, label_smoothing: float) -> Any:
@@ -76,6 +41,9 @@ def _build_mixup(options: Mapping[str, Any] | None, num_classes: int, label_smoo
 class Classifier(LightningModule):
     """Trains a network on ``(images, labels)`` batches; labels are class indices, or ``(B, num_classes)`` soft targets.
 
+    Images arrive as bytes and are normalised on the device, before anything is mixed; float images are taken to be
+    normalised already.
+
     Metrics, per epoch: ``train_loss``, ``train_top1`` (not while mixing: mixed pictures have no one label),
     ``val_loss``, ``val_top1``, ``val_top5`` (with more than five classes). Accuracies are percentages, losses are mean
     cross-entropies; the validation loss is without label smoothing. With ``ema`` validation, checkpoints'
@@ -91,6 +59,7 @@ class Classifier(LightningModule):
         mixup: Arguments of ``timm.data.Mixup``; ``None`` or zero alphas mix nothing.
         ema: Decay of the moving average of the weights per update, e.g. 0.9999; ``None`` keeps none.
         label_smoothing: Weight of the uniform distribution in the target.
+        preprocessing: What turns bytes into what the network sees; ``None`` leaves them as they come.
 
     Raises:
         UserError: If a value is out of range or a key is not known.
@@ -106,6 +75,7 @@ class Classifier(LightningModule):
         mixup: Mapping[str, Any] | None = None,
         ema: float | None = None,
         label_smoothing: float = 0.0,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -114,8 +84,8 @@ class Classifier(LightningModule):
             raise UserError(f"ema={ema!r} must be a decay in (0, 1), e.g. 0.9999, or null")
         # Plain containers only, so that torch.load(weights_only=True) reads the checkpoint.
         optimizer, scheduler, mixup = plain_options(optimizer), plain_options(scheduler), plain_options(mixup)
-        self.save_hyperparameters(ignore=["model"], logger=False)
-        self.model = model
+        self.save_hyperparameters(ignore=["model", "preprocessing"], logger=False)
+        self.model, self.preprocessing = model, preprocessing
         self.mixup = _build_mixup(mixup, num_classes, label_smoothing)
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
         self.train_top1 = PercentCorrect(num_classes)
@@ -124,8 +94,27 @@ class Classifier(LightningModule):
         self._resumed: dict[str, Any] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits ``(B, num_classes)``."""
-        return self.model(images)
+        """Return the logits ``(B, num_classes)`` of normalised images, or of bytes."""
+        return self.model(self.prepared(images))
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Normalise bytes; anything else is what the network sees already."""
+        if self.preprocessing is None or images.dtype != torch.uint8:
+            return images
+        return self.preprocessing.normalize(
+            images, self.dtype if isinstance(self.dtype, torch.dtype) else torch.float32
+        )
+
+    def _arrived(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Normalise a batch on the device it was brought to; then erase what its loader has drawn.
+
+        (Not in Lightning's ``on_after_batch_transfer``, about which it warns where there is a data module.)
+        """
+        images, labels, *erased = batch
+        images = self.prepared(images)
+        for part in erased:
+            images = part.apply(images)
+        return images, labels
 
     def _logits(self, images: Tensor) -> Tensor:
         logits = self.model(images)
@@ -151,7 +140,7 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
-        images, labels = batch
+        images, labels = self._arrived(batch)
         smoothing = self.hparams["label_smoothing"]
         if self.mixup is not None:
             images, targets = self._mix(images, labels)
@@ -171,7 +160,7 @@ class Classifier(LightningModule):
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], prefix: str) -> None:
-        images, labels = batch
+        images, labels = self._arrived(batch)
         logits = self._logits(images)
         hard = labels.argmax(1) if labels.ndim == 2 else labels
         loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,8 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import Tensor
 
+from effkit.atomic import atomic
+from effkit.checkpoints import CheckpointError, read_content
 from effkit.errors import UserError
 
 __all__ = ["AtomicCheckpointIO", "Resume", "find_resume", "load_checkpoint", "network_state"]
@@ -27,27 +26,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to ``path`` atomically and durably."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp")  # one name: what a killed process left is overwritten
-        try:
-            with open(temporary, "wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        with atomic(path) as temporary, open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Read a checkpoint; only tensors and plain containers are accepted."""
-        return load_checkpoint(Path(path), map_location)
+        return load_checkpoint(Path(path))
 
 
-def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint with ``weights_only=True``.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it runs code.
 
     Raises:
         UserError: If the file is missing, damaged or holds more than tensors and plain containers.
@@ -55,10 +43,12 @@ def load_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"the checkpoint {path} does not exist")
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"the checkpoint {path} cannot be read: {reason}") from error
+        value = read_content(path).value
+    except CheckpointError as error:
+        raise UserError(f"the checkpoint {path} cannot be read: {error.reason}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"the checkpoint {path} is no checkpoint of a training run: it holds a {type(value).__name__}")
+    return value
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,140 @@
+"""What training and evaluation set up alike: the Trainer on this machine's hardware, the run folder, the process."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from effkit.device import resolve_device, resolve_precision
+from effkit.errors import UserError, choose
+from effkit.lightning.callbacks import RunCheckpoint
+from effkit.lightning.resume import AtomicCheckpointIO
+
+__all__ = ["build_trainer", "count_epochs", "device_name", "own_settings", "run_folder"]
+
+_OWN_KEYS = {"self", "logger", "callbacks", "plugins", "default_root_dir", "use_distributed_sampler", "overfit_batches"}
+_OWN_KEYS |= {"max_steps", "min_steps", "num_sanity_val_steps", "log_every_n_steps", "barebones", "fast_dev_run"}
+_PRECISIONS = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}
+
+
+def _resolve_hardware(options: dict[str, Any], device: str, precision: str) -> dict[str, Any]:
+    """Fill in what ``auto`` means: the command's ``device`` and ``precision``, by default what the machine has."""
+    if options.setdefault("accelerator", "auto") == "auto":
+        chosen = resolve_device(device)
+        options["accelerator"] = "gpu" if chosen.type == "cuda" else chosen.type
+        if ":" in device:  # one GPU by number; `cuda` alone leaves their number to trainer.devices
+            options["devices"] = [chosen.index]
+    if options.setdefault("precision", "auto") == "auto":
+        used = resolve_device("cpu" if options["accelerator"] == "cpu" else "auto")
+        options["precision"] = _PRECISIONS[resolve_precision(precision, used)]
+    return options
+
+
+def build_trainer(
+    options: Mapping[str, Any],
+    folder: Path,
+    *,
+    loggers: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
+    device: str = "auto",
+    precision: str = "auto",
+) -> Trainer:
+    """Build a Lightning ``Trainer`` that writes nowhere but into ``folder``.
+
+    Args:
+        options: Lightning's own argument names (``max_epochs``, ``accelerator``, ``devices``, ``strategy``, ...);
+            ``accelerator`` and ``precision`` may be ``auto``; ``enable_progress_bar`` may be ``null``: a bar on a
+            terminal, else one line per epoch.
+        folder: The run folder.
+        loggers: Receive one row per epoch.
+        callbacks: Besides the progress bar.
+        device: What ``accelerator=auto`` means, see ``effkit.device.resolve_device``.
+        precision: What ``precision=auto`` means, see ``effkit.device.resolve_precision``.
+
+    Raises:
+        UserError: If an argument is not known or the machine cannot do what is asked for.
+    """
+    options = dict(options)
+    allowed = sorted(set(inspect.signature(Trainer.__init__).parameters) - _OWN_KEYS)
+    for key in options:
+        choose("trainer argument", key, allowed)
+    count_epochs(options)
+    options = _resolve_hardware(options, device, precision)
+    bar = options.pop("enable_progress_bar", None)
+    bar = sys.stderr.isatty() if bar is None else bar
+    callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
+    sharded = str(options.get("strategy", "")).startswith(("fsdp", "deepspeed", "model"))
+    try:
+        return Trainer(
+            **{
+                "enable_model_summary": False,
+                "enable_checkpointing": any(isinstance(c, RunCheckpoint) for c in callbacks),
+            }
+            | options,
+            logger=list(loggers) or False,
+            callbacks=callbacks,
+            enable_progress_bar=bar,
+            default_root_dir=str(folder),
+            use_distributed_sampler=False,  # ours splits among the processes and counts no picture twice
+            num_sanity_val_steps=0,
+            plugins=None if sharded else [AtomicCheckpointIO()],  # sharded strategies write folders of their own
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def count_epochs(options: Mapping[str, Any]) -> int:
+    """Return ``trainer.max_epochs``.
+
+    Raises:
+        UserError: If it is no whole number of at least 1.
+    """
+    epochs = options.get("max_epochs")
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise UserError(f"trainer.max_epochs={epochs!r} must be a whole number of at least 1")
+    return epochs
+
+
+@contextmanager
+def own_settings() -> Iterator[None]:
+    """Put back what Lightning changes for the whole process: determinism of torch, the handler of Ctrl-C."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        handler = signal.getsignal(signal.SIGINT)
+        yield
+    except SystemExit as stop:
+        # Lightning shuts down cleanly on Ctrl-C, but then leaves as if by sys.exit(1) and deaf to further signals.
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise stop.__context__ from None
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+def run_folder(folder: Path | None) -> Path:
+    """Return ``folder``, or the running command's."""
+    if folder is not None:
+        return Path(folder)
+    from effkit.cli import run_dir
+
+    return run_dir()
+
+
+def device_name(trainer: Trainer) -> str:
+    """Name of the GPU that a trainer runs on, or the kind of its device."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
