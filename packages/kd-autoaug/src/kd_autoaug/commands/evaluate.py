@@ -6,7 +6,6 @@ from typing import Any
 
 from effkit.report import Report, Table
 from kd_autoaug.commands.build import build_data, build_student, set_up
-from kd_autoaug.training.pictures import NormalisedNetwork
 
 __all__ = ["run"]
 
@@ -18,7 +17,7 @@ def run(cfg: Any) -> Report:
     set_up(cfg)
     data = build_data(cfg)
     model = build_student(cfg, data)
-    metrics = evaluate(cfg, NormalisedNetwork(model, data.mean, data.std), data)  # type: ignore[arg-type]
+    metrics = evaluate(cfg, model, data)  # type: ignore[arg-type]
     lines = [] if cfg["model"].get("weights") else ["random weights: give model.weights=PATH"]
     table = Table(
         f"{cfg['model']['name']} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()]

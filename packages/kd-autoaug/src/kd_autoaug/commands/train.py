@@ -30,7 +30,7 @@ def fit(cfg: Mapping[str, Any], parts: Parts, folder: Path | None = None) -> dic
 
     metrics = train(cfg, parts.student, parts.data, module=parts.module, folder=folder)  # type: ignore[arg-type]
     weights = Path(metrics["folder"]) / "model.safetensors"
-    save_weights(parts.student, weights)
+    save_weights(parts.student, weights, parts.data.preprocessing)
     return {**metrics, "weights": str(weights)}
 
 

@@ -94,7 +94,7 @@ def fit_lean(cfg: Any, parts: Parts) -> float:
 def accuracy(model: nn.Module, parts: Parts) -> float:
     """Percent of the clean test pictures that a student gets right."""
     model.eval()
-    logits = model(parts.module.normalise(parts.data.pictures("test")))
+    logits = model(parts.module.prepared(parts.data.pictures("test")))
     return 100 * float((logits.argmax(1) == parts.data.labels("test")).float().mean())
 
 
