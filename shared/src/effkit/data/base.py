@@ -171,15 +171,27 @@ class DataModule(LightningDataModule):
         Raises:
             UserError: If it is about other classes, or another number of channels than this data set can give.
         """
+        self.check_classes(preprocessing, "the network")
+        self.splits = {}
+        self.preprocessing = dataclasses.replace(preprocessing, class_names=tuple(self.class_names))
+
+    def check_classes(self, preprocessing: Preprocessing, who: str) -> None:
+        """Check that a trained network tells apart the classes of this data set, in their order.
+
+        Args:
+            preprocessing: That of its run; one that names no classes is not checked.
+            who: What to call the network.
+
+        Raises:
+            UserError: If it does not.
+        """
         names = preprocessing.class_names
         if names and list(names) != self.class_names:
             differing = next((i for i, (a, b) in enumerate(zip(names, self.class_names, strict=False)) if a != b), None)
             what = f"{len(names)} and {self.num_classes} of them"
             if differing is not None:
                 what = f"class {differing} is {names[differing]!r} there and {self.class_names[differing]!r} here"
-            raise UserError(f"the network was trained on other classes than those of data={self.name}: {what}")
-        self.splits = {}
-        self.preprocessing = dataclasses.replace(preprocessing, class_names=tuple(self.class_names))
+            raise UserError(f"{who} was trained on other classes than those of data={self.name}: {what}")
 
     # --- pictures -------------------------------------------------------------------------------------------------
 
