@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ _READ = 4096  # pixels that a program reads at once for its statistics, with eig
 _WRITE = 1024  # pixels that a program writes, with four warps
 _PART = 128  # of which so many at once in float64
 # Products and sums are never fused: a multiply-add rounds once where Pillow rounds twice, which changes bytes.
-_EXACT = {"fuse": False, "stages": None}
+_EXACT: dict[str, Any] = {"fuse": False, "stages": None}
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 

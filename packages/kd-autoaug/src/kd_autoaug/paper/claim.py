@@ -98,17 +98,17 @@ def _seed(*arguments: Any) -> dict[str, Any]:
 def _judge(judged: Findings, runs: Runs, nothing: float) -> None:
     cost, restored = interval(runs.cost()), interval(runs.gain("KD", STRONG))
     smoothing, more = interval(runs.gain("label smoothing", STRONG)), interval(runs.interaction())
-    name, end, ours = "400 digits, 8 x 8", "95 % interval", {"source": "our bound"}
-    judged.add(name, f"M={STRONG:g} costs CE against M={MILD:g}", cost.mean, COST, **ours)
-    judged.add(name, f"KD restores at M={STRONG:g}", restored.mean, RESTORED, **ours)
-    judged.add(name, f"KD restores at M={STRONG:g}, {end}, lower end", restored.low, 0.0, **ours)
-    judged.add(name, f"label smoothing gains at M={STRONG:g}", smoothing.mean, nothing, "at_most", **ours)
+    name, end, ours = "400 digits, 8 x 8", "95 % interval", "our bound"
+    judged.add(name, f"M={STRONG:g} costs CE against M={MILD:g}", cost.mean, COST, source=ours)
+    judged.add(name, f"KD restores at M={STRONG:g}", restored.mean, RESTORED, source=ours)
+    judged.add(name, f"KD restores at M={STRONG:g}, {end}, lower end", restored.low, 0.0, source=ours)
+    judged.add(name, f"label smoothing gains at M={STRONG:g}", smoothing.mean, nothing, "at_most", source=ours)
     judged.add(
         name, f"label smoothing gains at M={STRONG:g}, {end}, upper end", smoothing.high, restored.mean, "at_most",
         source="what KD restores",
     )  # fmt: skip
     judged.add(
-        name, f"KD gains more at M={STRONG:g} than at M={MILD:g}, {end}, lower end", more.low, 0.0, **ours
+        name, f"KD gains more at M={STRONG:g} than at M={MILD:g}, {end}, lower end", more.low, 0.0, source=ours
     )  # fmt: skip
 
 
@@ -122,6 +122,6 @@ def _parity(sizes: Any) -> dict[str, Any]:
 def _judge_parity(judged: Findings, found: dict[str, Any]) -> None:
     if found["first"]:
         report_progress(f"differs: {found['first']}", 1.0)
-    name, shared = "16 operators, 3 interpolations, torch on CPU", {"unit": "", "source": "Pillow on this machine"}
-    judged.add(name, "differing bytes", found["differing"], 0, "exact", **shared)
-    judged.add(name, "pictures compared", found["cases"], **shared)
+    name, source = "16 operators, 3 interpolations, torch on CPU", "Pillow on this machine"
+    judged.add(name, "differing bytes", found["differing"], 0, "exact", unit="", source=source)
+    judged.add(name, "pictures compared", found["cases"], unit="", source=source)

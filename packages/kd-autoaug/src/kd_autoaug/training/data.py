@@ -21,6 +21,7 @@ from effkit.data import (
     create_data,
     data_arguments,
 )
+from effkit.data.base import Prepared
 from effkit.errors import UserError, choose
 from kd_autoaug.training.crops import KeyedCrop
 from kd_autoaug.training.digits import DigitsSmall
@@ -50,7 +51,7 @@ def create_core_data(name: str, **options: Any) -> DataModule:
     return cls(**options)
 
 
-class ViewData(LightningDataModule):
+class ViewData(Prepared, LightningDataModule):
     """Pictures as uint8. Training batches are ``(images, labels, index, view)``, others ``(images, labels)``.
 
     Pictures are resized and cut as for evaluation, without randomness; with ``crop="rrc"`` training shows a random
@@ -96,7 +97,7 @@ class ViewData(LightningDataModule):
     # --- facts ----------------------------------------------------------------------------------------------------
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing:  # type: ignore[override]  # the data set's, which may change
         """How pictures get their size and bytes become numbers, with the names of the classes."""
         return self.core.preprocessing
 
@@ -108,36 +109,6 @@ class ViewData(LightningDataModule):
         """
         self.core.use(preprocessing)
         self._sources = {}
-
-    @property
-    def class_names(self) -> list[str]:
-        """One name per class, in the order of the labels."""
-        return self.core.class_names
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.core.num_classes
-
-    @property
-    def image_size(self) -> int:
-        """Side of the pictures in pixels."""
-        return self.core.image_size
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of the pictures."""
-        return self.core.in_chans
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean that normalisation subtracts, per channel."""
-        return self.core.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation that it divides by, per channel."""
-        return self.core.std
 
     @property
     def batch_size(self) -> int:

@@ -34,7 +34,7 @@ def run(cfg: Any) -> Report:
     set_threads(cfg.threads)
     providers = None if cfg.providers is None else list(cfg.providers)
     folder = run_dir()
-    shared = {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
+    shared: dict[str, Any] = {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
     shared |= {"csv": cfg.csv or folder / "bench.csv", "folder": folder, "providers": providers}
     timed = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
     precision = cfg.precision if kind == "step" else "fp32"
