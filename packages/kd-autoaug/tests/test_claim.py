@@ -124,5 +124,6 @@ def test_the_claim_fails_without_distillation(tmp_path):
     assert [row.metric for row in claim.rows if row.verdict == "differs"] == [
         "KD restores at M=2",
         "KD restores at M=2, 95 % interval, lower end",
+        "label smoothing gains at M=2, 95 % interval, upper end",
         "KD gains more at M=2 than at M=0.3, 95 % interval, lower end",
     ]

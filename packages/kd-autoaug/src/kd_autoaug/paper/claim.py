@@ -51,6 +51,7 @@ SHORT = Form(
     ),
 )
 COST = RESTORED = 2.0  # percentage points that the claim asks for
+SURELY = 0.1  # and where the interval of a gain has to begin: at exactly 0 nothing was distilled at all
 TRAINING_SHARE = 0.95  # of the claim's time, for the progress bar
 
 
@@ -101,14 +102,14 @@ def _judge(judged: Findings, runs: Runs, nothing: float) -> None:
     name, end, ours = "400 digits, 8 x 8", "95 % interval", "our bound"
     judged.add(name, f"M={STRONG:g} costs CE against M={MILD:g}", cost.mean, COST, source=ours)
     judged.add(name, f"KD restores at M={STRONG:g}", restored.mean, RESTORED, source=ours)
-    judged.add(name, f"KD restores at M={STRONG:g}, {end}, lower end", restored.low, 0.0, source=ours)
+    judged.add(name, f"KD restores at M={STRONG:g}, {end}, lower end", restored.low, SURELY, source=ours)
     judged.add(name, f"label smoothing gains at M={STRONG:g}", smoothing.mean, nothing, "at_most", source=ours)
     judged.add(
         name, f"label smoothing gains at M={STRONG:g}, {end}, upper end", smoothing.high, restored.mean, "at_most",
         source="what KD restores",
     )  # fmt: skip
     judged.add(
-        name, f"KD gains more at M={STRONG:g} than at M={MILD:g}, {end}, lower end", more.low, 0.0, source=ours
+        name, f"KD gains more at M={STRONG:g} than at M={MILD:g}, {end}, lower end", more.low, SURELY, source=ours
     )  # fmt: skip
 
 
