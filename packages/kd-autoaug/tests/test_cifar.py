@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from effkit.testing import in_process
 from kd_autoaug.cli import main
 
 PER_CLASS = 30  # pictures unpacked of each split
@@ -39,11 +40,10 @@ def cifar(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
+    command = in_process(main, tmp_path, monkeypatch, capfd)
 
     def call(*words: str) -> dict:
-        code = main([*words, "device=cpu", "threads=1", "format=json"])
-        out, err = capfd.readouterr()
+        code, out, err = command(*words, "device=cpu", "threads=1", "format=json")
         assert code == 0, err
         return json.loads(out)["data"]
 

@@ -6,10 +6,14 @@ import pytest
 import torch
 
 from effkit.errors import UserError
+from effkit.papers import ClaimRun
 from effkit.progress import listening
-from kd_autoaug.paper.claim import MILD, STRONG, Runs, run_claim
-from kd_autoaug.paper.claim_statistics import interval
-from kd_autoaug.paper.claim_train import CONTROLS, METHODS, Trained, compose, train_digits, train_teacher
+from kd_autoaug.paper import claim as claims
+from kd_autoaug.paper.claim import FULL, SHORT, run_claim
+from kd_autoaug.paper.digits.runs import Runs, Trained
+from kd_autoaug.paper.digits.statistics import interval
+from kd_autoaug.paper.digits.train import compose, train_digits, train_teacher
+from kd_autoaug.paper.digits.ways import CONTROLS, METHODS, MILD, STRONG
 
 
 def test_intervals_are_students():
@@ -58,25 +62,68 @@ def test_a_run_repeats_exactly():
     assert math.isnan(train_digits("CE", 1.0, 0, None, *words).outside)
 
 
-def test_a_shortened_claim_reports_all_of_it(tmp_path):
+@pytest.mark.parametrize("full", [False, True])
+def test_a_shortened_claim_reports_all_of_it(tmp_path, full):
     told, threads = [], torch.get_num_threads()
     with listening(lambda text, share: told.append(share)):
-        claim = run_claim(tmp_path, "trainer.max_epochs=1", seeds=2, sizes=[(3, 3), (8, 9)])
+        claim = run_claim(ClaimRun(tmp_path, full), "trainer.max_epochs=1", seeds=2, sizes=[(3, 3), (8, 9)])
     assert torch.get_num_threads() == threads
     judged = {row.metric: row for row in claim.rows}
     assert judged["differing bytes"].verdict == "match"
     assert judged["pictures compared"].ours > 300
     assert sum(row.paper is not None for row in claim.rows) == 7
+    assert judged["KD restores at M=2"].verdict == "differs"  # nets of one epoch do not pass for trained ones
     assert claim.figures[0].read_bytes()[:4] == b"\x89PNG"
     assert told == sorted(told)
     assert all(0 <= share <= 1 for share in told)
-    accuracies, _, controls, every = claim.tables
+    accuracies, _, *controls, every = claim.tables
     assert [row[0] for row in accuracies.rows] == list(METHODS)
-    assert [row[0] for row in controls.rows] == ["CE", "KD", *CONTROLS]
-    assert len(every.rows) == 1 + 3 * len(METHODS) + len(CONTROLS)
+    assert [[row[0] for row in table.rows] for table in controls] == ([["CE", "KD", *CONTROLS]] if full else [])
+    assert len(every.rows) == 1 + (3 * len(METHODS) + len(CONTROLS) if full else len(SHORT.cells))
+    assert any("Short form" in note for note in claim.notes) != full
+
+
+def test_the_short_form_asks_for_the_same_with_fewer_runs():
+    assert set(SHORT.cells) < set(FULL.cells)
+    assert SHORT.seeds < FULL.seeds
+    assert SHORT.nothing <= claims.RESTORED  # label smoothing may not gain what is asked of distillation
+
+
+def test_a_stopped_claim_goes_on(tmp_path, monkeypatch):
+    options = {"seeds": 2, "sizes": [(3, 3)]}
+    whole = run_claim(ClaimRun(tmp_path / "whole", stamp={"code": 1}), "trainer.max_epochs=1", **options)
+
+    def stopped(sizes):
+        raise KeyboardInterrupt
+
+    parity = claims._parity
+    monkeypatch.setattr(claims, "_parity", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run_claim(ClaimRun(tmp_path / "part", stamp={"code": 1}), "trainer.max_epochs=1", **options)
+    monkeypatch.setattr(claims, "_parity", parity)
+    monkeypatch.setattr(claims, "_seed", stopped)
+    run = ClaimRun(tmp_path / "part", stamp={"code": 1})
+    again = run_claim(run, "trainer.max_epochs=1", **options)
+    assert [part.kept for part in run.parts.values()] == [True, True, False]
+    assert [t.to_dict() for t in again.tables] == [t.to_dict() for t in whole.tables]
+    figures = [[row.ours for row in claim.rows if row.metric != "training time"] for claim in (whole, again)]
+    assert figures[0] == figures[1]
 
 
 @pytest.mark.slow
-def test_the_claim_holds(tmp_path):
-    claim = run_claim(tmp_path)
+@pytest.mark.parametrize("full", [False, True])
+def test_the_claim_holds(tmp_path, full):
+    claim = run_claim(ClaimRun(tmp_path, full))
     assert [row.metric for row in claim.rows if row.verdict == "differs"] == []
+
+
+@pytest.mark.slow
+def test_the_claim_fails_without_distillation(tmp_path):
+    """Students that never hear their teacher: nothing is restored, and the claim says so."""
+    claim = run_claim(ClaimRun(tmp_path), "loss.weight=0", sizes=[(3, 3)])
+    assert [row.metric for row in claim.rows if row.verdict == "differs"] == [
+        "KD restores at M=2",
+        "KD restores at M=2, 95 % interval, lower end",
+        "label smoothing gains at M=2, 95 % interval, upper end",
+        "KD gains more at M=2 than at M=0.3, 95 % interval, lower end",
+    ]

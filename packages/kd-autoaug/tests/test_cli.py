@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from effkit.testing import assert_one_line_mistake, in_process
 from kd_autoaug.cli import main
 
 QUICK = ["min_rounds=2", "min_seconds=0.1", "threads=1"]
@@ -11,14 +12,7 @@ QUICK = ["min_rounds=2", "min_seconds=0.1", "threads=1"]
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(list(words))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
+    return in_process(main, tmp_path, monkeypatch, capfd)
 
 
 @pytest.fixture
@@ -101,10 +95,7 @@ def test_bench_step(answer, tmp_path):
     ],
 )
 def test_mistakes_are_one_line(words, mentioned, run):
-    code, out, err = run(*words)
-    assert code == 2, out + err
-    assert "Traceback" not in err
-    message = [line for line in err.strip().splitlines() if not line.startswith("run folder:")]
-    assert len(message) == 1, err
-    for word in mentioned:
-        assert word in message[0]
+    found = run(*words)
+    assert_one_line_mistake("kd-autoaug", found, mentioned)
+    rest = [line for line in found.stderr.strip().splitlines() if not line.startswith("run folder:")]
+    assert len(rest) == 1, found.stderr

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from effkit.errors import UserError
-from effkit.testing import run_cli
+from effkit.testing import in_process, run_cli
 from kd_autoaug.cache.cache import LogitCache
 from kd_autoaug.cli import main
 from kd_autoaug.commands.build import build_augment, build_loss
@@ -20,14 +20,7 @@ SMALL = ["data.limit=96", "data.batch_size=32", "trainer.max_epochs=2", "threads
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(list(words))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
+    return in_process(main, tmp_path, monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from effkit.testing.kernels import launched_on_gpu, needs_triton
 from kd_autoaug.augmentation import rng as draws
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.ops import INTERPOLATIONS, Layer, Op, apply, triton_backend
-from kd_autoaug.ops._triton_common import HAS_TRITON
 from kd_autoaug.ops.matrix import affine_coefficients
 from kd_autoaug.ops.operators import Kind, kind_of
 from kd_autoaug.ops.parity import random_layer, sample_pictures
@@ -18,7 +18,7 @@ DEVICE = "cuda"
 FILL, PATCH = (17, 128, 251), (3, 200, 99)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")]
+pytestmark = [pytest.mark.gpu, needs_triton]
 
 
 @pytest.fixture(autouse=True)
@@ -132,11 +132,7 @@ def test_two_launches_a_layer():
     images = _pictures(len(layers[0]), 3, 32, 32, seed=13).to(DEVICE)
     options = {"fill": FILL, "cutout_fill": PATCH, "normalize": (MEAN, STD, torch.bfloat16)}
     apply_layers(images, layers, **options)
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        apply_layers(images, layers, **options)
-        torch.cuda.synchronize()
-    launched = [e.name for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    launched = launched_on_gpu(lambda: apply_layers(images, layers, **options))
     assert sum("prepare_kernel" in name for name in launched) == 2
     assert sum("apply_kernel" in name for name in launched) == 2
     assert len(launched) <= 8, launched

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from effkit.errors import UserError
+from effkit.testing import kernels
+from effkit.testing.kernels import needs_triton
 from kd_autoaug.ops import INTERPOLATIONS, Layer, Op, apply, triton_backend
-from kd_autoaug.ops._triton_common import HAS_TRITON
 from kd_autoaug.ops.matrix import affine_coefficients
 from kd_autoaug.ops.operators import Kind, kind_of
 from kd_autoaug.ops.parity import pillow, random_layer
@@ -15,13 +16,8 @@ from kd_autoaug.ops.triton_backend import apply_layers
 
 FILL, PATCH = (17, 128, 251), (3, 200, 99)
 
-pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Run kernels in the interpreter for one test."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+pytestmark = needs_triton
+interpreter = kernels.interpreter
 
 
 @pytest.fixture

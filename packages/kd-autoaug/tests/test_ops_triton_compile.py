@@ -1,14 +1,16 @@
 """The Triton kernels compiled for GPUs that are not here: few spilled registers, no fused multiply-adds."""
 
 import re
-import subprocess
 
 import pytest
 
-from kd_autoaug.ops._triton_common import HAS_TRITON, kernels
+from effkit.testing import kernels as testing_kernels
+from effkit.testing.kernels import SPILLED, needs_triton
+from effkit.triton import compile_kernel, kernels
 from kd_autoaug.ops.triton_backend import _PART, _READ, _WRITE
 
-pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="triton is not installed")
+pytestmark = [needs_triton, pytest.mark.usefixtures("compiler")]
+compiler = testing_kernels.compiler
 
 TYPES = {
     "images_ptr": "*u8",
@@ -20,7 +22,6 @@ TYPES = {
     "how_ptr": "*i64",
     "box_ptr": "*i64",
 }
-SPILLED = 16  # bytes a thread: some versions of ptxas put one or two numbers of the prologue aside
 REGISTERS = 128  # a thread: at more than that, 16 warps no longer fit on one multiprocessor
 
 PREPARE = {"CHANNELS": 3, "BLOCK": _READ}
@@ -33,46 +34,11 @@ BYTES, HALVES = {"out_ptr": "*u8"}, {"out_ptr": "*i16", "levels_ptr": "*i16"}
 
 
 def _compiled(name, constants, types, warps, capability, fuse=False):
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    kernel = getattr(kernels(name), name)
-    types = {**TYPES, **types}
-    signature = {a: "constexpr" if a in constants else types.get(a, "i32") for a in kernel.arg_names}
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, argument in enumerate(kernel.arg_names)
-        if signature[argument] != "constexpr" and (argument.endswith("_ptr") or argument == "pixels")
-    }
-    source = ASTSource(kernel, signature, constants, aligned)
-    options = {"num_warps": warps, "enable_fp_fusion": fuse}
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-
-def _usage(cubin, folder):
-    """Registers and bytes of stack of a thread."""
-    from triton import knobs
-
-    binary = folder / "kernel.cubin"
-    binary.write_bytes(cubin)
-    command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(binary)]
-    report = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return {key: int(number) for key, number in re.findall(r"(REG|STACK):(\d+)", report)}
-
-
-@pytest.fixture(autouse=True)
-def compiler(monkeypatch, tmp_path):
-    """Compile for real, and leave nothing in the home folder; skip where triton has no compiler for NVIDIA."""
-    from triton import knobs
-
-    for tool in ("ptxas", "cuobjdump"):
-        try:
-            getattr(knobs.nvidia, tool).path  # noqa: B018
-        except (AttributeError, RuntimeError) as error:
-            pytest.skip(f"this build of triton has no {tool}: {error}")
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    kernel = getattr(kernels("kd_autoaug.ops", name), name)
+    return compile_kernel(
+        kernel, {**TYPES, **types}, constants, aligned=("*_ptr", "pixels"), warps=warps, stages=None, fuse=fuse,
+        capability=capability,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
@@ -86,12 +52,11 @@ def compiler(monkeypatch, tmp_path):
         pytest.param("apply_kernel", WRITE_LEVELS, HALVES, 4, id="apply and normalise", marks=pytest.mark.slow),
     ],
 )
-def test_compiles_without_spills_and_fusion(name, constants, types, warps, capability, tmp_path):
+def test_compiles_without_spills_and_fusion(name, constants, types, warps, capability):
     compiled = _compiled(name, constants, types, warps, capability)
-    used = _usage(compiled.asm["cubin"], tmp_path)
-    assert used["STACK"] <= SPILLED
-    assert used["REG"] <= REGISTERS
-    assembly = compiled.asm["ptx"]
+    assert compiled.stack <= SPILLED
+    assert compiled.registers <= REGISTERS
+    assembly = compiled.assembly
     assert not re.search(r"\bfma\.", assembly)
     if name == "prepare_kernel":
         assert "div.rn.f64" in assembly  # the true division of autocontrast and of the mean
@@ -102,4 +67,4 @@ def test_compiles_without_spills_and_fusion(name, constants, types, warps, capab
 def test_products_and_sums_would_be_fused_if_they_might():
     """The check above can fail: the same kernel with fusion has multiply-adds in float64."""
     compiled = _compiled("apply_kernel", WRITE, BYTES, 4, 90, fuse=True)
-    assert re.search(r"\bfma\.rn\.f64", compiled.asm["ptx"])
+    assert re.search(r"\bfma\.rn\.f64", compiled.assembly)

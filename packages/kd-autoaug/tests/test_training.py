@@ -4,6 +4,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from effkit.data import Preprocessing
 from effkit.errors import UserError
 from effkit.lightning import load_checkpoint, train
 from effkit.lightning.logging import read_rows
@@ -14,11 +15,12 @@ from kd_autoaug.commands.parts import build_everything
 from kd_autoaug.distillation.loss import TopKDistillationLoss
 from kd_autoaug.distillation.teacher import Teacher
 from kd_autoaug.networks import create_network
-from kd_autoaug.paper.claim_train import fit_lean
+from kd_autoaug.paper.digits.train import fit_lean
 from kd_autoaug.training.module import DistillationModule
 from kd_autoaug.training.views import INDEPENDENT, BatchViews
 
 POLICY = "randaugment(n=2,m=1.0,space=linear)"
+GREY = Preprocessing((8, 8), mean=(0.5,), std=(0.5,))
 KD = {"weight": 1.0, "temperature": 2.0, "direction": "teacher_student"}
 
 
@@ -55,7 +57,7 @@ def a_module(loss=None, views=None, **options) -> DistillationModule:
     torch.manual_seed(1)
     network = create_network("digits_cnn", 10, 1, 8)
     chosen = TopKDistillationLoss(**(KD if loss is None else loss))
-    return DistillationModule(network, 10, loss=chosen, mean=(0.5,), std=(0.5,), views=views, **options)
+    return DistillationModule(network, 10, loss=chosen, preprocessing=GREY, views=views, **options)
 
 
 class Spy:
@@ -85,7 +87,8 @@ def test_the_teacher_sees_the_students_bytes():
     spy, batch = Spy(), a_batch()
     module = a_module(views=views(), teacher=spy)
     shown = []
-    module.normalise.register_forward_hook(lambda m, given, out: shown.append(given[0]))
+    prepared = module.prepared
+    module.prepared = lambda images: prepared(shown.append(images) or images)
     module.step(batch)
     assert torch.equal(spy.seen[0], shown[0])
     assert not torch.equal(spy.seen[0], batch[0])
@@ -128,7 +131,8 @@ def test_mixing_happens_in_bytes_before_both_networks():
     spy = Spy()
     module = a_module({**KD, "label_smoothing": 0.1}, views=views(), teacher=spy, mixup={"mixup_alpha": 1.0})
     shown = []
-    module.normalise.register_forward_hook(lambda m, given, out: shown.append(given[0]))
+    prepared = module.prepared
+    module.prepared = lambda images: prepared(shown.append(images) or images)
     for count in (16, 7):
         terms, _, _ = module.step(a_batch(count))
         assert torch.isfinite(terms["loss"])
@@ -168,7 +172,7 @@ def test_weight_zero_is_cross_entropy_bit_for_bit_and_does_not_ask():
     assert torch.equal(a, b)
     assert all(torch.equal(p.grad, q.grad) for p, q in zip(with_teacher.parameters(), plain.parameters(), strict=True))
     assert not spy.seen
-    shown = plain.normalise(plain.views.augment(*(a_batch()[i] for i in (0, 2, 3))))
+    shown = plain.prepared(plain.views.augment(*(a_batch()[i] for i in (0, 2, 3))))
     fresh = a_module({"weight": 0.0}, views=views())
     assert torch.equal(b, torch.nn.functional.cross_entropy(fresh.model(shown), a_batch()[1]))
 

@@ -21,73 +21,73 @@ main = App(
 @main.command("train")
 def train(cfg: DictConfig) -> Report:
     """Train with cross-entropy or label smoothing under a policy; resume=RUN goes on with an interrupted run."""
-    from kd_autoaug.commands.train import train_report
+    from kd_autoaug.commands.train import run
 
-    return train_report(cfg)
+    return run(cfg)
 
 
 @main.command("distill")
 def distill(cfg: DictConfig) -> Report:
     """Train a student beside a frozen teacher that sees the same views, or from the cache of its answers."""
-    from kd_autoaug.commands.distill import distill_report
+    from kd_autoaug.commands.distill import run
 
-    return distill_report(cfg)
+    return run(cfg)
 
 
 @main.command("eval")
 def evaluate(cfg: DictConfig) -> Report:
     """Measure a network on the clean test pictures of a data set."""
-    from kd_autoaug.commands.evaluate import evaluate_report
+    from kd_autoaug.commands.evaluate import run
 
-    return evaluate_report(cfg)
+    return run(cfg)
 
 
 @main.command("cache", positional="what")
 def cache(cfg: DictConfig) -> Report:
     """Make, check or describe a cache of teacher logits: build, verify or info."""
-    from kd_autoaug.commands.cache import cache_command
+    from kd_autoaug.commands.cache import run
 
-    return cache_command(cfg)  # type: ignore[arg-type]
+    return run(cfg)
 
 
 @main.command("analyze")
 def analyze(cfg: DictConfig) -> Report:
     """Measure what each operator destroys at each magnitude: confidence, outliers, label information."""
-    from kd_autoaug.commands.analyze import analyze_command
+    from kd_autoaug.commands.analyze import run
 
-    return analyze_command(cfg, run_dir())  # type: ignore[arg-type]
+    return run(cfg)
 
 
 @main.command("suggest")
 def suggest(cfg: DictConfig) -> Report:
     """Name the largest magnitude within an outlier budget, operators to drop, and K for every magnitude."""
-    from kd_autoaug.commands.suggest import suggest_command
+    from kd_autoaug.commands.suggest import run
 
-    return suggest_command(cfg, run_dir())  # type: ignore[arg-type]
+    return run(cfg)
 
 
 @main.command("preview", positional="images")
 def preview(cfg: DictConfig) -> Report:
     """Draw pictures under every operator and magnitude, and random views of a policy."""
-    from kd_autoaug.commands.preview import preview_command
+    from kd_autoaug.commands.preview import run
 
-    return preview_command(cfg, run_dir())  # type: ignore[arg-type]
+    return run(cfg)
 
 
 @main.command("bench", positional="what")
 def bench(cfg: DictConfig) -> Report:
     """Time augmentation against timm and torchvision (augment), its operators (ops), or a training step (step)."""
-    from kd_autoaug.commands.bench.command import bench_command
+    from kd_autoaug.commands.bench.run import run
 
-    return bench_command(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("summary")
 def summary(cfg: DictConfig) -> Report:
     """Parameters and MACs of the networks, and what each policy holds."""
-    from kd_autoaug.commands.summary import summary_report
+    from kd_autoaug.commands.summary import run
 
-    return summary_report(cfg.networks, num_classes=cfg.num_classes)
+    return run(cfg)
 
 
 @main.command("reproduce")
@@ -96,15 +96,15 @@ def reproduce(cfg: DictConfig) -> Report:
     from effkit.reproduce import paper_report
     from kd_autoaug.paper.rows import PAPER
 
-    return paper_report(PAPER, table=cfg.table, claim=cfg.claim, run_dir=run_dir())
+    return paper_report(PAPER, table=cfg.table, claim=cfg.claim, run_dir=run_dir(), full=cfg.full)
 
 
 @main.command("doctor")
 def doctor(cfg: DictConfig) -> Report:
     """Versions, devices, which backends load here, and whether they give Pillow's bits."""
-    from kd_autoaug.commands.doctor import doctor_report
+    from kd_autoaug.commands.doctor import run
 
-    return doctor_report()
+    return run(cfg)
 
 
 if __name__ == "__main__":

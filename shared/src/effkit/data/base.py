@@ -26,7 +26,7 @@ from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import EpochSampler, SeededDataset
 from effkit.errors import UserError, choose
 
-__all__ = ["OPTIONS", "SPLITS", "DataModule", "need_folder", "whole_number"]
+__all__ = ["OPTIONS", "SPLITS", "DataModule", "Prepared", "need_folder", "whole_number"]
 
 SPLITS = ("train", "val", "test")
 OPTIONS = ("mean", "std", "batch_size", "num_workers", "seed", "limit", "drop_last", "repeats")
@@ -58,7 +58,43 @@ def need_folder(field: str, value: str | Path | None, purpose: str) -> Path:
     return path
 
 
-class DataModule(LightningDataModule):
+class Prepared:
+    """What a preprocessing says about the pictures of whoever has it."""
+
+    preprocessing: Preprocessing
+
+    @property
+    def class_names(self) -> list[str]:
+        """One name per class, in the order of the labels."""
+        return list(self.preprocessing.class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.preprocessing.class_names)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.preprocessing.size[0]
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images."""
+        return self.preprocessing.channels
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean that normalisation subtracts, per channel."""
+        return self.preprocessing.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation that it divides by, per channel."""
+        return self.preprocessing.std
+
+
+class DataModule(Prepared, LightningDataModule):
     """A classification data set as Lightning takes it, with the facts a model needs to be built for it.
 
     Subclasses fill ``self.splits`` in ``setup``: ``train``, ``val``, ``test`` -> data set of ``(image, label)``, and
@@ -128,39 +164,9 @@ class DataModule(LightningDataModule):
 
     # --- facts ----------------------------------------------------------------------------------------------------
 
-    @property
-    def class_names(self) -> list[str]:
-        """One name per class, in the order of the labels."""
-        return list(self.preprocessing.class_names)
-
-    @class_names.setter
-    def class_names(self, names: Sequence[str]) -> None:
+    def name_classes(self, names: Sequence[str]) -> None:
+        """Give the classes the names that the files say."""
         self.preprocessing = dataclasses.replace(self.preprocessing, class_names=tuple(names))
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.preprocessing.class_names)
-
-    @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.preprocessing.size[0]
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of the images."""
-        return self.preprocessing.channels
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """Mean that normalisation subtracts, per channel."""
-        return self.preprocessing.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """Standard deviation that it divides by, per channel."""
-        return self.preprocessing.std
 
     def use(self, preprocessing: Preprocessing) -> None:
         """Show the pictures as a trained network expects them, instead of as this module was told.
@@ -171,15 +177,27 @@ class DataModule(LightningDataModule):
         Raises:
             UserError: If it is about other classes, or another number of channels than this data set can give.
         """
+        self.check_classes(preprocessing, "the network")
+        self.splits = {}
+        self.preprocessing = dataclasses.replace(preprocessing, class_names=tuple(self.class_names))
+
+    def check_classes(self, preprocessing: Preprocessing, who: str) -> None:
+        """Check that a trained network tells apart the classes of this data set, in their order.
+
+        Args:
+            preprocessing: That of its run; one that names no classes is not checked.
+            who: What to call the network.
+
+        Raises:
+            UserError: If it does not.
+        """
         names = preprocessing.class_names
         if names and list(names) != self.class_names:
             differing = next((i for i, (a, b) in enumerate(zip(names, self.class_names, strict=False)) if a != b), None)
             what = f"{len(names)} and {self.num_classes} of them"
             if differing is not None:
                 what = f"class {differing} is {names[differing]!r} there and {self.class_names[differing]!r} here"
-            raise UserError(f"the network was trained on other classes than those of data={self.name}: {what}")
-        self.splits = {}
-        self.preprocessing = dataclasses.replace(preprocessing, class_names=tuple(self.class_names))
+            raise UserError(f"{who} was trained on other classes than those of data={self.name}: {what}")
 
     # --- pictures -------------------------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ class CIFAR(PictureDataModule):
             return
         train = self._open(train=True, transform=self.train_transform, download=False)
         test = self._open(train=False, transform=self.eval_transform, download=False)
-        self.class_names = list(train.classes)  # the files have the last word
+        self.name_classes(train.classes)  # the files have the last word
         self.splits = {"train": self._limited(train), "test": self._limited(test), "val": self._limited(test)}
 
 
@@ -136,7 +136,7 @@ class ImageNet(ImageFolder):
                 f"{folder / 'train'} has {found} class folders, ImageNet has 1000; use data=imagefolder for a part"
             )
         super().__init__(str(folder), **kwargs)
-        self.class_names = _described(self.class_names)
+        self.name_classes(_described(self.class_names))
 
 
 def _described(folders: list[str]) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effkit.data.preprocessing import Normalize
 from effkit.errors import UserError
 from kd_autoaug.analysis.study import Predictor
 from kd_autoaug.augmentation.augment import BatchAugment
@@ -74,7 +75,7 @@ class ProbeTrainer:
         """A network trained on augmented pictures, in evaluation mode."""
         device = torch.device(self.device)
         images, labels = self.images.to(device), self.labels.to(device)
-        normalise = _Normalise(self.mean, self.std, device)
+        normalise = Normalize(self.mean, self.std).to(device)
         order = torch.Generator().manual_seed(self.seed)
         # Initial weights and dropout draw from torch's global generators, which are put back afterwards.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -104,21 +105,11 @@ class ProbeTrainer:
     def __call__(self, augment: BatchAugment | None) -> Predictor:
         """Train under an augmentation; ``None`` trains on the pictures as they are."""
         model = self.train(augment)
-        normalise = _Normalise(self.mean, self.std, torch.device(self.device))
+        device = torch.device(self.device)
+        normalise = Normalize(self.mean, self.std).to(device)
 
         @torch.no_grad()
         def predict(images: Tensor) -> Tensor:
-            return model(normalise(images))
+            return model(normalise(images.to(device)))
 
         return predict
-
-
-class _Normalise:
-    """uint8 pictures to the network's input."""
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
-        self.mean = torch.tensor(list(mean), device=device).view(-1, 1, 1)
-        self.std = torch.tensor(list(std), device=device).view(-1, 1, 1)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return (images.to(self.mean.device).float() / 255 - self.mean) / self.std

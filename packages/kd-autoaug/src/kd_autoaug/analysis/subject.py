@@ -30,12 +30,30 @@ class Data(Protocol):
     """Pictures of a data set as bytes; ``kd_autoaug.training.data.ViewData`` is one."""
 
     name: Any  # a string; the data set's class allows None, as Lightning's does
-    class_names: Any
-    num_classes: int
-    in_chans: int
-    image_size: int
-    mean: Any
-    std: Any
+
+    @property
+    def class_names(self) -> list[str]:
+        """One name per class."""
+
+    @property
+    def num_classes(self) -> int:
+        """Their number."""
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the pictures."""
+
+    @property
+    def image_size(self) -> int:
+        """Their side in pixels."""
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Of the normalisation, per channel."""
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Likewise."""
 
     @property
     def num_train(self) -> int:

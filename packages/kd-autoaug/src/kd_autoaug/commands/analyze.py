@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from effkit.cli import run_dir
 from effkit.progress import shown
 from effkit.report import Report, Table, write_json
 from kd_autoaug.analysis.flags import flags
@@ -18,7 +18,7 @@ from kd_autoaug.commands.subject import build_subject, measure_options
 from kd_autoaug.plots.analysis import plot_classes, plot_heat, plot_k, plot_reliability
 from kd_autoaug.plots.gallery import plot_gallery
 
-__all__ = ["analyze_command", "analyze_report"]
+__all__ = ["analyze_report", "run"]
 
 _HEATS = ("confidence_drop", "outlier_rate", "information_teacher", "information_probe")
 _CAUTION = (
@@ -27,19 +27,18 @@ _CAUTION = (
 )
 
 
-def analyze_command(cfg: Mapping[str, Any], folder: str | os.PathLike[str]) -> Report:
+def run(cfg: Any) -> Report:
     """``kd-autoaug analyze``.
 
     Args:
         cfg: Composed from ``analyze.yaml``.
-        folder: The run's folder.
 
     Raises:
         UserError: If a value does not fit.
     """
     subject = build_subject(cfg)
     with shown("analyze"):
-        return analyze_report(subject, folder, **measure_options(cfg))
+        return analyze_report(subject, run_dir(), **measure_options(cfg))
 
 
 def analyze_report(subject: Subject, folder: str | os.PathLike[str], **options: Any) -> Report:

@@ -16,6 +16,7 @@ from effkit.lightning.optim import plain_options
 from kd_autoaug import networks
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.commands.trained import show_as_trained, teacher_options, with_file
 from kd_autoaug.distillation.loss import TopKDistillationLoss
 from kd_autoaug.training.caching import open_cache
 from kd_autoaug.training.data import ViewData
@@ -44,14 +45,19 @@ def set_up(cfg: Any) -> torch.device:
     return resolve_device(cfg.get("device") or "auto")
 
 
-def build_data(cfg: Mapping[str, Any]) -> ViewData:
-    """Build the data of the groups ``data`` and ``view``.
+def build_data(cfg: Mapping[str, Any], *, fixed: bool = False) -> ViewData:
+    """Build the data of the groups ``data`` and ``view``, shown as the run behind ``model.weights`` did.
+
+    Args:
+        cfg: Composed config.
+        fixed: The network is not trained any more, see :func:`show_as_trained`.
 
     Raises:
         UserError: If a key or a value does not fit, or files are missing.
     """
-    view = _view(cfg)
-    return ViewData.from_config(plain_options(cfg["data"]), view)
+    data = ViewData.from_config(plain_options(cfg["data"]), _view(cfg))
+    show_as_trained(cfg, data, fixed=fixed)
+    return data
 
 
 def _view(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,27 +132,32 @@ def build_student(cfg: Mapping[str, Any], data: ViewData) -> nn.Module:
     Raises:
         UserError: If an argument does not fit, or ``model.weights`` has another shape.
     """
-    return networks.build_network(_with_file("model", cfg["model"]), **_facts(data))
+    return networks.build_network(with_file("model", cfg["model"]), **_facts(data))
 
 
 def build_teacher(cfg: Mapping[str, Any], data: ViewData) -> Any:
     """Build the teacher of the group ``teacher``: its network with weights, its normalisation, size and dtype.
+
+    What the group leaves open is what the run behind its weights says, else the data.
 
     Returns:
         A ``Teacher``; ``None`` without a name (``teacher=none``), or where it has no weights but a cache to read
         has its answers.
 
     Raises:
-        UserError: If it has no weights, or other classes or channels than the data.
+        UserError: If it has no weights, or was trained on other classes or channels than the data's.
     """
-    options = _with_file("teacher", cfg.get("teacher") or {})
+    options, known = teacher_options(cfg, data)
     if not options.get("name"):
         return None
     cache = cfg.get("cache") or {}
     untrained = not options.get("weights") and not options.get("pretrained")
     if untrained and cache.get("path") and (cache.get("mode") or "read") == "read":
         return None
-    return networks.build_teacher(options, mean=data.mean, std=data.std, **_facts(data))
+    teacher = networks.build_teacher(options, mean=data.mean, std=data.std, **_facts(data))
+    if known is not None:
+        data.core.check_classes(known, "the teacher")
+    return teacher
 
 
 def build_cache(cfg: Mapping[str, Any], data: ViewData, augment: Any, teacher: Any, loss: TopKDistillationLoss) -> Any:
@@ -170,19 +181,3 @@ def build_cache(cfg: Mapping[str, Any], data: ViewData, augment: Any, teacher: A
 
 def _facts(data: ViewData) -> dict[str, int]:
     return {"num_classes": data.num_classes, "in_chans": data.in_chans, "image_size": data.image_size}
-
-
-def _with_file(group: str, options: Any) -> dict[str, Any]:
-    """The group with the file that ``weights`` means: a file, or what a run folder ends with."""
-    options = dict(plain_options(options))
-    weights = options.get("weights")
-    if not weights:
-        return options
-    path = Path(str(weights)).expanduser()
-    if path.is_dir():
-        path = path / "model.safetensors"
-        if not path.is_file():
-            raise UserError(f"{group}.weights={str(weights)!r} is no finished run: it has no model.safetensors")
-    elif not path.is_file():
-        raise UserError(f"{group}.weights={str(weights)!r} does not exist: give a file of weights or a run folder")
-    return {**options, "weights": str(path)}

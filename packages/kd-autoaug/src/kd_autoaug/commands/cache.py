@@ -16,7 +16,7 @@ from kd_autoaug.cache.cache import LogitCache
 from kd_autoaug.commands.build import build_augment, build_data, build_loss, build_teacher, set_up
 from kd_autoaug.training.caching import cache_fingerprints
 
-__all__ = ["cache_command", "cache_report"]
+__all__ = ["cache_report", "run"]
 
 ACTIONS = ("build", "verify", "info")
 
@@ -33,7 +33,7 @@ class _Source:
     device: Any
 
 
-def cache_command(cfg: Mapping[str, Any]) -> Report:
+def run(cfg: Any) -> Report:
     """Do what ``kd-autoaug cache`` was asked for, its progress shown.
 
     Args:

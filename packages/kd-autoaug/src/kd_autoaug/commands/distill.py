@@ -9,10 +9,10 @@ from kd_autoaug.commands.build import set_up
 from kd_autoaug.commands.parts import build_everything
 from kd_autoaug.commands.train import fit, run_report
 
-__all__ = ["distill_report"]
+__all__ = ["run"]
 
 
-def distill_report(cfg: Any) -> Report:
+def run(cfg: Any) -> Report:
     """Train a student beside a frozen teacher that sees the same pictures, or from the cache of its answers."""
     set_up(cfg)
     parts = build_everything(cfg)

@@ -6,19 +6,20 @@ from typing import Any
 
 from effkit.report import Report, Table
 from kd_autoaug.commands.build import build_data, build_student, set_up
-from kd_autoaug.training.pictures import NormalisedNetwork
+from kd_autoaug.commands.trained import of_run
 
-__all__ = ["evaluate_report"]
+__all__ = ["run"]
 
 
-def evaluate_report(cfg: Any) -> Report:
+def run(cfg: Any) -> Report:
     """Measure a network on the clean test pictures."""
     from effkit.lightning import evaluate
 
+    cfg = of_run(cfg)
     set_up(cfg)
-    data = build_data(cfg)
+    data = build_data(cfg, fixed=True)
     model = build_student(cfg, data)
-    metrics = evaluate(cfg, NormalisedNetwork(model, data.mean, data.std), data)  # type: ignore[arg-type]
+    metrics = evaluate(cfg, model, data)  # type: ignore[arg-type]
     lines = [] if cfg["model"].get("weights") else ["random weights: give model.weights=PATH"]
     table = Table(
         f"{cfg['model']['name']} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()]

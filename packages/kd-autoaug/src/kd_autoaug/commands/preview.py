@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from effkit.cli import run_dir
 from effkit.errors import UserError
 from effkit.lightning.optim import plain_options
 from effkit.report import Report, Table
@@ -20,17 +21,16 @@ from kd_autoaug.commands.build import chosen_policy
 from kd_autoaug.ops.operators import ARGUMENTS, operator
 from kd_autoaug.plots.preview import plot_operators, plot_policy_views
 
-__all__ = ["plot_policy", "preview_command", "preview_report"]
+__all__ = ["plot_policy", "preview_report", "run"]
 
 _MOST_ROWS, _MOST_COLUMNS = 20, 10
 
 
-def preview_command(cfg: Mapping[str, Any], folder: str | os.PathLike[str]) -> Report:
+def run(cfg: Any) -> Report:
     """``kd-autoaug preview``.
 
     Args:
         cfg: Composed from ``preview.yaml``.
-        folder: The run's folder.
 
     Raises:
         UserError: If a value does not fit.
@@ -38,7 +38,7 @@ def preview_command(cfg: Mapping[str, Any], folder: str | os.PathLike[str]) -> R
     options = plain_options(cfg)
     keys = ("operators", "magnitudes", "space", "extrapolate", "size", "views", "seed")
     images = options["images"] or [name for name in BUNDLED if name in ("chelsea", "china")]
-    return preview_report(images, folder, policy=chosen_policy(cfg), **{k: options[k] for k in keys})
+    return preview_report(images, run_dir(), policy=chosen_policy(cfg), **{k: options[k] for k in keys})
 
 
 def plot_policy(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from effkit.cli import run_dir
 from effkit.errors import UserError
 from effkit.progress import shown
 from effkit.report import Report, write_json
@@ -17,15 +17,14 @@ from kd_autoaug.analysis.suggest import check_advice, suggest
 from kd_autoaug.commands.subject import build_subject, measure_options
 from kd_autoaug.plots.analysis import plot_heat, plot_k
 
-__all__ = ["suggest_command", "suggest_report"]
+__all__ = ["run", "suggest_report"]
 
 
-def suggest_command(cfg: Mapping[str, Any], folder: str | os.PathLike[str]) -> Report:
+def run(cfg: Any) -> Report:
     """``kd-autoaug suggest``; measures nothing if ``analysis`` names an earlier run.
 
     Args:
         cfg: Composed from ``suggest.yaml``.
-        folder: The run's folder.
 
     Raises:
         UserError: If a value does not fit.
@@ -33,10 +32,10 @@ def suggest_command(cfg: Mapping[str, Any], folder: str | os.PathLike[str]) -> R
     advice = {k: cfg[k] for k in ("budget", "use_upper", "mass")}
     check_advice(advice["budget"], advice["mass"])
     if cfg.get("analysis"):
-        return suggest_report(folder, analysis=cfg["analysis"], **advice)
+        return suggest_report(run_dir(), analysis=cfg["analysis"], **advice)
     subject = build_subject(cfg)
     with shown("suggest"):
-        return suggest_report(folder, subject=subject, **advice, **measure_options(cfg))
+        return suggest_report(run_dir(), subject=subject, **advice, **measure_options(cfg))
 
 
 def suggest_report(

@@ -12,7 +12,7 @@ from effkit.report import Report, Table
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.networks import NETWORKS, create_network
 
-__all__ = ["POLICIES", "summary_report"]
+__all__ = ["POLICIES", "run", "summary_report"]
 
 POLICIES = (
     "autoaugment-imagenet",
@@ -31,6 +31,11 @@ POLICIES = (
     "fast-aa-imagenet",
     "fast-aa-svhn",
 )
+
+
+def run(cfg: Any) -> Report:
+    """Count the networks that are asked for, and describe the policies."""
+    return summary_report(cfg.networks, num_classes=cfg.num_classes)
 
 
 def summary_report(networks: Sequence[str] | None = None, *, num_classes: int = 10) -> Report:

@@ -12,7 +12,7 @@ from kd_autoaug.commands.build import build_loss, set_up
 from kd_autoaug.commands.parts import Parts, build_everything
 from kd_autoaug.distillation.weights import save_weights
 
-__all__ = ["fit", "run_report", "train_report"]
+__all__ = ["fit", "run", "run_report"]
 
 
 def fit(cfg: Mapping[str, Any], parts: Parts, folder: Path | None = None) -> dict[str, Any]:
@@ -30,11 +30,11 @@ def fit(cfg: Mapping[str, Any], parts: Parts, folder: Path | None = None) -> dic
 
     metrics = train(cfg, parts.student, parts.data, module=parts.module, folder=folder)  # type: ignore[arg-type]
     weights = Path(metrics["folder"]) / "model.safetensors"
-    save_weights(parts.student, weights)
+    save_weights(parts.student, weights, parts.data.preprocessing)
     return {**metrics, "weights": str(weights)}
 
 
-def train_report(cfg: Any) -> Report:
+def run(cfg: Any) -> Report:
     """Train with cross-entropy, with or without label smoothing; no teacher."""
     set_up(cfg)
     weight = build_loss(cfg).weight

@@ -82,6 +82,8 @@ class ShakeDrop(nn.Module):
 
 def he_init(model: nn.Module) -> None:
     """Begin as He et al. 2015: convolutions normal with variance 2 / (outputs * area), batch norm 1 and 0, biases 0."""
+    if any(p.is_meta for p in model.parameters()):
+        return  # there is nothing to draw, and torch would load its compiler to find out
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -4,9 +4,9 @@
 import triton
 import triton.language as tl
 
-from kd_autoaug.ops._triton_common import kernels
+from effkit.triton import kernels
 
-_common, _sampling = kernels("common_kernel"), kernels("sampling_kernel")
+_common, _sampling = kernels(__package__, "common_kernel"), kernels(__package__, "sampling_kernel")
 LOOK_UP, COLOR, STENCIL, CUTOUT = _common.LOOK_UP, _common.COLOR, _common.STENCIL, _common.CUTOUT
 NEAREST_FIXED, NEAREST_FLOAT = _common.NEAREST_FIXED, _common.NEAREST_FLOAT
 BILINEAR, BICUBIC = _common.BILINEAR, _common.BICUBIC

@@ -4,8 +4,6 @@
 import triton
 import triton.language as tl
 
-from kd_autoaug.ops._triton_common import interpreted
-
 # How the apply kernel changes one picture: found by the prepare kernel, read from the first of the picture's codes.
 COPY = tl.constexpr(0)
 LOOK_UP = tl.constexpr(1)
@@ -22,40 +20,6 @@ BICUBIC = tl.constexpr(8)
 CODES = tl.constexpr(8)
 NUMBERS = tl.constexpr(8)
 ARGUMENT = tl.constexpr(6)
-
-
-# Reductions and scans name one of these, because triton's own `tl.sum` and the like are decorated when triton is first
-# imported, which may be in the other mode. The interpreter knows those by identity, and is slow with others.
-if interpreted():
-    add = tl.standard._sum_combine
-    less = tl.standard._elementwise_min
-    greater = tl.standard._elementwise_max
-
-    def loop_bound(value):
-        """Bound of a ``range``; triton 3.6 would hand a NumPy array to ``int()``, which NumPy deprecates."""
-        return int(value.handle.data.item()) if isinstance(value, tl.tensor) else value
-
-else:
-
-    @triton.jit
-    def add(a, b):
-        """For sums."""
-        return a + b
-
-    @triton.jit
-    def less(a, b):
-        """For minima."""
-        return tl.minimum(a, b)
-
-    @triton.jit
-    def greater(a, b):
-        """For maxima."""
-        return tl.maximum(a, b)
-
-    @triton.jit
-    def loop_bound(value):
-        """Bound of a ``range``."""
-        return value
 
 
 @triton.jit

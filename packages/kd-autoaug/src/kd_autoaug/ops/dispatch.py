@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError, choose
+from effkit.triton import check_runs, why_not
 from kd_autoaug.ops.allocator import keep_memory
 from kd_autoaug.ops.checks import check_images, colour
 from kd_autoaug.ops.layers import Layer
@@ -36,17 +37,10 @@ def resolve_backend(backend: str, device: torch.device) -> str:
     if backend == "pil" and device.type != "cpu":
         raise UserError(f"backend='pil' runs on the CPU, got pictures on {device}; use backend='auto'")
     if backend == "triton" or (backend == "auto" and device.type == "cuda"):
-        from kd_autoaug.ops._triton_common import HAS_TRITON, interpreted
-
         if backend == "auto":
-            return "triton" if HAS_TRITON else "torch"
-        if not HAS_TRITON:
-            raise UserError("backend='triton' needs the package triton, which is not installed; use backend='torch'")
-        if device.type != "cuda" and not interpreted():
-            raise UserError(
-                f"backend='triton' needs a CUDA device, got pictures on {device}; use backend='auto', or set "
-                "TRITON_INTERPRET=1 (slow, for tests)"
-            )
+            return "torch" if why_not(device, auto=True) else "triton"
+        advice = "use backend='auto', or set TRITON_INTERPRET=1 (slow, for tests)"
+        check_runs(device, got=f"pictures on {device}", advice=advice)
     return backend if backend != "auto" or device.type == "cpu" else "torch"
 
 

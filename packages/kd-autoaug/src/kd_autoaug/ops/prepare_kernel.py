@@ -7,18 +7,18 @@ One program per picture and channel. Only equalize, autocontrast and contrast re
 import triton
 import triton.language as tl
 
+from effkit.triton import device_functions, kernels
 from kd_autoaug.ops import matrix, operators
-from kd_autoaug.ops._triton_common import kernels
 from kd_autoaug.ops.operators import Op
 
-_common = kernels("common_kernel")
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
 COPY, LOOK_UP, COLOR, STENCIL = _common.COPY, _common.LOOK_UP, _common.COLOR, _common.STENCIL
 CUTOUT, NEAREST_FIXED, NEAREST_FLOAT = _common.CUTOUT, _common.NEAREST_FIXED, _common.NEAREST_FLOAT
 BILINEAR, BICUBIC = _common.BILINEAR, _common.BICUBIC
 CODES, NUMBERS, ARGUMENT = _common.CODES, _common.NUMBERS, _common.ARGUMENT
-add, less, greater, loop_bound = _common.add, _common.less, _common.greater, _common.loop_bound
+add, lesser, greater, loop_bound = _core.add, _core.lesser, _core.greater, _core.loop_bound
 blend, grey, read, to_byte = _common.blend, _common.grey, _common.read, _common.to_byte
-rotation = kernels("rotation_kernel").rotation
+rotation = kernels(__package__, "rotation_kernel").rotation
 
 SHEAR_X, SHEAR_Y = tl.constexpr(int(Op.SHEAR_X)), tl.constexpr(int(Op.SHEAR_Y))
 TRANSLATE_X, TRANSLATE_Y = tl.constexpr(int(Op.TRANSLATE_X)), tl.constexpr(int(Op.TRANSLATE_Y))
@@ -152,7 +152,7 @@ def autocontrast_table(plane_ptr, pixels, BLOCK: tl.constexpr):
         value = read(plane_ptr + place, mask)
         low = tl.minimum(low, tl.where(mask, value, 255))
         high = tl.maximum(high, value)
-    least = tl.reduce(low, 0, less)
+    least = tl.reduce(low, 0, lesser)
     spread = tl.reduce(high, 0, greater) - least
     scale = 255.0 / tl.maximum(spread, 1).to(tl.float64)
     offset = -least.to(tl.float64) * scale

@@ -4,9 +4,9 @@
 import triton
 import triton.language as tl
 
-from kd_autoaug.ops._triton_common import kernels
+from effkit.triton import kernels
 
-_common = kernels("common_kernel")
+_common = kernels(__package__, "common_kernel")
 read, to_byte = _common.read, _common.to_byte
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from effkit.errors import UserError
-from kd_autoaug.ops._triton_common import check_runnable, kernels, launch, power_of_two
+from effkit.triton import check_runs, kernels, launch, power_of_two
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.operators import Op
 
@@ -24,6 +25,8 @@ Normalize = tuple[Sequence[float], Sequence[float], torch.dtype]
 _READ = 4096  # pixels that a program reads at once for its statistics, with eight warps
 _WRITE = 1024  # pixels that a program writes, with four warps
 _PART = 128  # of which so many at once in float64
+# Products and sums are never fused: a multiply-add rounds once where Pillow rounds twice, which changes bytes.
+_EXACT: dict[str, Any] = {"fuse": False, "stages": None}
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
 
 
@@ -81,7 +84,7 @@ def _prepare(images: Tensor, layer: Layer, scratch: _Scratch) -> None:
     batch, channels, height, width = images.shape
     block = min(_READ, max(128, power_of_two(height * width)))
     launch(
-        kernels("prepare_kernel").prepare_kernel,
+        kernels(__package__, "prepare_kernel").prepare_kernel,
         (batch * channels,),
         images,
         scratch.tables,
@@ -101,6 +104,7 @@ def _prepare(images: Tensor, layer: Layer, scratch: _Scratch) -> None:
         CHANNELS=channels,
         BLOCK=block,
         warps=8 if block == _READ else 4,
+        **_EXACT,
     )
 
 
@@ -112,7 +116,7 @@ def _write(images: Tensor, out: Tensor, scratch: _Scratch, table: Tensor | None,
         bits = _BITS[table.element_size()]
         table, out = table.view(bits), out.view(bits)
     launch(
-        kernels("apply_kernel").apply_kernel,
+        kernels(__package__, "apply_kernel").apply_kernel,
         (tiles * batch,),
         images,
         out,
@@ -131,6 +135,7 @@ def _write(images: Tensor, out: Tensor, scratch: _Scratch, table: Tensor | None,
         PART=min(_PART, block),
         LEVELS=table is not None,
         warps=4,
+        **_EXACT,
     )
 
 
@@ -157,7 +162,7 @@ def apply_layers(
     Raises:
         UserError: If the kernels cannot run here, or ``normalize`` does not fit.
     """
-    check_runnable(images)
+    check_runs(images.device, got=f"pictures on {images.device}", interpreted_on=("cpu",), advice="use backend='auto'")
     batch, channels, _, _ = images.shape
     device = images.device
     table = None if normalize is None else levels(normalize, channels, device)

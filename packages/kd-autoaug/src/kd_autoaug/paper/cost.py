@@ -1,4 +1,4 @@
-"""Rows that are counted here and now: parameters and multiply-adds on the meta device, and sizes of caches."""
+"""Rows that are counted here and now: parameters and multiply-adds of networks, and sizes of caches."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from functools import cache, partial
 from typing import Any
 
 import torch
+from torch import nn
 
-from effkit.cost import Cost, count_params, measure_image
+from effkit.cost import count_params, measure_image
 from effkit.rows import Row, Tolerance
 from kd_autoaug.paper import figures as paper
+from kd_autoaug.paper.efficientnet import efficientnet
 from kd_autoaug.paper.evidence import cite
 
-__all__ = ["cache_rows", "network_cost", "structure_rows", "timm_macs", "timm_params"]
+__all__ = ["cache_rows", "structure_rows"]
 
 CODE = "counted from the network code of Fast AutoAugment"
 TIMM = "counted from timm's tf_efficientnet"
@@ -22,32 +24,12 @@ IMAGENET, CIFAR = 1_281_167, 50_000
 
 
 @cache
-def network_cost(name: str, num_classes: int) -> Cost:
-    """Cost of a CIFAR network for one picture of 32 x 32 pixels."""
+def _network(name: str, num_classes: int) -> nn.Module:
+    """A CIFAR network without memory for its weights."""
     from kd_autoaug.networks import create_network
 
     with torch.device("meta"):
-        model = create_network(name, num_classes, 3, 32)
-    return measure_image(model.eval(), 32)
-
-
-@cache
-def timm_params(size: str) -> int:
-    """Parameters of timm's ``tf_efficientnet_b*`` with 1,000 classes; ``size`` as in ``"B0"``."""
-    import timm
-
-    with torch.device("meta"):
-        return count_params(timm.create_model(f"tf_efficientnet_{size.lower()}"))
-
-
-@cache
-def timm_macs(size: str) -> int:
-    """Multiply-adds of timm's ``tf_efficientnet_b*`` for one picture of its own size."""
-    import timm
-
-    with torch.device("meta"):
-        model = timm.create_model(f"tf_efficientnet_{size.lower()}")
-    return measure_image(model.eval(), paper.EFFICIENTNET_COUNTS[size][1]).macs
+        return create_network(name, num_classes, 3, 32).eval()
 
 
 def _count(table: str, name: str, metric: str, figure: float | None, compute: Callable[[], float], **more: Any) -> Row:
@@ -76,10 +58,10 @@ def structure_rows() -> list[Row]:
         rows.append(_count("structure", name, "MACs, 10 classes", known.macs10, partial(_macs, known.name, 10)))
     for size, (params, side) in paper.EFFICIENTNET_COUNTS.items():
         name, same = f"EfficientNet-{size}", {"source": cite("M", TIMM)}
-        rows.append(_count("structure", name, "params", params, partial(timm_params, size), **same))
+        rows.append(_count("structure", name, "params", params, _efficientnet_params(size), **same))
         if size in paper.EFFICIENTNET_MACS:
             macs = paper.EFFICIENTNET_MACS[size]
-            rows.append(_count("structure", name, f"MACs at {side}", macs, partial(timm_macs, size), **same))
+            rows.append(_count("structure", name, f"MACs at {side}", macs, _efficientnet_macs(size), **same))
     share: dict[str, Any] = {"source": cite("M", "one teacher forward over three passes of the student")}
     share |= {"unit": "steps", "tolerance": Tolerance("rounds_to")}
     rows.append(_count("structure", "B7 teacher on a B0 student", "added to a step", 33, _teacher_share, **share))
@@ -87,7 +69,7 @@ def structure_rows() -> list[Row]:
 
 
 def _params(name: str, num_classes: int) -> int:
-    return network_cost(name, num_classes).params
+    return count_params(_network(name, num_classes))
 
 
 def _params_with_idle(name: str, num_classes: int, base: int) -> int:
@@ -97,11 +79,19 @@ def _params_with_idle(name: str, num_classes: int, base: int) -> int:
 
 
 def _macs(name: str, num_classes: int) -> int:
-    return network_cost(name, num_classes).macs
+    return measure_image(_network(name, num_classes), 32).macs
+
+
+def _efficientnet_params(size: str) -> Callable[[], int]:
+    return lambda: efficientnet(size).params
+
+
+def _efficientnet_macs(size: str) -> Callable[[], int]:
+    return lambda: efficientnet(size).macs
 
 
 def _teacher_share() -> float:
-    return timm_macs("B7") / (3 * timm_macs("B0"))
+    return efficientnet("B7").macs / (3 * efficientnet("B0").macs)
 
 
 def cache_rows() -> list[Row]:

@@ -14,10 +14,8 @@ are rows of the table ``defaults``, printed as what they are.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from effkit.errors import choose
-from effkit.papers import Claim, Paper
+from effkit.papers import Paper, collect_rows
 from effkit.rows import Row
 
 __all__ = ["PAPER", "paper_rows"]
@@ -50,33 +48,20 @@ def paper_rows(table: str | int | Iterable[str | int] | None = None) -> list[Row
     """
     from kd_autoaug.paper import cost, defaults, policies, trained
 
-    parts = [
-        trained.method_rows(),
-        trained.digits_rows(),
-        trained.baseline_rows(),
-        trained.randaugment_rows(),
-        trained.adversarial_rows(),
-        trained.efficientnet_rows(),
-        cost.structure_rows(),
-        policies.operator_rows(),
-        policies.policy_rows(),
-        cost.cache_rows(),
-        defaults.default_rows(),
-    ]
-    rows = [row for part in parts for row in part]
-    rows.sort(key=lambda row: _ORDER.index(row.table))  # stable: inside a table the order above
-    if table is None:
-        return rows
-    asked = [str(t) for t in ([table] if isinstance(table, (str, int)) else table)]
-    for name in asked:
-        choose("table", name, list(dict.fromkeys(row.table for row in rows)))
-    return [row for row in rows if row.table in asked]
-
-
-def _claim(run_dir: Path) -> Claim:
-    from kd_autoaug.paper.claim import run_claim  # trains: loads Lightning
-
-    return run_claim(run_dir)
+    parts = (
+        trained.method_rows,
+        trained.digits_rows,
+        trained.baseline_rows,
+        trained.randaugment_rows,
+        trained.adversarial_rows,
+        trained.efficientnet_rows,
+        cost.structure_rows,
+        policies.operator_rows,
+        policies.policy_rows,
+        cost.cache_rows,
+        defaults.default_rows,
+    )
+    return collect_rows(parts, _ORDER, table)
 
 
 PAPER = Paper(
@@ -88,6 +73,6 @@ PAPER = Paper(
         "with Knowledge Distillation. ECCV 2020, arXiv:2003.11342."
     ),
     rows=paper_rows,
-    claim=_claim,
+    claim="kd_autoaug.paper.claim:run_claim",
     command="kd-autoaug reproduce",
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from effkit.rows import Row, Tolerance
 from kd_autoaug.paper import figures as paper
+from kd_autoaug.paper.efficientnet import efficientnet
 from kd_autoaug.paper.evidence import cite, evidence
 
 __all__ = [
@@ -75,13 +76,11 @@ def _row(table: str, name: str, metric: str, figure: float | None, mark: str, so
 
 def method_rows() -> list[Row]:
     """The paper's own results, as far as they are known."""
-    from kd_autoaug.paper.cost import timm_params
-
     rows = []
     for known in paper.METHOD:
         more: dict[str, Any] = {"unit": known.unit}
         if known.metric == "params":
-            more |= {"compute": lambda: timm_params("B8") / 1e6, "tolerance": Tolerance("rounds_to")}
+            more |= {"compute": lambda: efficientnet("B8").params / 1e6, "tolerance": Tolerance("rounds_to")}
         else:
             usual = NEEDS_IMAGENET if known.table == "imagenet" else NEEDS_CIFAR
             reason = _REASONS.get((known.table, known.metric), STATEMENT if known.figure is None else usual)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from effkit.errors import UserError
-from effkit.report import figure, save_png
+from effkit.plots import figure, save_png
 from kd_autoaug.analysis.cell import magnitude_name
 
 __all__ = ["plot_accuracy"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from effkit.errors import choose
-from effkit.report import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, figure, save_png
 from kd_autoaug.analysis.result import POLICY, STATISTICS, AnalysisResult, Cell, magnitude_name
 from kd_autoaug.analysis.suggest import Suggestion
 

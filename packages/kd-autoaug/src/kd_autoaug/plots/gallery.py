@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from effkit.errors import UserError
-from effkit.report import figure, save_png
+from effkit.plots import figure, save_png
 from kd_autoaug.analysis.result import AnalysisResult, Cell, Worst, magnitude_name
 from kd_autoaug.plots.pictures import show
 

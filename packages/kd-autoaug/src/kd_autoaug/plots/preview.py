@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from effkit.report import figure
+from effkit.plots import figure
 from kd_autoaug.analysis.cell import magnitude_name
 from kd_autoaug.analysis.views import PolicyView
 from kd_autoaug.plots.pictures import save_photo_png, show

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError, choose
-from kd_autoaug.training.pictures import pil_to_uint8
 
 __all__ = ["KeyedCrop"]
 
@@ -72,10 +71,11 @@ class KeyedCrop:
     def __call__(self, image: Any, index: int, view: int) -> Tensor:
         """Cut and resize a PIL picture: uint8 ``(C, size, size)``."""
         from PIL import Image
+        from torchvision.transforms.functional import pil_to_tensor
 
         part = image.crop(self.box(image.width, image.height, index, view))
         resample = getattr(Image.Resampling, self.interpolation.upper())
-        return pil_to_uint8(part.resize((self.size, self.size), resample))
+        return pil_to_tensor(part.resize((self.size, self.size), resample))
 
     def describe(self) -> str:
         """All that decides what comes out, for fingerprints."""

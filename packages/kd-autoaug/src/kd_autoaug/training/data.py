@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,13 +12,21 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from effkit.data import DATASETS, DataModule, MemoryDataModule, create_data
-from effkit.data.folders import PictureDataModule
+from effkit.data import (
+    DATASETS,
+    DataModule,
+    MemoryDataModule,
+    PictureDataModule,
+    Preprocessing,
+    create_data,
+    data_arguments,
+)
+from effkit.data.base import Prepared
 from effkit.errors import UserError, choose
 from kd_autoaug.training.crops import KeyedCrop
 from kd_autoaug.training.digits import DigitsSmall
 from kd_autoaug.training.loaders import MemoryLoader, ViewPictures, ViewSampler
-from kd_autoaug.training.pictures import FilePictures, MemoryPictures, geometry, to_uint8
+from kd_autoaug.training.pictures import SplitPictures
 
 __all__ = ["CROPS", "OWN_DATASETS", "ViewData", "create_core_data"]
 
@@ -39,11 +47,11 @@ def create_core_data(name: str, **options: Any) -> DataModule:
         return create_data(name, **options)
     cls = OWN_DATASETS[name]
     for key in options:
-        choose("data argument", key, sorted(set(inspect.signature(cls.__init__).parameters) - {"self"}))
+        choose("data argument", key, sorted(set(data_arguments(cls)) - {"augment"}))
     return cls(**options)
 
 
-class ViewData(LightningDataModule):
+class ViewData(Prepared, LightningDataModule):
     """Pictures as uint8. Training batches are ``(images, labels, index, view)``, others ``(images, labels)``.
 
     Pictures are resized and cut as for evaluation, without randomness; with ``crop="rrc"`` training shows a random
@@ -79,52 +87,64 @@ class ViewData(LightningDataModule):
         super().__init__()
         if num_views is not None and (isinstance(num_views, bool) or not isinstance(num_views, int) or num_views < 1):
             raise UserError(f"view.num_views={num_views!r} must be a whole number of at least 1, or null for no limit")
-        self.core, self.num_views = core, num_views
-        self.name, self.class_names, self.num_classes = core.name, core.class_names, core.num_classes
-        self.image_size, self.in_chans, self.mean, self.std = core.image_size, core.in_chans, core.mean, core.std
-        self.batch_size, self.seed = core.batch_size, core.seed
+        self.core, self.num_views, self.name = core, num_views, core.name
         self.crop = choose("view.crop", crop, CROPS)
-        self.keyed_crop = (
-            KeyedCrop(self.image_size, core.seed, scale, ratio, interpolation) if self.crop == "rrc" else None
-        )
+        self._crop = partial(KeyedCrop, seed=core.seed, scale=scale, ratio=ratio, interpolation=interpolation)
+        _ = self.keyed_crop  # a mistake in it is told now
         self.in_memory = choose("view.in_memory", in_memory, ["auto", True, False])
-        self._sources: dict[str, FilePictures | MemoryPictures] = {}
+        self._sources: dict[str, SplitPictures] = {}
+
+    # --- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def preprocessing(self) -> Preprocessing:  # type: ignore[override]  # the data set's, which may change
+        """How pictures get their size and bytes become numbers, with the names of the classes."""
+        return self.core.preprocessing
+
+    def use(self, preprocessing: Preprocessing) -> None:
+        """Show the pictures as a trained network expects them, instead of as the data set was told.
+
+        Raises:
+            UserError: If it is about other classes, or another number of channels than this data set can give.
+        """
+        self.core.use(preprocessing)
+        self._sources = {}
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures per batch and process."""
+        return self.core.batch_size
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why a picture was left out, by path; see ``data.skip_unreadable``."""
+        return getattr(self.core, "unreadable", {})
+
+    @property
+    def keyed_crop(self) -> KeyedCrop | None:
+        """What cuts the training pictures of ``crop="rrc"``."""
+        return self._crop(self.image_size) if self.crop == "rrc" else None
 
     # --- pictures -------------------------------------------------------------------------------------------------
 
-    def split(self, name: str) -> FilePictures | MemoryPictures:
+    def split(self, name: str) -> SplitPictures:
         """The pictures of ``train``, ``val`` or ``test``, decoded on first use where they are kept in memory."""
         if name not in self._sources:
-            dataset = self.core.split(name)
-            self.class_names = self.core.class_names
-            if isinstance(self.core, MemoryDataModule):
-                images, labels = dataset.tensors
-                self._sources[name] = MemoryPictures(to_uint8(images, self.mean, self.std), labels)
-            else:
-                assert isinstance(self.core, PictureDataModule), type(self.core)
-                files = FilePictures(dataset, self.core.eval_transform)
-                self._sources[name] = self._decoded(files) if self._keeps(name, files) else files
+            self._sources[name] = SplitPictures(self.core, name, keep=self._keeps(name))
         return self._sources[name]
 
-    def _keeps(self, split: str, files: FilePictures) -> bool:
+    def _keeps(self, split: str) -> bool:
+        if isinstance(self.core, MemoryDataModule):
+            return True
+        cuts = split == "train" and self.crop == "rrc"
         if self.in_memory != "auto":
-            if self.in_memory and split == "train" and self.keyed_crop is not None:
+            if self.in_memory and cuts:
                 raise UserError(
                     "view.in_memory=true keeps cut pictures, and view.crop=rrc cuts anew; use auto or false"
                 )
             return bool(self.in_memory)
-        size = len(files) * self.in_chans * self.image_size**2
-        cuts = split == "train" and self.keyed_crop is not None
+        size = len(self.core.split(split)) * self.in_chans * self.image_size**2
         return self.image_size <= SMALL_SIDE and size <= MEMORY_LIMIT and not cuts
-
-    def _decoded(self, files: FilePictures) -> MemoryPictures:
-        shape = (len(files), self.in_chans, self.image_size, self.image_size)
-        images = torch.empty(shape, dtype=torch.uint8)
-        for i in range(len(files)):
-            images[i] = files.picture(i)
-        kept = MemoryPictures(images, files.labels)
-        kept.identities = files.identities  # type: ignore[method-assign]  # a file stays the file it was
-        return kept
 
     @property
     def num_train(self) -> int:
@@ -149,10 +169,11 @@ class ViewData(LightningDataModule):
         """
         source = self.split(split)
         chosen = range(len(source)) if indices is None else [int(i) for i in indices]
-        if self.keyed_crop is not None and split == "train" and view is not None:
-            cut = [self.keyed_crop(source.opened(i), i, self._wrapped(view)) for i in chosen]
+        crop = self.keyed_crop if split == "train" else None
+        if crop is not None and view is not None:
+            cut = [crop(source.opened(i), i, self._wrapped(view)) for i in chosen]
             return torch.stack(cut) if cut else self._none()
-        if isinstance(source, MemoryPictures):
+        if source.images is not None:
             return source.images if indices is None else source.images[torch.tensor(chosen, dtype=torch.int64)]
         return torch.stack([source.picture(i) for i in chosen]) if chosen else self._none()
 
@@ -164,10 +185,11 @@ class ViewData(LightningDataModule):
 
     def sample_ids_fingerprint(self) -> str:
         """SHA-256 over the training samples in their order and how they are cut; a cache is valid for one value."""
-        crop = "whole" if self.keyed_crop is None else self.keyed_crop.describe()
+        keyed = self.keyed_crop
+        crop = "whole" if keyed is None else keyed.describe()
         digest = hashlib.sha256(f"{self.name} {self.in_chans}x{self.image_size} {crop}\n".encode())
         if isinstance(self.core, PictureDataModule):
-            digest.update(repr([str(step) for step in geometry(self.core.eval_transform)]).encode())
+            digest.update(repr([str(step) for step in self.preprocessing.geometry()]).encode())
         for identity in self.split("train").identities():
             digest.update(hashlib.sha256(identity).digest())
         return digest.hexdigest()
@@ -185,7 +207,7 @@ class ViewData(LightningDataModule):
         sampler = ViewSampler(len(source), seed=core.seed, train=train, repeats=core.repeats, num_views=self.num_views)
         drop_last = train and core.drop_last and len(sampler) >= core.batch_size  # never an epoch without a batch
         crop = self.keyed_crop if train else None
-        if isinstance(source, MemoryPictures) and crop is None:
+        if source.images is not None and crop is None:
             return MemoryLoader(source.images, source.labels, core.batch_size, sampler, drop_last=drop_last)
         return DataLoader(
             ViewPictures(source, train=train, crop=crop),

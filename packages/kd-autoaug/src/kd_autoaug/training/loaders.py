@@ -15,8 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from effkit.data.sampling import IGNORE, EpochSampler
+from effkit.data.sampling import IGNORE, EpochSampler, TensorLoader
 from kd_autoaug.training.crops import KeyedCrop
+from kd_autoaug.training.pictures import SplitPictures
 
 __all__ = ["MemoryLoader", "ViewPictures", "ViewSampler"]
 
@@ -52,12 +53,12 @@ class ViewPictures(Dataset):
     """A map-style data set whose keys are the pairs of :class:`ViewSampler`, for worker processes.
 
     Args:
-        source: ``FilePictures`` or ``MemoryPictures``.
+        source: The pictures of a split.
         train: Give index and view as well.
         crop: The keyed crop of training; ``None`` shows the whole picture as in evaluation.
     """
 
-    def __init__(self, source: Any, *, train: bool, crop: KeyedCrop | None = None) -> None:
+    def __init__(self, source: SplitPictures, *, train: bool, crop: KeyedCrop | None = None) -> None:
         self.source, self.train, self.crop = source, train, crop
 
     def __len__(self) -> int:
@@ -75,7 +76,7 @@ class ViewPictures(Dataset):
         return self.crop(self.source.opened(index), index, view), label, index, view
 
 
-class MemoryLoader:
+class MemoryLoader(TensorLoader):
     """Batches of pictures in memory: one indexing per batch, no worker processes.
 
     Args:
@@ -86,18 +87,7 @@ class MemoryLoader:
         drop_last: Leave an incomplete last batch out.
     """
 
-    def __init__(
-        self, images: Tensor, labels: Tensor, batch_size: int, sampler: ViewSampler, *, drop_last: bool = False
-    ) -> None:
-        self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.sampler, self.drop_last = sampler, drop_last
-        self.batch_sampler = None  # the attributes that Lightning looks for are those of torch's DataLoader
-
-    def __len__(self) -> int:
-        full, rest = divmod(len(self.sampler), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:  # type: ignore[override]
         keys = torch.tensor(list(self.sampler), dtype=torch.int64).view(-1, 2)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             index, view = keys[start : start + self.batch_size].unbind(1)

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
 from effkit.lightning import Classifier
-from effkit.lightning.classifier import MeanLoss
+from effkit.lightning.metrics import MeanLoss
 from effkit.lightning.optim import plain_options
 from kd_autoaug.distillation.loss import LossTerms, TopKDistillationLoss, TopLogits
 from kd_autoaug.distillation.views import ViewKey
-from kd_autoaug.training.pictures import Normalise
 from kd_autoaug.training.views import BatchViews
 
 __all__ = ["DistillationModule"]
 
-_OBJECTS = ("loss", "mean", "std", "views", "teacher", "cache", "cache_mode", "policy_until")
+_OBJECTS = ("loss", "preprocessing", "views", "teacher", "cache", "cache_mode", "policy_until")
 
 
 class DistillationModule(Classifier):
@@ -39,8 +39,7 @@ class DistillationModule(Classifier):
         model: The student, from normalised pictures to logits ``(B, num_classes)``.
         num_classes: Number of classes.
         loss: Cross-entropy and distillation; with ``weight=0`` the teacher is not run.
-        mean: Per channel, pixels being 0..1: the student's normalisation.
-        std: Per channel.
+        preprocessing: What turns bytes into what the student sees, in training and evaluation.
         views: Makes the student's and the teacher's pictures; ``None`` augments nothing.
         teacher: A ``Teacher``; ``None`` where the cache answers, or there is no distillation.
         cache: A ``LogitCache`` of the student's views.
@@ -62,8 +61,7 @@ class DistillationModule(Classifier):
         num_classes: int,
         *,
         loss: TopKDistillationLoss,
-        mean: Any,
-        std: Any,
+        preprocessing: Preprocessing,
         views: BatchViews | None = None,
         teacher: Any = None,
         cache: Any = None,
@@ -79,14 +77,13 @@ class DistillationModule(Classifier):
         optimizer, scheduler, mixup, recipe = map(plain_options, (optimizer, scheduler, mixup, recipe))
         super().__init__(
             model, num_classes, optimizer=optimizer, scheduler=scheduler, mixup=mixup, ema=ema,
-            label_smoothing=loss.label_smoothing,
+            label_smoothing=loss.label_smoothing, preprocessing=preprocessing,
         )  # fmt: skip
         if not isinstance(policy_until, int | float) or not 0 <= policy_until <= 1:
             raise UserError(f"policy_until={policy_until!r} must be a share of the epochs in [0, 1]")
         self.views = views or BatchViews()
         self.policy_until = float(policy_until)
         self._check_combination(loss, teacher, cache, cache_mode)
-        self.normalise = Normalise(mean, std)
         self.loss = copy.copy(loss)
         if self.mixup is not None:
             self.loss.label_smoothing = 0.0  # already in the mixed targets
@@ -161,7 +158,7 @@ class DistillationModule(Classifier):
         if self.mixup is not None:
             mixed, targets = self._mix(shown.float(), labels)
             shown = mixed.round().clamp(0, 255).to(torch.uint8)
-        logits = self._logits(self.normalise(shown))
+        logits = self._logits(self.prepared(shown))
         answers = self._answers(images, shown, key, policy)
         return self.loss(logits, answers, targets), logits, answers
 
@@ -220,16 +217,6 @@ class DistillationModule(Classifier):
             where = lacking.to(shown.device)
             part = ViewKey(key.index[where], key.view[where], key.augment)
             cache.write(part.index, part.view, self._ask(teacher, shown[where], part, part))
-
-    # --- evaluation -----------------------------------------------------------------------------------------------
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add one batch of clean pictures to the validation metrics."""
-        self._evaluate((self.normalise(batch[0]), batch[1]), "val")
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Add one batch of clean pictures to the test metrics."""
-        self._evaluate((self.normalise(batch[0]), batch[1]), "test")
 
     # --- resuming -------------------------------------------------------------------------------------------------
 

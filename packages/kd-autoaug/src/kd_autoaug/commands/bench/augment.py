@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from effkit.device import resolve_device
+from effkit.bench import Bench, Measured, check_providers
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
-from effkit.results import ResultRow, append_csv
-from effkit.timing import Comparison, compare, machine_floor
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.commands.bench.shared import OURS, photographs
@@ -47,6 +44,7 @@ def _peer(provider: str, pictures: list[Image.Image], n: int, m: float, interpol
 
 
 def augment_report(
+    bench: Bench,
     *,
     size: int,
     batch_size: int,
@@ -54,46 +52,40 @@ def augment_report(
     m: float,
     interpolation: str,
     providers: Sequence[str] | None,
-    device: str,
-    threads: int | None,
-    min_rounds: int,
-    min_seconds: float,
-    csv: str | Path | None,
     seed: int,
+    csv: str | Path | None,
+    folder: Path | None = None,
 ) -> Report:
     """Time RandAugment, applied always: ours on a batch of tensors, the peers on as many Pillow pictures.
 
     Ours includes drawing the parameters. Every call of ours is another view, as every call of the peers draws anew.
 
     Args:
+        bench: On the device where ours runs; the peers are timed on a CPU only.
         size: Side of the pictures.
         batch_size: Pictures per call.
         n: Operators per picture.
         m: timm's magnitude, which ours takes too; torchvision reads it as a bin of 31.
         interpolation: ``nearest``, or ``random`` (bilinear or bicubic; torchvision: bilinear).
         providers: Keys of ``OURS`` and ``PEERS``; what runs here if ``None``.
-        device: Where ours runs; the peers are timed on a CPU only.
-        threads: CPU threads.
-        min_rounds: Rounds at least.
-        min_seconds: Seconds at least.
-        csv: File to append the rows to.
         seed: Of our draws.
+        csv: File to append the rows to.
+        folder: Gets a picture.
 
     Raises:
         UserError: If a value is not allowed.
     """
     choose("interpolation", interpolation, _HOW)
-    where = resolve_device(device)
-    on_cpu = where.type == "cpu"
-    names = list(providers or (["ours", "timm", "torchvision"] if on_cpu else ["ours", "torch"]))
-    for name in names:
-        choose("bench.providers", name, [*OURS, *PEERS])
-        if name in PEERS and not on_cpu:
-            raise UserError(f"providers: {name} works on the CPU, not on {where}; leave it out")
+    on_cpu = bench.device.type == "cpu"
+    usual = ["ours", "timm", "torchvision"] if on_cpu else ["ours", "torch"]
+    names = check_providers(providers or usual, [*OURS, *PEERS])
+    foreign = [name for name in names if name in PEERS and not on_cpu]
+    if foreign:
+        raise UserError(f"providers: {foreign[0]} works on the CPU, not on {bench.device}; leave it out")
     images = photographs(batch_size, size)
     pictures = [Image.fromarray(p.permute(1, 2, 0).contiguous().numpy()) for p in images]
-    images = images.to(where)
-    index = torch.arange(batch_size, device=where)
+    images = images.to(bench.device)
+    index = torch.arange(batch_size, device=bench.device)
     policy = Policy.random(n=n, m=m, space="timm", prob=1.0, interpolation=_interpolations(interpolation))
     calls: dict[str, Callable[[], Any]] = {}
     for name in names:
@@ -101,11 +93,30 @@ def augment_report(
             calls[name] = _peer(name, pictures, n, m, interpolation)
         else:
             calls[name] = _ours(BatchAugment(policy, seed, backend=OURS[name]), images, index)
-    result = compare(calls, device=where, threads=threads, min_rounds=min_rounds, min_seconds=min_seconds, memory=False)
-    title = f"RandAugment N={n} M={m:g} {interpolation}, {size}x{size}, batches of {batch_size}"
-    floor = machine_floor(where, threads=threads)
-    limit = floor.seconds(moved_bytes=images.numel() * 2 * n)
-    return _report(result, names, batch_size, title, f"{size}x{size} N={n} {interpolation}", limit, csv)
+    limit = bench.floor.seconds(moved_bytes=images.numel() * 2 * n)
+    measured = bench.run(
+        calls,
+        case="augment",
+        mode=f"{size}x{size} N={n} {interpolation}",
+        x=batch_size,
+        title=f"RandAugment N={n} M={m:g} {interpolation}, {size}x{size}, batches of {batch_size}",
+        baseline=next((p for p in PEERS if p in names), names[-1]),
+        peers=PEERS,
+        limits=limit,
+        limit_note="bytes read and written once per operator / copy rate",
+        dtype="uint8",
+    )
+    measured.table.note += f" Reading and writing every byte once per operator takes {1e3 * limit:.2f} ms here."
+    report = bench.report("kd-autoaug bench", _data(measured, limit), csv=csv, folder=folder)
+    per_picture = [[name, round(1e6 * t / batch_size, 2)] for name, t in measured.seconds.items()]
+    report.tables.append(Table("Per picture", ["side", "microseconds"], per_picture))
+    return report
+
+
+def _data(measured: Measured, limit: float) -> dict[str, Any]:
+    peers = [p for p in PEERS if p in measured.seconds]
+    faster = {p: {n: r for n, r in measured.faster_than(p).items() if n != p} for p in peers}
+    return {"seconds": measured.seconds, "faster_than": faster, "floor_seconds": limit}
 
 
 def _interpolations(interpolation: str) -> list[str]:
@@ -122,40 +133,3 @@ def _ours(augment: BatchAugment, images: Tensor, index: Tensor) -> Callable[[], 
         return augment(images, index, calls)
 
     return run
-
-
-def _report(
-    result: Comparison, names: list[str], batch: int, title: str, mode: str, limit: float, csv: str | Path | None
-) -> Report:
-    baseline = next((p for p in PEERS if p in names), names[-1])
-    table = result.table(baseline, title=title)
-    table.note += f" Reading and writing every byte once per operator takes {1e3 * limit:.2f} ms here."
-    per_picture = Table(
-        "Per picture",
-        ["side", "microseconds"],
-        [[name, round(1e6 * t.median / batch, 2)] for name, t in result.timings.items()],
-    )
-    rows = result.rows(package="kd-autoaug", case="augment", mode=mode, dtype="uint8", x=batch, baseline=baseline)
-    for peer in PEERS:
-        if peer in names and peer != baseline:
-            rows += [_ratio(rows[0], name, peer, result) for name in names if name not in PEERS]
-    rows.append(_floor(rows[0], limit))
-    data = {
-        "seconds": {name: t.median for name, t in result.timings.items()},
-        "faster_than": {p: {n: result.ratio(p, n).median for n in names if n != p} for p in PEERS if p in names},
-        "floor_seconds": limit,
-    }
-    files = [append_csv(csv, rows)] if csv else []
-    return Report("kd-autoaug bench", [table, per_picture], data=data, files=files)
-
-
-def _ratio(like: ResultRow, provider: str, peer: str, result: Comparison) -> ResultRow:
-    median, p20, p80 = result.ratio(peer, provider)
-    return dataclasses.replace(
-        like, provider=provider, metric=f"ratio_to_{peer}", unit="x", median=median, p20=p20, p80=p80
-    )
-
-
-def _floor(like: ResultRow, seconds: float) -> ResultRow:
-    note = "bytes read and written once per operator / copy rate"
-    return dataclasses.replace(like, provider="floor", median=seconds, p20=None, p80=None, note=note)

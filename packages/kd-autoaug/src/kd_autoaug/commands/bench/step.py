@@ -11,11 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effkit.device import autocast, resolve_device, resolve_precision
-from effkit.errors import UserError, choose
+from effkit.bench import Bench, check_providers
+from effkit.device import autocast
+from effkit.errors import UserError
 from effkit.report import Report
-from effkit.results import append_csv
-from effkit.timing import compare
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.cache.cache import LogitCache
@@ -61,6 +60,7 @@ class _Trainer:
 
 
 def step_report(
+    bench: Bench,
     *,
     network: str,
     classes: int,
@@ -68,56 +68,39 @@ def step_report(
     size: int,
     batch_size: int,
     providers: Sequence[str] | None,
-    device: str,
-    precision: str,
-    threads: int | None,
-    min_rounds: int,
-    min_seconds: float,
+    seed: int,
     csv: str | Path | None,
     folder: Path,
-    seed: int,
 ) -> Report:
     """Time a step of each kind on the same pictures; student and teacher are the same network, with random weights.
 
     Args:
+        bench: Where, and the precision of the student's forward pass.
         network: Any name :func:`kd_autoaug.networks.create_network` takes.
         classes: Number of classes.
         k: Classes kept in the cache; -1 keeps all.
         size: Side of the pictures.
         batch_size: Pictures per step.
         providers: Keys of :data:`PROVIDERS`; all if ``None``. The ratio is taken against ``ce`` if it is among them.
-        device: Where.
-        precision: Of the student's forward pass.
-        threads: CPU threads.
-        min_rounds: Rounds at least.
-        min_seconds: Seconds at least.
-        csv: File to append the rows to.
-        folder: The cache lives in a temporary folder inside it.
         seed: Of weights, labels and draws.
+        csv: File to append the rows to.
+        folder: Gets a picture; the cache lives in a temporary folder inside it.
 
     Raises:
         UserError: If a value is not allowed.
     """
-    names = [choose("bench.providers", name, PROVIDERS) for name in providers or PROVIDERS]
+    names = check_providers(providers or PROVIDERS, PROVIDERS)
     if classes < 2 or not (k == -1 or 1 <= k <= classes):
         raise UserError(f"classes={classes} and k={k}: there must be two classes at least, and k in 1..classes or -1")
-    where = resolve_device(device)
-    dtype = resolve_precision(precision, where)
+    where, kept = bench.device, classes if k == -1 else k
     torch.manual_seed(seed)
     images = photographs(batch_size, size).to(where)
     labels = torch.randint(0, classes, (batch_size,)).to(where)
     augment = BatchAugment(Policy.random(n=2, m=9, space="timm", prob=1.0, interpolation=["nearest"]), seed)
     teacher = Teacher(create_network(network, classes, 3, image_size=size).to(where), _MEAN / 255, _STD / 255)
-    kept = classes if k == -1 else k
     place = Path(tempfile.mkdtemp(prefix="cache_", dir=folder))
     try:
-        cache = LogitCache.create(
-            place / "logits", num_samples=batch_size, num_views=VIEWS, num_classes=classes, k=kept,
-            fingerprints={"augment": augment.fingerprint()},
-        )  # fmt: skip
-        index = torch.arange(batch_size, device=where)
-        for view in range(VIEWS):
-            cache.write(index.cpu(), view, teacher(augment(images, index, view)).cpu())
+        cache = _filled(place / "logits", images, augment, teacher, classes, kept)
         # As the Lightning module does it: the record read on the CPU, and moved without waiting.
         asks: dict[str, Any] = {
             "ce": None,
@@ -129,24 +112,34 @@ def step_report(
             torch.manual_seed(seed)
             student = create_network(network, classes, 3, image_size=size).to(where)
             loss = TopKDistillationLoss(k=k, weight=0.0 if name == "ce" else 0.5)
-            calls[name] = _step(_Trainer(student, augment, images, labels, dtype), loss, asks[name])
-        result = compare(
-            calls, device=where, threads=threads, min_rounds=min_rounds, min_seconds=min_seconds, memory=False
+            calls[name] = _step(_Trainer(student, augment, images, labels, bench.dtype), loss, asks[name])
+        baseline = "ce" if "ce" in names else names[-1]
+        measured = bench.run(
+            calls,
+            case="step",
+            mode=f"step {network} {size}x{size} K={kept}",
+            x=batch_size,
+            title=f"A step of {network}, {batch_size} pictures of {size}x{size}, K={kept}",
+            baseline=baseline,
         )
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    baseline = "ce" if "ce" in names else names[-1]
-    kind = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[dtype]
-    table = result.table(baseline, title=f"A step of {network}, {batch_size} pictures of {size}x{size}, K={kept}")
-    table.note += " " + "; ".join(f"{name}: {PROVIDERS[name]}" for name in names) + "."
-    mode = f"step {network} {size}x{size} K={kept}"
-    rows = result.rows(
-        package="kd-autoaug", case="step", mode=mode, dtype=kind, x=batch_size, baseline=baseline
+    measured.table.note += " " + "; ".join(f"{name}: {PROVIDERS[name]}" for name in names) + "."
+    times = {n: measured.result.ratio(n, baseline).median for n in names}
+    data = {"seconds": measured.seconds, f"times_of_{baseline}": times}
+    return bench.report("kd-autoaug bench step", data, csv=csv, folder=folder)
+
+
+def _filled(path: Path, images: Tensor, augment: BatchAugment, teacher: Teacher, classes: int, kept: int) -> LogitCache:
+    """A cache of the teacher's answers about all views."""
+    index = torch.arange(len(images), device=images.device)
+    cache = LogitCache.create(
+        path, num_samples=len(index), num_views=VIEWS, num_classes=classes, k=kept,
+        fingerprints={"augment": augment.fingerprint()},
     )  # fmt: skip
-    times = {n: result.ratio(n, baseline).median for n in names}
-    data = {"seconds": {n: t.median for n, t in result.timings.items()}, f"times_of_{baseline}": times}
-    files = [append_csv(csv, rows)] if csv else []
-    return Report("kd-autoaug bench step", [table], data=data, files=files)
+    for view in range(VIEWS):
+        cache.write(index.cpu(), view, teacher(augment(images, index, view)).cpu())
+    return cache
 
 
 def _step(trainer: _Trainer, loss: TopKDistillationLoss, ask: Any) -> Callable[[], None]:

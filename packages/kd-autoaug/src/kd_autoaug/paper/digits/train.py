@@ -8,7 +8,8 @@ only leaves out what dozens of short runs do not need: checkpoints, logs and the
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,77 +22,13 @@ from kd_autoaug.commands.build import set_up
 from kd_autoaug.commands.parts import Parts, build_everything
 from kd_autoaug.distillation.teacher import Teacher
 from kd_autoaug.distillation.views import ViewKey
+from kd_autoaug.paper.digits.runs import Trained
+from kd_autoaug.paper.digits.ways import TEACHER_STRENGTH, WAYS
 
-__all__ = [
-    "CONTROLS",
-    "METHODS",
-    "TEACHER_STRENGTH",
-    "WAYS",
-    "Trained",
-    "Way",
-    "accuracy",
-    "compose",
-    "fit_lean",
-    "train_digits",
-    "train_teacher",
-]
+__all__ = ["accuracy", "compose", "fit_lean", "train_digits", "train_seed", "train_teacher"]
 
 
-@dataclass(frozen=True)
-class Way:
-    """A way of training as words of the command line.
-
-    Attributes:
-        command: ``train`` or ``distill``.
-        experiment: The experiment file.
-        overrides: What differs from it.
-    """
-
-    command: str
-    experiment: str
-    overrides: tuple[str, ...] = ()
-
-
-METHODS = {
-    "CE": Way("train", "digits_ce"),
-    "label smoothing": Way("train", "digits_ls"),
-    "KD": Way("distill", "digits_kd"),
-}
-"""The ways that the claim compares."""
-
-CONTROLS = {
-    "KD, teacher sees the clean picture": Way("distill", "digits_kd", ("teacher_view=clean",)),
-    "KD, teacher sees another view": Way("distill", "digits_kd", ("teacher_view=independent",)),
-    "KD without labels": Way("distill", "digits_kd", ("loss.ce_weight=0",)),
-    "CE, policy off for the last quarter": Way("train", "digits_ce", ("policy_until=0.75",)),
-    "CE, every operator at full strength": Way("train", "digits_ce", ("policy.mstd=0",)),
-    "KD, every operator at full strength": Way("distill", "digits_kd", ("policy.mstd=0",)),
-}
-"""Further ways, under strong augmentation only."""
-
-WAYS = METHODS | CONTROLS
-
-TEACHER_STRENGTH = 0.3
 TEACHER_SEED = 1000  # added to the seed: the teacher has the student's split, but its own start and order
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What came of one run.
-
-    Attributes:
-        method: One of ``WAYS``.
-        strength: Magnitude of the augmentation in units of the usual range.
-        seed: Of split, start, order and augmentation.
-        accuracy: On the clean test pictures, percent.
-        outside: Share of the training views on which the teacher's best class is not the label; NaN without a teacher.
-    """
-
-    method: str
-    strength: float
-    seed: int
-    accuracy: float
-    outside: float
 
 
 def compose(method: str, strength: float, seed: int, *overrides: str) -> Any:
@@ -157,7 +94,7 @@ def fit_lean(cfg: Any, parts: Parts) -> float:
 def accuracy(model: nn.Module, parts: Parts) -> float:
     """Percent of the clean test pictures that a student gets right."""
     model.eval()
-    logits = model(parts.module.normalise(parts.data.pictures("test")))
+    logits = model(parts.module.prepared(parts.data.pictures("test")))
     return 100 * float((logits.argmax(1) == parts.data.labels("test")).float().mean())
 
 
@@ -190,3 +127,33 @@ def train_digits(method: str, strength: float, seed: int, teacher: Teacher | Non
     parts = build_everything(cfg, teacher if WAYS[method].command == "distill" else None)
     outside = fit_lean(cfg, parts)
     return Trained(method, strength, seed, accuracy(parts.student, parts), outside)
+
+
+def train_seed(
+    seed: int, cells: Sequence[tuple[str, float]], overrides: Sequence[str], told: Callable[[str, float], None]
+) -> dict[str, Any]:
+    """Do all runs of a seed.
+
+    Args:
+        seed: Of split, start, order and augmentation.
+        cells: Method and strength of each run.
+        overrides: As on the command line.
+        told: Gets a line and the share of the seed's work that is done before each run.
+
+    Returns:
+        ``teacher``: its accuracy; ``runs``: method, strength, accuracy, share of views that the teacher takes for
+        another class (``None`` without a teacher). Plain values, see ``Runs.of_seeds``.
+    """
+    threads = torch.get_num_threads()
+    # One thread: for networks this small a second one costs more than it brings, and sums keep their order.
+    words = ("threads=1", *overrides)
+    runs: list[list[Any]] = []
+    try:
+        teacher, found = train_teacher(seed, *words)
+        for n, (method, strength) in enumerate(cells):
+            told(f"{method} at M={strength}", (n + 1) / (len(cells) + 1))
+            run = train_digits(method, strength, seed, teacher, *words)
+            runs.append([method, strength, run.accuracy, None if math.isnan(run.outside) else run.outside])
+    finally:
+        torch.set_num_threads(threads)
+    return {"teacher": found, "runs": runs}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+from effkit.bench import Bench
+from effkit.cli import run_dir
 from effkit.device import set_threads
 from effkit.errors import UserError, choose
 from effkit.report import Report
@@ -12,17 +13,16 @@ from kd_autoaug.commands.bench.augment import augment_report
 from kd_autoaug.commands.bench.operators import operators_report
 from kd_autoaug.commands.bench.step import step_report
 
-__all__ = ["KINDS", "bench_command"]
+__all__ = ["KINDS", "run"]
 
 KINDS = ("augment", "ops", "step")
 
 
-def bench_command(cfg: Any, folder: Path) -> Report:
+def run(cfg: Any) -> Report:
     """Do what ``kd-autoaug bench`` was asked for.
 
     Args:
         cfg: Composed from ``bench.yaml``.
-        folder: The run's folder.
 
     Raises:
         UserError: If a value does not fit.
@@ -33,15 +33,18 @@ def bench_command(cfg: Any, folder: Path) -> Report:
     kind = choose("bench", words[0], KINDS)
     set_threads(cfg.threads)
     providers = None if cfg.providers is None else list(cfg.providers)
-    shared = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
-    shared |= {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
-    shared |= {"csv": cfg.csv or folder / "bench.csv", "providers": providers, "seed": cfg.seed}
+    folder = run_dir()
+    shared: dict[str, Any] = {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
+    shared |= {"csv": cfg.csv or folder / "bench.csv", "folder": folder, "providers": providers}
+    timed = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
+    precision = cfg.precision if kind == "step" else "fp32"
+    bench = Bench("kd-autoaug", precision=precision, memory=False, **timed)
     if kind == "augment":
-        return augment_report(n=cfg.n, m=cfg.m, interpolation=cfg.interpolation, **shared)
+        return augment_report(bench, n=cfg.n, m=cfg.m, interpolation=cfg.interpolation, seed=cfg.seed, **shared)
     if kind == "ops":
-        return operators_report(operators=cfg.operators, **shared)
-    options = {k: cfg[k] for k in ("network", "classes", "k", "precision")}
-    return step_report(**options, folder=folder, **shared)
+        return operators_report(bench, operators=cfg.operators, **shared)
+    options = {k: cfg[k] for k in ("network", "classes", "k", "seed")}
+    return step_report(bench, **options, **shared)
 
 
 def _count(field: str, value: Any) -> int:
