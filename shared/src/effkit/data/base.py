@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from effkit.data.erasing import collate
 from effkit.data.facts import FACTS, normalization
+from effkit.data.loaders import SplitLoaders
 from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import EpochSampler, SeededDataset
 from effkit.errors import UserError, choose
@@ -94,7 +95,7 @@ class Prepared:
         return self.preprocessing.std
 
 
-class DataModule(Prepared, LightningDataModule):
+class DataModule(Prepared, SplitLoaders, LightningDataModule):
     """A classification data set as Lightning takes it, with the facts a model needs to be built for it.
 
     Subclasses fill ``self.splits`` in ``setup``: ``train``, ``val``, ``test`` -> data set of ``(image, label)``, and
@@ -243,15 +244,3 @@ class DataModule(Prepared, LightningDataModule):
 
     def _drop_last(self, train: bool, images: int) -> bool:
         return train and self.drop_last and images >= self.batch_size  # never an epoch without a single batch
-
-    def train_dataloader(self) -> Any:
-        """Shuffled batches of the training split, in an order given by (seed, epoch)."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Any:
-        """Batches of the validation split, in order."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> Any:
-        """Batches of the test split, in order."""
-        return self._loader("test")
