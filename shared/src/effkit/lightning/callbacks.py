@@ -19,6 +19,7 @@ from torch import Tensor
 from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import mix_seed, seed_all
 from effkit.errors import UserError
+from effkit.lightning.agreement import hardware
 from effkit.runs import save_preprocessing
 
 __all__ = ["EpochLog", "EpochSeed", "RunCheckpoint", "WeightEma"]
@@ -168,8 +169,9 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration and the preprocessing."""
+        """Add the configuration, what it came to on this machine, and the preprocessing."""
         checkpoint["config"] = self.config or {}
+        checkpoint["hardware"] = hardware(trainer)
         if self.preprocessing is not None:
             checkpoint["preprocessing"] = self.preprocessing.to_dict()
 

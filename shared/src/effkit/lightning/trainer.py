@@ -2,13 +2,14 @@
 
 A run folder holds ``metrics.csv`` (one row per epoch), ``preprocessing.json``, ``checkpoints/last.ckpt`` and
 ``best.ckpt``, and at the end ``metrics.json``. ``resume=RUN`` goes on from ``RUN/checkpoints/last.ckpt`` **in the
-folder RUN**; the configuration is that of the current command. On the CPU, and with the same configuration, an
-interrupted and resumed run ends with the very weights and rows of an uninterrupted one.
+folder RUN**; the configuration is that of the current command. It must agree with that of the run in all that shapes
+the result (``effkit.lightning.agreement``), unless ``resume_anyway`` says that the differences are meant. On the CPU,
+and with the same configuration, an interrupted and resumed run ends with the very weights and rows of an uninterrupted
+one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from effkit.data.base import DataModule
-from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
+from effkit.lightning.agreement import Agreed, settle
 from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint
 from effkit.lightning.classifier import Classifier
 from effkit.lightning.logging import create_loggers, quiet_lightning, read_rows
@@ -30,7 +31,6 @@ from effkit.lightning.optim import plain_options
 from effkit.lightning.resume import find_resume, load_checkpoint
 from effkit.lightning.setup import build_trainer, count_epochs, device_name, own_settings, run_folder
 from effkit.report import write_json
-from effkit.runs import PREPROCESSING_FILE, load_preprocessing
 
 __all__ = ["train"]
 
@@ -53,21 +53,6 @@ def _classifier(cfg: Mapping[str, Any], model: nn.Module, data: DataModule) -> C
     )
 
 
-def _check_preprocessing(folder: Path, now: Preprocessing | None) -> None:
-    """Refuse to go on with pictures prepared in another way: the figures would be of neither."""
-    file = folder / PREPROCESSING_FILE
-    if now is None or not file.is_file():
-        return
-    before = load_preprocessing(file)
-    for field in dataclasses.fields(before):
-        old, new = getattr(before, field.name), getattr(now, field.name)
-        if field.name != "class_names" and old != new:
-            raise UserError(
-                f"resume: the preprocessing's {field.name} was {old} in the interrupted run and is {new} now; "
-                "give the same, or start a new run"
-            )
-
-
 def train(
     cfg: Mapping[str, Any],
     model: nn.Module,
@@ -81,7 +66,7 @@ def train(
 
     Args:
         cfg: Composed configuration with ``trainer``, ``optimizer``, and optionally ``scheduler``, ``logger``,
-            ``mixup``, ``ema``, ``label_smoothing``, ``seed``, ``resume``, ``device``, ``precision``.
+            ``mixup``, ``ema``, ``label_smoothing``, ``seed``, ``resume``, ``resume_anyway``, ``device``, ``precision``.
         model: The network; ignored if ``module`` is given.
         data: What to train on; its ``preprocessing`` is kept in the run folder and in the checkpoints.
         module: A Lightning module of the package's own instead of :class:`Classifier`.
@@ -102,13 +87,11 @@ def train(
     seed = cfg.get("seed") or 0
     epochs = count_epochs(cfg["trainer"])
     show = cfg["trainer"].get("enable_progress_bar") is None and not sys.stderr.isatty()
-    if resume is not None:
-        _say(f"resuming {folder} after epoch {first_epoch}")
     if first_epoch > epochs:
         raise UserError(f"resume: {folder} has done {first_epoch} epochs, more than trainer.max_epochs={epochs}")
     module = _classifier(cfg, model, data) if module is None else module
-    if resume is not None:
-        _check_preprocessing(folder, getattr(data, "preprocessing", None))
+    if isinstance(module, Classifier):
+        module.resume_anyway = bool(cfg.get("resume_anyway"))
     checkpoint = RunCheckpoint(folder / "checkpoints", config=cfg, data=data)
     with quiet_lightning(), own_settings():
         trainer = build_trainer(
@@ -119,6 +102,10 @@ def train(
             device=cfg.get("device") or "auto",
             precision=cfg.get("precision") or "auto",
         )
+        if resume is not None:
+            changed = settle(resume, cfg, folder, trainer, data)
+            trainer.callbacks.append(Agreed(resume, cfg, folder, changed))  # type: ignore[attr-defined]
+            _say(f"resuming {folder} after epoch {first_epoch}")
         if first_epoch < epochs:
             trainer.fit(module, datamodule=data, ckpt_path=str(resume.checkpoint) if resume else None)
         elif resume is not None:  # killed between its last checkpoint and metrics.json: only the figures are missing
