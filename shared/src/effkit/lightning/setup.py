@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from effkit.device import resolve_device, resolve_precision
 from effkit.errors import UserError, choose
-from effkit.lightning.callbacks import RunCheckpoint
+from effkit.lightning.callbacks import RunCheckpoint, TimeLimit
 from effkit.lightning.resume import AtomicCheckpointIO
 
 __all__ = ["build_trainer", "count_epochs", "device_name", "own_settings", "run_folder"]
@@ -54,7 +54,7 @@ def build_trainer(
     Args:
         options: Lightning's own argument names (``max_epochs``, ``accelerator``, ``devices``, ``strategy``, ...);
             ``accelerator`` and ``precision`` may be ``auto``; ``enable_progress_bar`` may be ``null``: a bar on a
-            terminal, else one line per epoch.
+            terminal, else one line per epoch; ``max_time`` ends the training between two epochs.
         folder: The run folder.
         loggers: Receive one row per epoch.
         callbacks: Besides the progress bar.
@@ -73,8 +73,11 @@ def build_trainer(
     bar = options.pop("enable_progress_bar", None)
     bar = sys.stderr.isatty() if bar is None else bar
     callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
+    limit = options.pop("max_time", None)
     sharded = str(options.get("strategy", "")).startswith(("fsdp", "deepspeed", "model"))
     try:
+        if limit is not None:
+            callbacks = [*callbacks, TimeLimit(limit)]
         return Trainer(
             **{
                 "enable_model_summary": False,

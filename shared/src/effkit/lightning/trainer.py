@@ -24,7 +24,7 @@ from torch import nn
 from effkit.data.base import DataModule
 from effkit.errors import UserError
 from effkit.lightning.agreement import Agreed, settle
-from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint
+from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint, whole_epoch
 from effkit.lightning.classifier import Classifier
 from effkit.lightning.logging import create_loggers, quiet_lightning, read_rows
 from effkit.lightning.optim import plain_options
@@ -74,8 +74,8 @@ def train(
         folder: The run folder; the running command's if ``None``. ``resume`` names another one and wins.
 
     Returns:
-        What ``metrics.json`` holds (``final`` and ``best`` metrics, ``epochs``, ``seconds``, ``images_per_second``,
-        ``params``, ``device``, ``seed``) and ``folder``.
+        What ``metrics.json`` holds (``final`` and ``best`` metrics, ``epochs`` done, ``seconds``,
+        ``images_per_second``, ``params``, ``device``, ``seed``) and ``folder``.
 
     Raises:
         UserError: If a value cannot be used; nothing has been trained then.
@@ -112,9 +112,13 @@ def train(
             stored = load_checkpoint(resume.checkpoint)
             module.load_state_dict(stored["state_dict"])
             checkpoint.load_state_dict(stored["callbacks"][checkpoint.state_key])
+        if first_epoch < epochs and not whole_epoch(trainer):
+            _forget_part(folder, module)
+    figures = _figures(folder, checkpoint)
+    if figures["epochs"] < epochs:
+        _say(f"stopped after {figures['epochs']} of {epochs} epochs")
     metrics = {
-        **_figures(folder, checkpoint),
-        "epochs": epochs,
+        **figures,
         "params": sum(p.numel() for p in module.parameters()),
         "device": device_name(trainer),
         "seed": seed,
@@ -123,6 +127,14 @@ def train(
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", metrics)
     return {**metrics, "folder": str(folder)}
+
+
+def _forget_part(folder: Path, module: LightningModule) -> None:
+    """Go back to the weights that the figures are of, where the training was stopped in the middle of an epoch."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if not read_rows(folder / "metrics.csv") or not last.is_file():
+        raise UserError("the training was stopped before its first epoch had ended: there is nothing to keep")
+    module.load_state_dict(load_checkpoint(last)["state_dict"])
 
 
 def left_out(data: Any) -> dict[str, Any]:
@@ -139,6 +151,7 @@ def _figures(folder: Path, checkpoint: RunCheckpoint) -> dict[str, Any]:
     return {
         "final": {k: v for k, v in rows[-1].items() if k not in timing},
         "best": checkpoint.best,
+        "epochs": int(rows[-1]["epoch"]) + 1,
         "seconds": checkpoint.seconds,
         "images_per_second": statistics.median(speeds),
     }
