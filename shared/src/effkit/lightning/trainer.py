@@ -26,7 +26,7 @@ from effkit.errors import UserError
 from effkit.lightning.agreement import Agreed, settle
 from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint, whole_epoch
 from effkit.lightning.classifier import Classifier
-from effkit.lightning.logging import create_loggers, quiet_lightning, read_rows
+from effkit.lightning.logging import closed_loggers, create_loggers, quiet_lightning, read_rows
 from effkit.lightning.optim import plain_options
 from effkit.lightning.resume import find_resume, load_checkpoint
 from effkit.lightning.setup import build_trainer, count_epochs, device_name, own_settings, run_folder
@@ -93,11 +93,12 @@ def train(
     if isinstance(module, Classifier):
         module.resume_anyway = bool(cfg.get("resume_anyway"))
     checkpoint = RunCheckpoint(folder / "checkpoints", config=cfg, data=data)
-    with quiet_lightning(), own_settings():
+    loggers = create_loggers(cfg.get("logger"), folder, first_epoch)
+    with quiet_lightning(), own_settings(), closed_loggers(loggers):
         trainer = build_trainer(
             cfg["trainer"],
             folder,
-            loggers=create_loggers(cfg.get("logger"), folder, first_epoch),
+            loggers=loggers,
             callbacks=[EpochSeed(seed), EpochLog(show), *callbacks, checkpoint],
             device=cfg.get("device") or "auto",
             precision=cfg.get("precision") or "auto",
