@@ -434,6 +434,20 @@ def test_training_needs_an_optimizer(tmp_path):
         train(config(optimizer=None), TinyNet(), small_digits(), folder=tmp_path)
 
 
+# --- distributed ------------------------------------------------------------------------------------------------------
+
+
+def test_devices_without_a_task_of_slurm_are_refused(monkeypatch, tmp_path):
+    for name, value in {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "12345"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("MASTER_PORT", "12345")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    options = {"max_epochs": 1, "accelerator": "cpu", "precision": "32-true"}
+    with pytest.raises(UserError, match=r"trainer.devices=2 .* 2 processes, but SLURM_NTASKS=1: .*ntasks-per-node=2"):
+        build_trainer({**options, "devices": 2, "strategy": "ddp"}, tmp_path)
+    assert build_trainer({**options, "devices": 1}, tmp_path).world_size == 1
+
+
 # --- loggers ----------------------------------------------------------------------------------------------------------
 
 

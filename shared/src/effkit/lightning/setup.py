@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from effkit.device import resolve_device, resolve_precision
@@ -78,7 +79,7 @@ def build_trainer(
     try:
         if limit is not None:
             callbacks = [*callbacks, TimeLimit(limit)]
-        return Trainer(
+        trainer = Trainer(
             **{
                 "enable_model_summary": False,
                 "enable_checkpointing": any(isinstance(c, RunCheckpoint) for c in callbacks),
@@ -94,6 +95,22 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    _check_tasks(trainer)
+    return trainer
+
+
+def _check_tasks(trainer: Trainer) -> None:
+    """Refuse devices that SLURM started no task for: Lightning leaves them out without a word."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if not isinstance(environment, SLURMEnvironment):
+        return
+    asked, started = trainer.num_devices * trainer.num_nodes, environment.world_size()
+    if asked != started:
+        raise UserError(
+            f"trainer.devices={trainer.num_devices} on trainer.num_nodes={trainer.num_nodes} are {asked} processes, "
+            f"but SLURM_NTASKS={started}: start the job with --ntasks-per-node={trainer.num_devices}, or set "
+            "trainer.devices to the tasks of a node"
+        )
 
 
 def count_epochs(options: Mapping[str, Any]) -> int:
