@@ -281,13 +281,38 @@ def test_processes_started_side_by_side_need_one_folder(demo, error_line, monkey
     assert demo(["show-all", "images=[]"]) == 0
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "GROUP_RANK"])
-def test_the_main_rank_is_zero_everywhere(monkeypatch, name):
+LAUNCHERS = [
+    ("RANK", {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}),
+    ("GROUP_RANK", {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}),
+    ("LOCAL_RANK", {"MASTER_ADDR": "localhost", "MASTER_PORT": "1234"}),
+    ("NODE_RANK", {"MASTER_ADDR": "localhost", "MASTER_PORT": "1234"}),
+    ("SLURM_PROCID", {"SLURM_NTASKS": "2"}),
+]
+
+
+@pytest.mark.parametrize(("name", "launcher"), LAUNCHERS)
+def test_the_main_rank_is_zero_everywhere(monkeypatch, name, launcher):
     for variable in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "GROUP_RANK"):
         monkeypatch.setenv(variable, "0")
+    for variable, value in launcher.items():
+        monkeypatch.setenv(variable, value)
     assert is_main_rank()
     monkeypatch.setenv(name, "1")
     assert not is_main_rank()
+
+
+@pytest.mark.parametrize("value", ["1", "abc"])
+@pytest.mark.parametrize("name", [name for name, _ in LAUNCHERS])
+def test_a_stale_rank_silences_nothing(demo, capfd, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert demo(["train", "hydra.run.dir=mine"]) == 0
+    assert Path("mine/status.json").is_file()
+    assert "trained" in capfd.readouterr().out
+    assert os.environ[name] == value
+    with ranks_released():
+        assert name not in os.environ or name == "SLURM_PROCID"
+    assert demo(["trian"]) == 2
+    assert "unknown command" in capfd.readouterr().err
 
 
 def test_variables_of_ranks_are_put_back(monkeypatch):
@@ -304,7 +329,8 @@ def test_variables_of_ranks_are_put_back(monkeypatch):
 
 
 def test_other_ranks_print_and_record_nothing(demo, capfd, monkeypatch, tmp_path):
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    for name, value in {"LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1234"}.items():
+        monkeypatch.setenv(name, value)
     words = ["hydra.run.dir=runs/mine", "hydra.output_subdir=null", "hydra.job.name=train_ddp_process_1"]
     # What the report's checks say is for the first rank to tell: a rank that ends with 1 makes Lightning kill the job.
     assert demo(["train", "exit_code=1", *words]) == 0

@@ -6,6 +6,8 @@ import csv
 import importlib.util
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -432,6 +434,20 @@ def test_training_needs_an_optimizer(tmp_path):
         train(config(optimizer=None), TinyNet(), small_digits(), folder=tmp_path)
 
 
+# --- distributed ------------------------------------------------------------------------------------------------------
+
+
+def test_devices_without_a_task_of_slurm_are_refused(monkeypatch, tmp_path):
+    for name, value in {"NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_ID": "12345"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("MASTER_PORT", "12345")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    options = {"max_epochs": 1, "accelerator": "cpu", "precision": "32-true"}
+    with pytest.raises(UserError, match=r"trainer.devices=2 .* 2 processes, but SLURM_NTASKS=1: .*ntasks-per-node=2"):
+        build_trainer({**options, "devices": 2, "strategy": "ddp"}, tmp_path)
+    assert build_trainer({**options, "devices": 1}, tmp_path).world_size == 1
+
+
 # --- loggers ----------------------------------------------------------------------------------------------------------
 
 
@@ -480,3 +496,31 @@ def test_tensorboard_writes_beside_the_csv(tmp_path):
     train(config(logger={"name": "tensorboard"}), TinyNet(), small_digits(), folder=tmp_path)
     assert len(read_rows(tmp_path / "metrics.csv")) == 1
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_every_job_of_a_sweep_has_its_own_wandb_run_and_group(monkeypatch, tmp_path):
+    wandb = pytest.importorskip("wandb", reason="the extra effkit[loggers] is not installed")
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    seen = []
+
+    class See(Callback):
+        def on_train_start(self, trainer, pl_module):
+            run = trainer.loggers[1].experiment
+            seen.append((run.id, run.name, run.group, Path(run.dir).is_relative_to(trainer.default_root_dir)))
+
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    (sweep / "multirun.yaml").touch()
+    for job in ("0", "1"):
+        train(config(logger={"name": "wandb"}), TinyNet(), small_digits(), folder=sweep / job, callbacks=[See()])
+        assert wandb.run is None
+        assert "WANDB_DATA_DIR" not in os.environ
+    train(config(logger={"name": "wandb"}), TinyNet(), small_digits(), folder=tmp_path / "alone", callbacks=[See()])
+    ids = [
+        (folder / "wandb" / "run_id").read_text().strip() for folder in (sweep / "0", sweep / "1", tmp_path / "alone")
+    ]
+    assert len(set(ids)) == 3
+    names = [("sweep/0", "sweep"), ("sweep/1", "sweep"), ("alone", "")]
+    assert [(i, n, g or "", d) for i, n, g, d in seen] == [(i, *n, True) for i, n in zip(ids, names, strict=True)]

@@ -7,6 +7,7 @@ batch of that epoch and then kills itself with SIGKILL, which no clean-up surviv
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,12 +17,14 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from omegaconf import OmegaConf
 from torch import nn
 
 from effkit.atomic import _mark
 from effkit.data import create_data
 from effkit.errors import UserError
 from effkit.lightning import AtomicCheckpointIO, find_resume, network_state, train
+from effkit.lightning.agreement import RECORD
 from effkit.lightning.logging import read_rows
 from effkit.testing import run_cli, write_image_folder
 
@@ -252,7 +255,26 @@ def test_a_checkpoint_file_continues_in_a_new_folder(killed, tmp_path):
         ({"trainer": recipe(1)["trainer"]}, r"resume: .* has done 2 epochs, more than trainer.max_epochs=1"),
         (
             {"trainer": {**recipe()["trainer"], "limit_train_batches": 3}},
-            r"resume: an epoch had 5 updates in the interrupted run and has 3 now; keep data.batch_size",
+            r"trainer was {'limit_train_batches': None} in the interrupted run and is {'limit_train_batches': 3",
+        ),
+        ({"seed": 4}, r"resume: seed was 3 in the interrupted run and is 4 now; give the same, start a new run"),
+        ({"label_smoothing": 0.0, "ema": 0.5}, r"label_smoothing was 0.1 .* is 0.0 now, ema was 0.9 .* is 0.5 now"),
+        ({"mixup": {"mixup_alpha": 0.4}}, r"mixup was {'cutmix_alpha': 1.0} .* and is {'cutmix_alpha': None} now"),
+        ({"model": {"name": "tiny", "depth": 2}}, r"model was {'name': None, 'depth': None} .* {'name': 'tiny', 'dep"),
+        ({"data": {"limit": 9}}, r"resume: data was {'limit': None} in the interrupted run and is {'limit': 9} now"),
+        (
+            {"trainer": {**recipe()["trainer"], "precision": "64-true"}},
+            r"trainer was {'precision': '32-true'} in the .* run and is {'precision': '64-true'} now; .*anyway",
+        ),
+        (
+            {"resume_anyway": True, "optimizer": {"opt": "sgd", "lr": 2e-3}},
+            r"the state of optimizer.opt=adamw is no use to sgd: start a new run",
+        ),
+        ({"resume_anyway": True, "scheduler": {"sched": "none"}}, r"scheduler.sched=onecycle is no use to none"),
+        ({"resume_anyway": True, "ema": None}, r"ema was 0.9 and cannot become None within a run"),
+        (
+            {"resume_anyway": True, "optimizer": {**recipe()["optimizer"], "lr": 1e-3}},
+            r"a one-cycle schedule cannot be changed on its way",
         ),
     ],
 )
@@ -262,6 +284,71 @@ def test_another_recipe_is_refused(killed, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         run(folder, recipe(**changes, resume=str(folder)))
     assert rows(folder) == before
+    assert not (folder / RECORD).exists()
+
+
+def test_what_shapes_nothing_may_change(killed, tmp_path):
+    folder = copy(killed, tmp_path)
+    trainer = {**recipe()["trainer"], "enable_progress_bar": False, "max_time": "01:00:00:00"}
+    run(folder, recipe(trainer=trainer, data={"num_workers": 3}, logger={"name": "csv"}, resume=str(folder)))
+    (entry,) = json.loads((folder / RECORD).read_text())
+    assert (entry["after_epoch"], entry["changed"]) == (2, {})
+
+
+def test_other_data_behind_the_same_words_is_refused(killed, tmp_path):
+    folder = copy(killed, tmp_path)
+    fewer = create_data("digits", image_size=16, batch_size=16, limit=40, augment="shift", seed=3)
+    message = r"an epoch had 5 updates in the interrupted run and has 3 now; keep data.batch_size"
+    with pytest.raises(UserError, match=message):
+        run(folder, recipe(resume=str(folder)), data=fewer)
+
+
+def test_another_network_is_one_line(killed, tmp_path):
+    folder = copy(killed, tmp_path)
+    data = create_data("digits", image_size=16, batch_size=16, limit=72, augment="shift", seed=3)
+    wider = nn.Sequential(nn.Flatten(), nn.Linear(768, 10))
+    with pytest.raises(
+        UserError, match=r"the network differs .*layers.0.weight was \(8, 3, 5, 5\) and is not there"
+    ) as e:
+        train(recipe(resume=str(folder)), wider, data, folder=folder)
+    assert "\n" not in str(e.value)
+
+
+def test_differences_that_are_meant_win_and_are_recorded(tmp_path):
+    """Lightning restores the old learning rate and weight decay, and the place of the schedule in old updates."""
+    folder = tmp_path / "run"
+    first = recipe(2, scheduler={"sched": "cosine", "min_lr": 0.0}, data={"batch_size": 16})
+    run(folder, first)
+    hydra = folder / ".hydra"
+    hydra.mkdir()
+    (hydra / "config.yaml").write_text(json.dumps({**first, "resume": None}))
+    optimizer = {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.2}
+    now = {**first, "optimizer": optimizer, "data": {"batch_size": 24}, "resume": str(folder)}
+    now["trainer"] = {**first["trainer"], "max_epochs": 4}
+    data = {"image_size": 16, "batch_size": 24, "limit": 72, "augment": "shift", "seed": 3}
+    with pytest.raises(
+        UserError, match=r"optimizer was {'lr': 0.002, 'weight_decay': 0.05} .*, data was {'batch_size': 16}"
+    ):
+        run(folder, now, data=create_data("digits", **data))
+    assert json.loads((hydra / "config.yaml").read_text())["optimizer"]["lr"] == 2e-3
+    run(folder, {**now, "resume_anyway": True}, data=create_data("digits", **data))
+    stored = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {g["weight_decay"] for g in stored["optimizer_states"][0]["param_groups"]} == {0.0, 0.2}
+    assert stored["lr_schedulers"] == [{"updates": 12}]  # 4 epochs of 3
+    lr = float(read_rows(folder / "metrics.csv")[-1]["lr"])
+    assert lr == pytest.approx(1e-3 * (1 + math.cos(math.pi * 11 / 12)) / 2, rel=1e-4)
+    (entry,) = json.loads((folder / RECORD).read_text())
+    assert entry["changed"] == {
+        "optimizer.lr": {"before": 2e-3, "now": 1e-3},
+        "optimizer.weight_decay": {"before": 0.05, "now": 0.2},
+        "data.batch_size": {"before": 16, "now": 24},
+    }
+    described = OmegaConf.load(hydra / "config.yaml")
+    assert (described.optimizer.lr, described.data.batch_size, described.resume) == (1e-3, 24, None)
+    now["trainer"] = {**first["trainer"], "max_epochs": 5}
+    _, metrics = run(folder, now, data=create_data("digits", **data))  # from now on these are its words
+    assert metrics["epochs"] == 5
+    assert [row["epoch"] for row in rows(folder)] == ["0", "1", "2", "3", "4"]
 
 
 def test_what_is_no_run_is_refused(tmp_path):

@@ -244,7 +244,7 @@ def test_going_on_with_other_pictures_is_refused(trained, tmp_path):
     with pytest.raises(
         UserError, match=r"resume: the preprocessing's mean was \(0\.485, .* and is \(0\.5, 0\.5, 0\.5\)"
     ):
-        train(config({}, resume=str(copy)), network(), create_data(**words(root, mean=0.5)), folder=copy)
+        train(config(words(root), resume=str(copy)), network(), create_data(**words(root, mean=0.5)), folder=copy)
 
 
 def test_left_out_pictures_stand_in_the_metrics(trained, tmp_path):

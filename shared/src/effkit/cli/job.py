@@ -12,9 +12,11 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effkit.cli.continued import Continued, continue_in
 from effkit.cli.explain import debugging, explain, one_line
 from effkit.cli.process import is_main_rank, log_to_file, quiet_console, ranks_released, rerunnable_as
 from effkit.cli.running import running
@@ -52,12 +54,15 @@ class Outcome:
 class Status:
     """``status.json`` of a run folder: running, finished, failed or interrupted. Always a whole file.
 
-    A process that was killed leaves "running" and its process number behind.
+    A process that was killed leaves "running" and its process number behind. A run that goes on keeps its first
+    ``started`` and says when it was ``resumed``.
     """
 
-    def __init__(self, folder: Path, command: str) -> None:
-        self.path = folder / "status.json"
+    def __init__(self, folder: Path, command: str, continued: Continued | None = None) -> None:
+        self.path, self.continued = folder / "status.json", continued
         self.values: dict[str, Any] = {"command": command, "pid": os.getpid(), "started": _now()}
+        if continued is not None:
+            self.values |= {"started": continued.started or self.values["started"], "resumed": _now()}
         self.write("running")
 
     def write(self, status: str, **values: Any) -> None:
@@ -70,6 +75,13 @@ class Status:
         """Write the last state; a disk that is full by now must not hide how the job ended."""
         with contextlib.suppress(OSError):
             self.write(status, ended=_now(), **values)
+
+    def refused(self, **values: Any) -> None:
+        """The job failed by a mistake of the user; a run that it did not even begin to continue is as it was."""
+        if self.continued is not None and self.continued.untouched():
+            self.continued.put_status_back()
+        else:
+            self.end("failed", **values)
 
 
 def _now() -> str:
@@ -104,6 +116,7 @@ class Job:
         from omegaconf import OmegaConf, read_write
 
         hydra_cfg: Any = HydraConfig.get()
+        continued = _continued(cfg, hydra_cfg)
         folder = str(hydra_cfg.runtime.output_dir)
         with read_write(hydra_cfg):  # in a sweep, and wherever the name holds the time: the ranks run this job, here
             hydra_cfg.run.dir = folder
@@ -115,7 +128,7 @@ class Job:
         if hydra_cfg.output_subdir is not None:  # a command that only reports keeps no folder
             outcome.run_dir = folder
             if is_main_rank():
-                status = Status(Path(folder), self.command)
+                status = Status(Path(folder), self.command, continued)
         if not is_main_rank():
             quiet_console()
         words = [self.command, *self.flags, *searchpath, *outcome.overrides]
@@ -125,7 +138,8 @@ class Job:
             except Exception as error:
                 self._failed(outcome, error)
                 if status is not None:
-                    status.end("failed", exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
+                    end = status.refused if outcome.error else partial(status.end, "failed")
+                    end(exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
                 if debugging():
                     raise
                 return outcome
@@ -154,6 +168,23 @@ class Job:
         else:
             outcome.error = line
         log_to_file(f"error: {line}" if line is not None else outcome.trace.rstrip())
+
+
+def _continued(cfg: DictConfig, hydra_cfg: Any) -> Continued | None:
+    """Make the folder of the run that ``resume=`` names the job's own, if it names one."""
+    from omegaconf import open_dict, read_write
+
+    resume, cwd = cfg.get("resume"), hydra_cfg.runtime.cwd
+    folder = continue_in(resume, cwd)
+    if folder is None:
+        return None
+    continued = Continued(folder)
+    continued.take_over(Path(hydra_cfg.runtime.output_dir), hydra_cfg.output_subdir, cwd)
+    with read_write(hydra_cfg.runtime), open_dict(hydra_cfg.runtime):
+        hydra_cfg.runtime.output_dir = str(folder)
+    if hydra_cfg.job.chdir:
+        cfg.resume = str(Path(cwd, Path(resume).expanduser()))
+    return continued
 
 
 def _how_it_stopped(stop: BaseException) -> str:

@@ -114,14 +114,35 @@ def _flush_c_stdout() -> None:
 
 def is_main_rank() -> bool:
     """Whether this process is the first of a distributed job (or the only one): it alone prints and writes results."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
-        if os.environ.get(name, "0") not in ("", "0"):
-            return False
-    return True
+    return not any(_number(name) for name in believed_ranks())
+
+
+def believed_ranks() -> set[str]:
+    """Names of the variables that tell ranks because a launcher set them.
+
+    A ``RANK`` that was exported in a shell and forgotten is not among them: no launcher sets it alone.
+    """
+    names: set[str] = set()
+    if "TORCHELASTIC_RUN_ID" in os.environ and _number("WORLD_SIZE", 1) > 1:
+        names |= {"RANK", "LOCAL_RANK", "GROUP_RANK"}
+    if os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):  # Lightning, or set by hand for it
+        names |= {"LOCAL_RANK", "NODE_RANK"}
+    if max(_number("SLURM_NTASKS", 1), _number("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        names.add("SLURM_PROCID")
+    return names
+
+
+def _number(name: str, default: int = 0) -> int:
+    try:
+        return int(os.environ.get(name) or default)
+    except ValueError:
+        return default
 
 
 def _started_by_first_rank() -> bool:
-    return os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in os.environ
+    if "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" not in believed_ranks():
+        return False
+    return _number("LOCAL_RANK") != 0
 
 
 def die_with_first_rank() -> None:
@@ -138,15 +159,21 @@ def die_with_first_rank() -> None:
 
 def started_with_others() -> str:
     """Name of the launcher that started this process as one of several (torchrun, srun), empty if there is none."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if "TORCHELASTIC_RUN_ID" in os.environ and _number("WORLD_SIZE", 1) > 1:
         return "torchrun"
-    return "srun" if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 else ""
+    return "srun" if _number("SLURM_STEP_NUM_TASKS", 1) > 1 else ""
 
 
 @contextlib.contextmanager
 def ranks_released() -> Iterator[None]:
-    """Undo what a distributed job leaves behind, so that the next job of a sweep can start ranks of its own."""
-    before = {name: os.environ.get(name) for name in RANK_VARIABLES}
+    """Undo what a distributed job leaves behind, so that the next job of a sweep can start ranks of its own.
+
+    Inside, ranks that no launcher set are gone: Lightning would believe them, and write and print nothing.
+    """
+    ranks = {"RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"}
+    before = {name: os.environ.get(name) for name in {*RANK_VARIABLES, *ranks}}
+    for name in ranks - believed_ranks():
+        os.environ.pop(name, None)
     try:
         yield
     finally:

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import Callback, Checkpoint, Timer, WeightAveraging
 from torch import Tensor
 
 from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import mix_seed, seed_all
 from effkit.errors import UserError
+from effkit.lightning.agreement import hardware
 from effkit.runs import save_preprocessing
 
-__all__ = ["EpochLog", "EpochSeed", "RunCheckpoint", "WeightEma"]
+__all__ = ["EpochLog", "EpochSeed", "RunCheckpoint", "TimeLimit", "WeightEma", "whole_epoch"]
 
 FIRST_COLUMNS = ("train_loss", "train_top1", "val_loss", "val_top1", "val_top5")
 
@@ -82,7 +83,10 @@ class EpochLog(Callback):
         self.images = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and forget the figures of earlier epochs: this one may not be validated."""
+        trainer.callback_metrics.clear()
+        if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+            trainer.progress_bar_metrics.clear()
         self.started = time.perf_counter()
         self.trained = self.images = 0
 
@@ -98,7 +102,9 @@ class EpochLog(Callback):
         self.trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the row."""
+        """Write the row; a part of an epoch has none."""
+        if not whole_epoch(trainer):
+            return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k != "loss"}
         order = [k for k in FIRST_COLUMNS if k in metrics] + sorted(set(metrics) - set(FIRST_COLUMNS))
         row: dict[str, Any] = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": self.lr}
@@ -115,6 +121,40 @@ class EpochLog(Callback):
                 f"train_loss became {loss} in epoch {trainer.current_epoch + 1}: lower optimizer.lr, set "
                 "trainer.gradient_clip_val=1.0 or use trainer.precision=32-true"
             )
+
+
+def whole_epoch(trainer: Trainer) -> bool:
+    """Whether the current epoch has had all its batches; a callback may stop the training in the middle of one."""
+    return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+
+
+class TimeLimit(Timer):
+    """Stops after the last epoch that fits into ``trainer.max_time``, judged by the epoch before; at least one is done.
+
+    Lightning's own stops in the middle of an epoch, and a resumed run has no time left: there the time of all attempts
+    counts together, here each has its own.
+
+    Args:
+        duration: ``DD:HH:MM:SS``, a ``timedelta`` or its arguments.
+    """
+
+    def __init__(self, duration: Any) -> None:
+        super().__init__(duration, interval="epoch", verbose=False)
+        self._last = 0.0
+
+    def on_train_epoch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Decide, on all processes alike."""
+        now, left = self.time_elapsed(), self.time_remaining()
+        epoch, self._last = now - self._last, now
+        out = trainer.strategy.reduce_boolean_decision(left is not None and left < epoch, all=False)
+        trainer.should_stop = trainer.should_stop or out
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the time of an interrupted run is not this one's."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Start at zero."""
 
 
 def _line(row: dict[str, Any], epochs: int | None) -> str:
@@ -158,7 +198,9 @@ class RunCheckpoint(Checkpoint):
         self._started = time.perf_counter() - self.seconds
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoints of the epoch that has just ended."""
+        """Write the checkpoints of the epoch that has just ended; a part of an epoch cannot be resumed and has none."""
+        if not whole_epoch(trainer):
+            return
         self.seconds = time.perf_counter() - self._started
         value = trainer.callback_metrics.get(self.monitor)
         # best.ckpt first: last.ckpt remembers what is best, so it must not be ahead of that file.
@@ -168,8 +210,9 @@ class RunCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the configuration and the preprocessing."""
+        """Add the configuration, what it came to on this machine, and the preprocessing."""
         checkpoint["config"] = self.config or {}
+        checkpoint["hardware"] = hardware(trainer)
         if self.preprocessing is not None:
             checkpoint["preprocessing"] = self.preprocessing.to_dict()
 

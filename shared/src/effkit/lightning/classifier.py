@@ -18,6 +18,7 @@ from effkit.errors import UserError, choose
 from effkit.lightning.callbacks import WeightEma
 from effkit.lightning.metrics import MeanLoss, PercentCorrect
 from effkit.lightning.optim import create_optimizer, create_scheduler, plain_options
+from effkit.lightning.resumed import Resumed, check_network
 
 __all__ = ["Classifier"]
 
@@ -91,7 +92,9 @@ class Classifier(LightningModule):
         self.train_top1 = PercentCorrect(num_classes)
         self.val_top1 = PercentCorrect(num_classes)
         self.val_top5 = PercentCorrect(num_classes, top_k=5) if num_classes > 5 else None
-        self._resumed: dict[str, Any] | None = None
+        self.updates_per_epoch = 0
+        self.resume_anyway = False  # go on with another optimizer, schedule or batch size where that is possible
+        self._resumed: Resumed | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, num_classes)`` of normalised images, or of bytes."""
@@ -195,9 +198,13 @@ class Classifier(LightningModule):
         optimizer = create_optimizer(self.model, self.hparams["optimizer"])
         epochs = self.trainer.max_epochs or 1
         updates = self._updates_per_epoch()
-        self._check_resumed(epochs, updates)
+        self.updates_per_epoch = updates
+        if self._resumed is not None:
+            self._resumed.check(epochs, updates, self.resume_anyway)
         options = self.hparams["scheduler"]
         schedule = create_scheduler(optimizer, options, epochs=epochs, updates_per_epoch=updates)
+        if self._resumed is not None:
+            self._resumed.fit_to(optimizer, updates)
         if schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -224,35 +231,12 @@ class Classifier(LightningModule):
 
     # --- resuming -------------------------------------------------------------------------------------------------
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the length of an epoch: after a change of the batch size it does not follow from the updates done."""
+        checkpoint["updates_per_epoch"] = self.updates_per_epoch
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another recipe: half of it would silently win over what the command says."""
-        before = checkpoint.get("hyper_parameters", {})
-        for key in ("optimizer", "scheduler", "ema"):
-            if key in before and before[key] != self.hparams[key]:
-                raise UserError(
-                    f"resume: {key} was {before[key]} in the interrupted run and is {self.hparams[key]} now; "
-                    "give the same, or start a new run"
-                )
-        schedules = checkpoint.get("lr_schedulers") or [{}]
-        self._resumed = {
-            "updates": checkpoint["global_step"],
-            "epochs": checkpoint["epoch"] + 1,
-            "total_steps": schedules[0].get("total_steps"),
-        }
-
-    def _check_resumed(self, epochs: int, updates: int) -> None:
-        if self._resumed is None:
-            return
-        before = self._resumed["updates"] / self._resumed["epochs"]
-        if before != updates:
-            raise UserError(
-                f"resume: an epoch had {before:g} updates in the interrupted run and has {updates} "
-                "now; keep data.batch_size, data.limit, trainer.devices, trainer.accumulate_grad_batches and "
-                "trainer.limit_train_batches"
-            )
-        total = self._resumed["total_steps"]
-        if total is not None and total != epochs * updates:
-            raise UserError(
-                f"resume: the one-cycle schedule was laid out for {total // updates} epochs and cannot be stretched to "
-                f"trainer.max_epochs={epochs}; keep trainer.max_epochs, or start a new run"
-            )
+        check_network(checkpoint.get("state_dict", {}), self.state_dict())
+        self._resumed = Resumed(checkpoint, self.hparams)
+        self._resumed.check_recipe(self.resume_anyway)

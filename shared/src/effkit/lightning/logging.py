@@ -11,6 +11,7 @@ import importlib.util
 import io
 import logging
 import os
+import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from effkit.errors import UserError, choose
 
-__all__ = ["LOGGERS", "CsvLogger", "create_loggers", "quiet_lightning", "read_rows"]
+__all__ = ["LOGGERS", "CsvLogger", "closed_loggers", "create_loggers", "quiet_lightning", "read_rows"]
 
+_WANDB_FOLDERS = ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR")
 LOGGERS = ("csv", "tensorboard", "wandb")
 
 
@@ -129,8 +131,8 @@ def create_loggers(options: Mapping[str, Any] | None, folder: Path, first_epoch:
     """Build the loggers of a run; the first one writes ``metrics.csv``.
 
     Args:
-        options: ``name`` (one of ``LOGGERS``); for ``wandb`` also ``project``, ``entity``, ``tags`` and ``mode``
-            (``offline`` by default, ``online``).
+        options: ``name`` (one of ``LOGGERS``); for ``wandb`` also ``project``, ``entity``, ``group``
+            (by default the sweep that the run belongs to), ``tags`` and ``mode`` (``offline`` by default, ``online``).
         folder: The run folder, where all of them write.
         first_epoch: First epoch of this process, above 0 in a resumed run.
 
@@ -139,7 +141,7 @@ def create_loggers(options: Mapping[str, Any] | None, folder: Path, first_epoch:
     """
     options = dict(options or {"name": "csv"})
     name = choose("logger.name", options.pop("name", "csv"), LOGGERS)
-    allowed = {"csv": [], "tensorboard": [], "wandb": ["project", "entity", "tags", "mode"]}[name]
+    allowed = {"csv": [], "tensorboard": [], "wandb": ["project", "entity", "group", "tags", "mode"]}[name]
     for key in options:
         choose(f"logger={name} argument", key, allowed)
     loggers: list[Logger] = [CsvLogger(folder / "metrics.csv", first_epoch)]
@@ -167,10 +169,12 @@ def _wandb(options: dict[str, Any], folder: Path) -> Logger:
     marker = home / "run_id"  # so that a resumed run goes on under the same name
     if not marker.exists():
         marker.write_text(uuid.uuid4().hex[:8] + "\n", encoding="utf-8")
-    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+    for variable in _WANDB_FOLDERS:
         os.environ.setdefault(variable, str(home))  # otherwise it writes into the home folder
+    sweep = folder.parent.name if (folder.parent / "multirun.yaml").is_file() else None
     return WandbLogger(
-        name=folder.name,
+        name=f"{sweep}/{folder.name}" if sweep else folder.name,  # jobs of a sweep are called 0, 1, ...
+        group=options.get("group") or sweep,
         save_dir=folder,
         id=marker.read_text(encoding="utf-8").strip(),
         resume="allow",
@@ -179,6 +183,29 @@ def _wandb(options: dict[str, Any], folder: Path) -> Logger:
         entity=options.get("entity"),
         tags=options.get("tags"),
     )
+
+
+@contextmanager
+def closed_loggers(loggers: list[Logger]) -> Iterator[list[Logger]]:
+    """Close loggers at the end of a job: what it leaves open, the next job of the same process would write into.
+
+    Args:
+        loggers: From :func:`create_loggers`; Lightning itself closes TensorBoard's.
+    """
+    failed = 1
+    try:
+        yield loggers
+        failed = 0
+    finally:
+        wandb = sys.modules.get("wandb")
+        for logger in loggers:
+            if wandb is None or type(logger).__name__ != "WandbLogger":
+                continue
+            if wandb.run is not None and wandb.run.id == logger.version:  # else it is the notebook's own
+                wandb.finish(exit_code=failed)
+            for variable in _WANDB_FOLDERS:
+                if os.environ.get(variable) == str(Path(str(logger.save_dir)) / "wandb"):
+                    del os.environ[variable]
 
 
 _NO_WARNING = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,15 @@ class Resume:
         checkpoint: The file.
         epoch: The first epoch still to be done, counting from 0.
         folder: The run folder to write on into; ``None`` if the file does not lie in one.
+        config: The configuration that the checkpoint was written under; empty if it holds none.
+        hardware: What it was computed on, see ``effkit.lightning.agreement.hardware``; empty likewise.
     """
 
     checkpoint: Path
     epoch: int
     folder: Path | None
+    config: dict[str, Any] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
 
 
 def find_resume(resume: str | Path | None) -> Resume | None:
@@ -91,7 +95,8 @@ def find_resume(resume: str | Path | None) -> Resume | None:
         )
     path = path.absolute()
     folder = path.parent.parent if path.parent.name == "checkpoints" else None
-    return Resume(path, checkpoint["epoch"] + 1, folder)
+    config, hardware = checkpoint.get("config") or {}, checkpoint.get("hardware") or {}
+    return Resume(path, checkpoint["epoch"] + 1, folder, config, hardware)
 
 
 def network_state(path: str | Path, which: str = "best") -> dict[str, Tensor]:

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from effkit.device import resolve_device, resolve_precision
 from effkit.errors import UserError, choose
-from effkit.lightning.callbacks import RunCheckpoint
+from effkit.lightning.callbacks import RunCheckpoint, TimeLimit
 from effkit.lightning.resume import AtomicCheckpointIO
 
 __all__ = ["build_trainer", "count_epochs", "device_name", "own_settings", "run_folder"]
@@ -54,7 +55,7 @@ def build_trainer(
     Args:
         options: Lightning's own argument names (``max_epochs``, ``accelerator``, ``devices``, ``strategy``, ...);
             ``accelerator`` and ``precision`` may be ``auto``; ``enable_progress_bar`` may be ``null``: a bar on a
-            terminal, else one line per epoch.
+            terminal, else one line per epoch; ``max_time`` ends the training between two epochs.
         folder: The run folder.
         loggers: Receive one row per epoch.
         callbacks: Besides the progress bar.
@@ -73,9 +74,12 @@ def build_trainer(
     bar = options.pop("enable_progress_bar", None)
     bar = sys.stderr.isatty() if bar is None else bar
     callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
+    limit = options.pop("max_time", None)
     sharded = str(options.get("strategy", "")).startswith(("fsdp", "deepspeed", "model"))
     try:
-        return Trainer(
+        if limit is not None:
+            callbacks = [*callbacks, TimeLimit(limit)]
+        trainer = Trainer(
             **{
                 "enable_model_summary": False,
                 "enable_checkpointing": any(isinstance(c, RunCheckpoint) for c in callbacks),
@@ -91,6 +95,22 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    _check_tasks(trainer)
+    return trainer
+
+
+def _check_tasks(trainer: Trainer) -> None:
+    """Refuse devices that SLURM started no task for: Lightning leaves them out without a word."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if not isinstance(environment, SLURMEnvironment):
+        return
+    asked, started = trainer.num_devices * trainer.num_nodes, environment.world_size()
+    if asked != started:
+        raise UserError(
+            f"trainer.devices={trainer.num_devices} on trainer.num_nodes={trainer.num_nodes} are {asked} processes, "
+            f"but SLURM_NTASKS={started}: start the job with --ntasks-per-node={trainer.num_devices}, or set "
+            "trainer.devices to the tasks of a node"
+        )
 
 
 def count_epochs(options: Mapping[str, Any]) -> int:

@@ -2,13 +2,14 @@
 
 A run folder holds ``metrics.csv`` (one row per epoch), ``preprocessing.json``, ``checkpoints/last.ckpt`` and
 ``best.ckpt``, and at the end ``metrics.json``. ``resume=RUN`` goes on from ``RUN/checkpoints/last.ckpt`` **in the
-folder RUN**; the configuration is that of the current command. On the CPU, and with the same configuration, an
-interrupted and resumed run ends with the very weights and rows of an uninterrupted one.
+folder RUN**; the configuration is that of the current command. It must agree with that of the run in all that shapes
+the result (``effkit.lightning.agreement``), unless ``resume_anyway`` says that the differences are meant. On the CPU,
+and with the same configuration, an interrupted and resumed run ends with the very weights and rows of an uninterrupted
+one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,16 +22,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from effkit.data.base import DataModule
-from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
-from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint
+from effkit.lightning.agreement import Agreed, settle
+from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint, whole_epoch
 from effkit.lightning.classifier import Classifier
-from effkit.lightning.logging import create_loggers, quiet_lightning, read_rows
+from effkit.lightning.logging import closed_loggers, create_loggers, quiet_lightning, read_rows
 from effkit.lightning.optim import plain_options
 from effkit.lightning.resume import find_resume, load_checkpoint
 from effkit.lightning.setup import build_trainer, count_epochs, device_name, own_settings, run_folder
 from effkit.report import write_json
-from effkit.runs import PREPROCESSING_FILE, load_preprocessing
 
 __all__ = ["train"]
 
@@ -53,21 +53,6 @@ def _classifier(cfg: Mapping[str, Any], model: nn.Module, data: DataModule) -> C
     )
 
 
-def _check_preprocessing(folder: Path, now: Preprocessing | None) -> None:
-    """Refuse to go on with pictures prepared in another way: the figures would be of neither."""
-    file = folder / PREPROCESSING_FILE
-    if now is None or not file.is_file():
-        return
-    before = load_preprocessing(file)
-    for field in dataclasses.fields(before):
-        old, new = getattr(before, field.name), getattr(now, field.name)
-        if field.name != "class_names" and old != new:
-            raise UserError(
-                f"resume: the preprocessing's {field.name} was {old} in the interrupted run and is {new} now; "
-                "give the same, or start a new run"
-            )
-
-
 def train(
     cfg: Mapping[str, Any],
     model: nn.Module,
@@ -81,7 +66,7 @@ def train(
 
     Args:
         cfg: Composed configuration with ``trainer``, ``optimizer``, and optionally ``scheduler``, ``logger``,
-            ``mixup``, ``ema``, ``label_smoothing``, ``seed``, ``resume``, ``device``, ``precision``.
+            ``mixup``, ``ema``, ``label_smoothing``, ``seed``, ``resume``, ``resume_anyway``, ``device``, ``precision``.
         model: The network; ignored if ``module`` is given.
         data: What to train on; its ``preprocessing`` is kept in the run folder and in the checkpoints.
         module: A Lightning module of the package's own instead of :class:`Classifier`.
@@ -89,8 +74,8 @@ def train(
         folder: The run folder; the running command's if ``None``. ``resume`` names another one and wins.
 
     Returns:
-        What ``metrics.json`` holds (``final`` and ``best`` metrics, ``epochs``, ``seconds``, ``images_per_second``,
-        ``params``, ``device``, ``seed``) and ``folder``.
+        What ``metrics.json`` holds (``final`` and ``best`` metrics, ``epochs`` done, ``seconds``,
+        ``images_per_second``, ``params``, ``device``, ``seed``) and ``folder``.
 
     Raises:
         UserError: If a value cannot be used; nothing has been trained then.
@@ -102,32 +87,39 @@ def train(
     seed = cfg.get("seed") or 0
     epochs = count_epochs(cfg["trainer"])
     show = cfg["trainer"].get("enable_progress_bar") is None and not sys.stderr.isatty()
-    if resume is not None:
-        _say(f"resuming {folder} after epoch {first_epoch}")
     if first_epoch > epochs:
         raise UserError(f"resume: {folder} has done {first_epoch} epochs, more than trainer.max_epochs={epochs}")
     module = _classifier(cfg, model, data) if module is None else module
-    if resume is not None:
-        _check_preprocessing(folder, getattr(data, "preprocessing", None))
+    if isinstance(module, Classifier):
+        module.resume_anyway = bool(cfg.get("resume_anyway"))
     checkpoint = RunCheckpoint(folder / "checkpoints", config=cfg, data=data)
-    with quiet_lightning(), own_settings():
+    loggers = create_loggers(cfg.get("logger"), folder, first_epoch)
+    with quiet_lightning(), own_settings(), closed_loggers(loggers):
         trainer = build_trainer(
             cfg["trainer"],
             folder,
-            loggers=create_loggers(cfg.get("logger"), folder, first_epoch),
+            loggers=loggers,
             callbacks=[EpochSeed(seed), EpochLog(show), *callbacks, checkpoint],
             device=cfg.get("device") or "auto",
             precision=cfg.get("precision") or "auto",
         )
+        if resume is not None:
+            changed = settle(resume, cfg, folder, trainer, data)
+            trainer.callbacks.append(Agreed(resume, cfg, folder, changed))  # type: ignore[attr-defined]
+            _say(f"resuming {folder} after epoch {first_epoch}")
         if first_epoch < epochs:
             trainer.fit(module, datamodule=data, ckpt_path=str(resume.checkpoint) if resume else None)
         elif resume is not None:  # killed between its last checkpoint and metrics.json: only the figures are missing
             stored = load_checkpoint(resume.checkpoint)
             module.load_state_dict(stored["state_dict"])
             checkpoint.load_state_dict(stored["callbacks"][checkpoint.state_key])
+        if first_epoch < epochs and not whole_epoch(trainer):
+            _forget_part(folder, module)
+    figures = _figures(folder, checkpoint)
+    if figures["epochs"] < epochs:
+        _say(f"stopped after {figures['epochs']} of {epochs} epochs")
     metrics = {
-        **_figures(folder, checkpoint),
-        "epochs": epochs,
+        **figures,
         "params": sum(p.numel() for p in module.parameters()),
         "device": device_name(trainer),
         "seed": seed,
@@ -136,6 +128,14 @@ def train(
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", metrics)
     return {**metrics, "folder": str(folder)}
+
+
+def _forget_part(folder: Path, module: LightningModule) -> None:
+    """Go back to the weights that the figures are of, where the training was stopped in the middle of an epoch."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if not read_rows(folder / "metrics.csv") or not last.is_file():
+        raise UserError("the training was stopped before its first epoch had ended: there is nothing to keep")
+    module.load_state_dict(load_checkpoint(last)["state_dict"])
 
 
 def left_out(data: Any) -> dict[str, Any]:
@@ -152,6 +152,7 @@ def _figures(folder: Path, checkpoint: RunCheckpoint) -> dict[str, Any]:
     return {
         "final": {k: v for k, v in rows[-1].items() if k not in timing},
         "best": checkpoint.best,
+        "epochs": int(rows[-1]["epoch"]) + 1,
         "seconds": checkpoint.seconds,
         "images_per_second": statistics.median(speeds),
     }
