@@ -16,7 +16,7 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from effkit.cli.explain import debugging, one_line, raised_by
 from effkit.cli.mistakes import explain_composition
+from effkit.cli.targets import check_config
 from effkit.errors import UserError, choose, nearest
 
 SHARED_CONFIGS = "effkit.configs"
@@ -81,8 +82,17 @@ def flags_for_ranks(flags: argparse.Namespace) -> list[str]:
 class _Loader(ConfigLoaderImpl):
     """Hydra's loader, which skips an option that does not exist where a defaults list says ``optional``.
 
-    That is meant for files somebody may or may not have, not for a mistyped ``experiment=...``.
+    That is meant for files somebody may or may not have, not for a mistyped ``experiment=...``. And it refuses a config
+    that names something to be called that it may not name: all that composes, workers of launchers too, passes here.
+
+    Args:
+        path: Where configs are looked for.
+        package: Top-level package of the command.
     """
+
+    def __init__(self, path: ConfigSearchPath, package: str) -> None:
+        super().__init__(path)
+        self.package = package
 
     def load_configuration(
         self,
@@ -96,6 +106,7 @@ class _Loader(ConfigLoaderImpl):
         for group, option in chosen_options(config).items():
             if isinstance(option, str) and f"{group}={option}" in overrides:
                 choose(group, option, self.options(group.partition("@")[0]))
+        check_config(config, self.package)
         return config
 
     def options(self, group: str) -> list[str]:
@@ -130,7 +141,7 @@ class Session:
             path.prepend("command-line", f"file://{flags.config_dir}", before_schema)
         if config_module != SHARED_CONFIGS:  # behind the package's own, which win where both have a file
             path.prepend("effkit", f"pkg://{SHARED_CONFIGS}", before_schema)
-        self.loader = _Loader(path)
+        self.loader = _Loader(path, config_module.split(".")[0])
         self.hydra = Hydra(task_name=command, config_loader=self.loader)
         GlobalHydra.instance().initialize(self.hydra)
 
