@@ -312,3 +312,50 @@ def test_other_ranks_print_and_record_nothing(demo, capfd, monkeypatch, tmp_path
     assert files(tmp_path / "runs" / "mine") == ["train_ddp_process_1.log", "weights.txt"]
     assert demo(["train", "fail=value", *words]) == 2
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_sweep_without_hydras_folder_keeps_what_it_wrote(demo, capfd, tmp_path):
+    """hydra.output_subdir=null leaves .hydra out, and nothing else."""
+    assert demo(["train", "-m", "solver.lr=1.5,2.5", "hydra.output_subdir=null"]) == 0
+    (sweep,) = (tmp_path / "runs" / "train").iterdir()
+    assert [(sweep / n / "weights.txt").read_text() for n in "01"] == ["1.5", "2.5"]
+    assert not (sweep / "0" / ".hydra").exists()
+    assert json.loads((sweep / "1" / "status.json").read_text())["status"] == "finished"
+    assert capfd.readouterr().err.count("run folder: ") == 2
+
+
+def test_a_run_without_hydras_folder_has_its_status(demo, tmp_path):
+    assert demo(["train", "hydra.output_subdir=null"]) == 0
+    (folder,) = (tmp_path / "runs" / "train").iterdir()
+    assert files(folder) == ["status.json", "train.log", "weights.txt"]
+
+
+# Words for booleans
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("yes", True), ("no", False), ("on", True), ("off", False), ("No", False), ("OFF", False)]
+)
+def test_a_word_for_a_boolean_is_one_where_the_config_holds_one(demo, word, value):
+    config = demo.compose("train", [f"trainer.deterministic={word}"])
+    assert config.trainer.deterministic is value
+
+
+def test_words_for_booleans_in_a_sweep_and_in_what_is_recorded(demo, tmp_path):
+    assert demo(["train", "-m", "trainer.deterministic=no,yes"]) == 0
+    saved = [p.read_text() for p in sorted(tmp_path.glob("runs/train/*/[01]/.hydra/config.yaml"))]
+    assert ["deterministic: false" in saved[0], "deterministic: true" in saved[1]] == [True, True]
+
+
+@pytest.mark.parametrize("word", ["fail=no", "+new=off"])
+def test_a_word_for_a_boolean_is_refused_where_the_config_holds_nothing(demo, error_line, word):
+    assert demo(["train", word]) == 2
+    key, _, value = word.lstrip("+").partition("=")
+    assert error_line() == f"{key}={value}: write {key}=false, or {key}=\"'{value}'\" if the word '{value}' is meant"
+
+
+def test_a_quoted_word_is_text_and_a_text_may_be_such_a_word(demo):
+    assert demo.compose("train", ["fail='no'"]).fail == "no"
+    assert demo.compose("train", ["trainer.mode=off"]).trainer.mode == "off"
+    with pytest.raises(UserError, match=r"did you mean 'trainer.deterministic'"):
+        demo.compose("train", ["trainer.determinstic=no"])

@@ -45,6 +45,7 @@ MISTAKES = {
     "unknown config name": (["train", "--config-name", "trian"], ["'trian'", "did you mean 'train'?"]),
     "unknown launcher": (["train", "-m", "hydra/launcher=jobli"], ["did you mean 'joblib'?", "effkit[launchers]"]),
     "format": (["train", "format=xml"], ["format='xml'", "table, json"]),
+    "precision": (["train", "precision=fp99"], ["precision='fp99'", "auto, fp32, bf16, fp16"]),
     "missing value": (["show-all"], ["images must be given: demo show-all images=..."]),
     "missing option": (["strict", "name=x"], ["model must be given, choose one of large, small: model=..."]),
     "interpolation": (["train", "fail=${nowhere}"], ["'nowhere' not found"]),

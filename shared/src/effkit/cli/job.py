@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from effkit.report import Report
 
 FORMATS = ("table", "json")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")  # effkit.device's, without torch
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Job:
         script: Absolute path of the console script.
         module: Module name instead, when the program was started as ``python -m module``.
         flags: Words that go before the overrides when another rank composes the same config.
+        keeps_folder: Whether the job has a folder of its own; a command that only reports has none.
     """
 
     program: str
@@ -97,6 +99,7 @@ class Job:
     script: str
     module: str | None = None
     flags: list[str] = field(default_factory=list)
+    keeps_folder: bool = True
 
     def __call__(self, cfg: DictConfig) -> Outcome:
         """Run the task; see the module's docstring."""
@@ -112,7 +115,7 @@ class Job:
         searchpath = [o for o in given["hydra"] if o.startswith("hydra.searchpath=")]
         outcome = Outcome(overrides=given["task"])
         status = None
-        if hydra_cfg.output_subdir is not None:  # a command that only reports keeps no folder
+        if self.keeps_folder:
             outcome.run_dir = folder
             if is_main_rank():
                 status = Status(Path(folder), self.command)
@@ -142,6 +145,8 @@ class Job:
         from omegaconf import OmegaConf
 
         choose("format", cfg.get("format", "table"), FORMATS)
+        if cfg.get("precision") is not None:  # of every command, so that none takes a word it does not know
+            choose("precision", cfg.precision, PRECISIONS)
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
         return self.task(cfg)

@@ -66,7 +66,8 @@ def _run(app: Program, job: Job, hydra: Session, multirun: bool, ends_process: b
             multirun = multirun or config.hydra.mode == RunMode.MULTIRUN
             if config.get("format") == "json":
                 document = stack.enter_context(stdout_to_stderr(restore=not ends_process))
-            if config.hydra.output_subdir is not None:
+            job.keeps_folder = config.hydra.output_subdir is not None or hydra.keeps_folder()
+            if job.keeps_folder:
                 _check_one_folder(hydra.overrides, multirun)
             elif multirun:
                 # A command that only reports keeps no folder, but Hydra writes the sweep's config into one.

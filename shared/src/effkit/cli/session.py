@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from effkit.cli.explain import debugging, one_line, raised_by
 from effkit.cli.mistakes import explain_composition
 from effkit.cli.targets import check_config
+from effkit.cli.words import booleans_read
 from effkit.errors import UserError, choose, nearest
 
 SHARED_CONFIGS = "effkit.configs"
@@ -102,7 +103,14 @@ class _Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        def load(overrides: list[str]) -> DictConfig:
+            return super(_Loader, self).load_configuration(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+
+        config = load(overrides)
+        if (read := booleans_read(overrides, load)) != overrides:
+            config = load(read)
         for group, option in chosen_options(config).items():
             if isinstance(option, str) and f"{group}={option}" in overrides:
                 choose(group, option, self.options(group.partition("@")[0]))
@@ -133,7 +141,8 @@ class Session:
     ) -> None:
         self.program = f"{program} {command}"
         self.config_name = flags.config_name or config_name
-        self.overrides = [*(_RERUN if flags.config_path is not None else ()), *flags.overrides]
+        self.own = list(_RERUN if flags.config_path is not None else ())
+        self.overrides = [*self.own, *flags.overrides]
         version.setbase("1.3")
         path = create_config_search_path(flags.config_path or f"pkg://{config_module}")
         before_schema = SearchPathQuery(provider="schema")
@@ -165,6 +174,11 @@ class Session:
             return self._compose(self.overrides, RunMode.MULTIRUN)
         except Exception:
             return None
+
+    def keeps_folder(self) -> bool:
+        """Whether the command keeps a run folder, whatever a command line says of the folder `.hydra` in it."""
+        with self._errors_in_one_line():
+            return self._compose(self.own, RunMode.MULTIRUN).hydra.output_subdir is not None
 
     def shows(self, flags: argparse.Namespace) -> bool:
         """Print what ``--cfg``, ``--info`` or ``--hydra-help`` ask for; `False` if none of them is there."""
