@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -147,12 +148,23 @@ class Job:
         choose("format", cfg.get("format", "table"), FORMATS)
         if cfg.get("precision") is not None:  # of every command, so that none takes a word it does not know
             choose("precision", cfg.precision, PRECISIONS)
+        if cfg.get("resume") == "":
+            raise UserError("resume= is empty: give a run folder or a .ckpt file, or leave resume= out")
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
         return self.task(cfg)
 
+    def _deleted(self, error: Exception, overrides: Sequence[str]) -> str | None:
+        """The word that took away what the task then missed (``~trainer``), if it was one."""
+        if isinstance(error, (AttributeError, KeyError, TypeError)):
+            for word in overrides:
+                key = word.removeprefix("~").partition("=")[0].partition("@")[0]
+                if word.startswith("~") and re.search(rf"\b{re.escape(key.rpartition('.')[2])}\b", str(error)):
+                    return f"{word} takes away what {self.program} {self.command} needs: leave it out"
+        return None
+
     def _failed(self, outcome: Outcome, error: Exception) -> None:
-        line = explain(error, ("effkit", self.package))
+        line = explain(error, ("effkit", self.package)) or self._deleted(error, outcome.overrides)
         outcome.exit_code = 1 if line is None else 2
         if line is None:
             outcome.trace = "".join(traceback.format_exception(error))

@@ -30,6 +30,8 @@ from effkit.cli.words import booleans_read
 from effkit.errors import UserError, choose, nearest
 
 SHARED_CONFIGS = "effkit.configs"
+# Groups whose options speak of the whole config.
+_GLOBAL_GROUPS = ("experiment", "debug")
 # The config saved in a run folder holds the job only; running it again needs our places for output, not Hydra's.
 _RERUN = (
     "hydra/job_logging=effkit",
@@ -61,6 +63,8 @@ def parse_flags(program: str, words: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"{' and '.join(chosen)} exclude each other, give one of them")
     if flags.resolve and not (flags.cfg or flags.help):
         raise UserError("--resolve goes with --cfg or --help only")
+    if flags.package is not None and not flags.cfg:
+        raise UserError(f"--package goes with --cfg only, got --package {flags.package}")
     if flags.experimental_rerun is not None:
         raise UserError("--experimental-rerun is not supported, use --config-path RUN/.hydra --config-name config")
     for name in ("config_dir", "config_path"):
@@ -114,6 +118,7 @@ class _Loader(ConfigLoaderImpl):
         for group, option in chosen_options(config).items():
             if isinstance(option, str) and f"{group}={option}" in overrides:
                 choose(group, option, self.options(group.partition("@")[0]))
+        _check_global(config)
         check_config(config, self.package)
         return config
 
@@ -123,6 +128,18 @@ class _Loader(ConfigLoaderImpl):
         for folder in self.get_group_options(group, ObjectType.GROUP):
             found += [f"{folder}/{option}" for option in self.options(f"{group}/{folder}")]
         return sorted(found)
+
+
+def _check_global(config: DictConfig) -> None:
+    """Refuse files of the groups that change a whole config, if they would change a node that nothing reads."""
+    choices = chosen_options(config)
+    for group in _GLOBAL_GROUPS:
+        lost = config.get(group)
+        if choices.get(group) is not None and isinstance(lost, DictConfig) and lost:
+            raise UserError(
+                f"{group}={choices[group]}: its file does not begin with the line '# @package _global_', "
+                f"so that {', '.join(map(str, lost))} would change nothing: add the line"
+            )
 
 
 class Session:
