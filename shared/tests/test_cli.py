@@ -359,3 +359,63 @@ def test_a_quoted_word_is_text_and_a_text_may_be_such_a_word(demo):
     assert demo.compose("train", ["trainer.mode=off"]).trainer.mode == "off"
     with pytest.raises(UserError, match=r"did you mean 'trainer.deterministic'"):
         demo.compose("train", ["trainer.determinstic=no"])
+
+
+# One run, one folder
+
+
+def test_the_folder_of_a_finished_run_is_not_written_over(demo, capfd, error_line, tmp_path):
+    words = ["train", "hydra.run.dir=runs/mine"]
+    assert demo([*words, "solver.lr=0.5"]) == 0
+    before = {p: p.read_bytes() for p in sorted((tmp_path / "runs" / "mine").rglob("*")) if p.is_file()}
+    capfd.readouterr()
+    assert demo([*words, "solver.lr=0.25"]) == 2
+    assert error_line() == (
+        "hydra.run.dir='runs/mine' holds a run already: resume=runs/mine goes on with it, overwrite=true writes over it"
+    )
+    assert {p: p.read_bytes() for p in sorted((tmp_path / "runs" / "mine").rglob("*")) if p.is_file()} == before
+    assert demo([*words, "solver.lr=0.25", "resume=runs/mine"]) == 0
+    assert demo([*words, "solver.lr=0.125", "overwrite=true"]) == 0
+    assert (tmp_path / "runs" / "mine" / "weights.txt").read_text() == "0.125"
+
+
+def test_the_folder_of_a_run_that_failed_at_once_may_be_used_again(demo):
+    assert demo(["train", "hydra.run.dir=runs/mine", "fail=value"]) == 2
+    assert demo(["train", "hydra.run.dir=runs/mine"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["hydra.run.dir="], "hydra.run.dir= is empty: give a folder, or leave hydra.run.dir= out"),
+        (["-m", "hydra.sweep.dir="], "hydra.sweep.dir= is empty: give a folder, or leave hydra.sweep.dir= out"),
+        (["-m", "seed=0,1", "hydra.sweep.subdir=one"], "hydra.sweep.subdir='one' is one folder for all jobs"),
+    ],
+)
+def test_a_folder_that_is_none_or_everybodys_is_refused(demo, error_line, tmp_path, words, line):
+    assert demo(["train", *words]) == 2
+    assert error_line().startswith(line)
+    assert files(tmp_path) == []
+
+
+def test_two_jobs_of_a_sweep_do_not_share_a_folder(demo, capfd, tmp_path):
+    assert demo(["train", "-m", "solver.lr=1.5,2.5", "hydra.sweep.subdir=${seed}"]) == 2
+    (folder,) = tmp_path.glob("runs/train/*/0")
+    assert (folder / "weights.txt").read_text() == "1.5"
+    assert "job 1 (solver.lr=2.5): hydra.sweep.dir=" in capfd.readouterr().err
+
+
+def test_a_folder_is_held_while_its_run_lives(demo, error_line, tmp_path):
+    from effkit.lock import LOCK, locked
+
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    with locked(folder, print):
+        assert demo(["train", f"hydra.run.dir={folder}", "hydra/job_logging=disabled"]) == 2
+        assert f"hydra.run.dir='{folder}' is in use by another run since" in (line := error_line())
+        assert f"(process {os.getpid()} on " in line
+        assert demo(["train", f"resume={folder}", "hydra/job_logging=disabled"]) == 2
+        assert f"resume='{folder}' is in use by another run" in error_line()
+        assert not (folder / "status.json").exists()
+    assert demo(["train", f"hydra.run.dir={folder}"]) == 0
+    assert not (folder / LOCK).exists()

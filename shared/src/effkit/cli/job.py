@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effkit.cli.explain import debugging, explain, one_line
+from effkit.cli.place import check_folder, held
 from effkit.cli.process import is_main_rank, log_to_file, quiet_console, ranks_released, rerunnable_as
 from effkit.cli.running import running
 from effkit.errors import UserError, choose
@@ -105,6 +106,7 @@ class Job:
     def __call__(self, cfg: DictConfig) -> Outcome:
         """Run the task; see the module's docstring."""
         from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
         from omegaconf import OmegaConf, read_write
 
         hydra_cfg: Any = HydraConfig.get()
@@ -115,28 +117,42 @@ class Job:
         given: Any = OmegaConf.to_container(hydra_cfg.overrides, resolve=False)
         searchpath = [o for o in given["hydra"] if o.startswith("hydra.searchpath=")]
         outcome = Outcome(overrides=given["task"])
-        status = None
         if self.keeps_folder:
             outcome.run_dir = folder
-            if is_main_rank():
-                status = Status(Path(folder), self.command)
-        if not is_main_rank():
-            quiet_console()
         words = [self.command, *self.flags, *searchpath, *outcome.overrides]
-        with rerunnable_as(self.script, self.module, words), ranks_released(), running(self.package):
-            try:
-                outcome.report = self._run(cfg)
-            except Exception as error:
-                self._failed(outcome, error)
-                if status is not None:
-                    status.end("failed", exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
-                if debugging():
-                    raise
-                return outcome
-            except BaseException as stop:  # Ctrl-C, SIGTERM, or sys.exit: Lightning answers the former by the latter
-                if status is not None:
-                    status.end(_how_it_stopped(stop))
+        with contextlib.ExitStack() as stack:
+            status = None
+            if self.keeps_folder and is_main_rank():
+                try:
+                    if hydra_cfg.mode == RunMode.MULTIRUN:
+                        check_folder(folder, cfg, "hydra.sweep.dir")
+                    stack.enter_context(held(Path(folder), cfg))
+                except UserError as error:  # before the status is written: this is the folder of another run
+                    self._failed(outcome, error)
+                    return outcome
+                status = Status(Path(folder), self.command)
+            if not is_main_rank():
+                quiet_console()
+            stack.enter_context(rerunnable_as(self.script, self.module, words))
+            stack.enter_context(ranks_released())
+            stack.enter_context(running(self.package))
+            return self._watched(cfg, outcome, status)
+
+    def _watched(self, cfg: DictConfig, outcome: Outcome, status: Status | None) -> Outcome:
+        """Run the task and record how it ended."""
+        try:
+            outcome.report = self._run(cfg)
+        except Exception as error:
+            self._failed(outcome, error)
+            if status is not None:
+                status.end("failed", exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
+            if debugging():
                 raise
+            return outcome
+        except BaseException as stop:  # Ctrl-C, SIGTERM, or sys.exit: Lightning answers the former by the latter
+            if status is not None:
+                status.end(_how_it_stopped(stop))
+            raise
         outcome.exit_code = getattr(outcome.report, "exit_code", 0)
         if status is not None:
             status.end("finished", exit_code=outcome.exit_code)

@@ -33,7 +33,7 @@ def booleans_read(overrides: Sequence[str], compose: Callable[[list[str]], Any])
 
     # A quoted word is an object of its own and means the text; Hydra's node has types and reads the words itself.
     suspects = {
-        override.input_line: override
+        str(override.input_line): override
         for override in OverridesParser.create().parse_overrides(list(overrides))
         if isinstance(override._value, str)
         and override._value.lower() in _WORDS
