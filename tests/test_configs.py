@@ -5,17 +5,21 @@ Configs are found by walking the folders and asking the commands, so a new file 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException as OmegaConfError
 
 from effkit.cli.session import Session, parse_flags, session, task_config
+from effkit.cli.targets import targets_of
 from effkit.errors import UserError
 
 # Filled in by Hydra when a job starts; configs may point at them.
@@ -129,3 +133,23 @@ def test_every_top_level_config_is_a_command_or_a_part_of_one(members):
             parts |= {entry.split("@")[0].strip("/") for entry in defaults if isinstance(entry, str)}
     names = {file.stem for member in members for file in files(member.configs) if len(file.parts) == 1}
     assert names - commands - parts == set()
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "submitit_slurm"])
+def test_what_ships_names_nothing_that_is_refused(script, launcher):
+    """Every command with every launcher; its options compose through the same check in the test above."""
+    member, name = script
+    app = member.load(name)
+    for command in app.commands:
+        with opened(app, command) as hydra:
+            config = hydra.compose([f"hydra/launcher={launcher}"], RunMode.MULTIRUN)
+            assert {"hydra.launcher._target_", "hydra.sweeper._target_"} <= set(targets_of(config))
+
+
+def test_one_module_instantiates(members):
+    """All else would pass by the check of what a config may name."""
+    words = re.compile(r"hydra\.utils|import _locate|[^_]instantiate\(")
+    found = {
+        path.name for member in members for path in member.source.rglob("*.py") if words.search(path.read_text("utf-8"))
+    }
+    assert found == {"instantiate.py", "targets.py"}

@@ -338,3 +338,110 @@ def test_other_ranks_print_and_record_nothing(demo, capfd, monkeypatch, tmp_path
     assert files(tmp_path / "runs" / "mine") == ["train_ddp_process_1.log", "weights.txt"]
     assert demo(["train", "fail=value", *words]) == 2
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_sweep_without_hydras_folder_keeps_what_it_wrote(demo, capfd, tmp_path):
+    """hydra.output_subdir=null leaves .hydra out, and nothing else."""
+    assert demo(["train", "-m", "solver.lr=1.5,2.5", "hydra.output_subdir=null"]) == 0
+    (sweep,) = (tmp_path / "runs" / "train").iterdir()
+    assert [(sweep / n / "weights.txt").read_text() for n in "01"] == ["1.5", "2.5"]
+    assert not (sweep / "0" / ".hydra").exists()
+    assert json.loads((sweep / "1" / "status.json").read_text())["status"] == "finished"
+    assert capfd.readouterr().err.count("run folder: ") == 2
+
+
+def test_a_run_without_hydras_folder_has_its_status(demo, tmp_path):
+    assert demo(["train", "hydra.output_subdir=null"]) == 0
+    (folder,) = (tmp_path / "runs" / "train").iterdir()
+    assert files(folder) == ["status.json", "train.log", "weights.txt"]
+
+
+# Words for booleans
+
+
+@pytest.mark.parametrize(
+    ("word", "value"), [("yes", True), ("no", False), ("on", True), ("off", False), ("No", False), ("OFF", False)]
+)
+def test_a_word_for_a_boolean_is_one_where_the_config_holds_one(demo, word, value):
+    config = demo.compose("train", [f"trainer.deterministic={word}"])
+    assert config.trainer.deterministic is value
+
+
+def test_words_for_booleans_in_a_sweep_and_in_what_is_recorded(demo, tmp_path):
+    assert demo(["train", "-m", "trainer.deterministic=no,yes"]) == 0
+    saved = [p.read_text() for p in sorted(tmp_path.glob("runs/train/*/[01]/.hydra/config.yaml"))]
+    assert ["deterministic: false" in saved[0], "deterministic: true" in saved[1]] == [True, True]
+
+
+@pytest.mark.parametrize("word", ["fail=no", "+new=off"])
+def test_a_word_for_a_boolean_is_refused_where_the_config_holds_nothing(demo, error_line, word):
+    assert demo(["train", word]) == 2
+    key, _, value = word.lstrip("+").partition("=")
+    assert error_line() == f"{key}={value}: write {key}=false, or {key}=\"'{value}'\" if the word '{value}' is meant"
+
+
+def test_a_quoted_word_is_text_and_a_text_may_be_such_a_word(demo):
+    assert demo.compose("train", ["fail='no'"]).fail == "no"
+    assert demo.compose("train", ["trainer.mode=off"]).trainer.mode == "off"
+    with pytest.raises(UserError, match=r"did you mean 'trainer.deterministic'"):
+        demo.compose("train", ["trainer.determinstic=no"])
+
+
+# One run, one folder
+
+
+def test_the_folder_of_a_finished_run_is_not_written_over(demo, capfd, error_line, tmp_path):
+    words = ["train", "hydra.run.dir=runs/mine"]
+    assert demo([*words, "solver.lr=0.5"]) == 0
+    before = {p: p.read_bytes() for p in sorted((tmp_path / "runs" / "mine").rglob("*")) if p.is_file()}
+    capfd.readouterr()
+    assert demo([*words, "solver.lr=0.25"]) == 2
+    assert error_line() == (
+        "hydra.run.dir='runs/mine' holds a run already: resume=runs/mine goes on with it, overwrite=true writes over it"
+    )
+    assert {p: p.read_bytes() for p in sorted((tmp_path / "runs" / "mine").rglob("*")) if p.is_file()} == before
+    assert demo([*words, "solver.lr=0.25", "resume=runs/mine"]) == 0
+    assert demo([*words, "solver.lr=0.125", "overwrite=true"]) == 0
+    assert (tmp_path / "runs" / "mine" / "weights.txt").read_text() == "0.125"
+
+
+def test_the_folder_of_a_run_that_failed_at_once_may_be_used_again(demo):
+    assert demo(["train", "hydra.run.dir=runs/mine", "fail=value"]) == 2
+    assert demo(["train", "hydra.run.dir=runs/mine"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["hydra.run.dir="], "hydra.run.dir= is empty: give a folder, or leave hydra.run.dir= out"),
+        (["-m", "hydra.sweep.dir="], "hydra.sweep.dir= is empty: give a folder, or leave hydra.sweep.dir= out"),
+        (["-m", "seed=0,1", "hydra.sweep.subdir=one"], "hydra.sweep.subdir='one' is one folder for all jobs"),
+    ],
+)
+def test_a_folder_that_is_none_or_everybodys_is_refused(demo, error_line, tmp_path, words, line):
+    assert demo(["train", *words]) == 2
+    assert error_line().startswith(line)
+    assert files(tmp_path) == []
+
+
+def test_two_jobs_of_a_sweep_do_not_share_a_folder(demo, capfd, tmp_path):
+    assert demo(["train", "-m", "solver.lr=1.5,2.5", "hydra.sweep.subdir=${seed}"]) == 2
+    (folder,) = tmp_path.glob("runs/train/*/0")
+    assert (folder / "weights.txt").read_text() == "1.5"
+    assert "job 1 (solver.lr=2.5): hydra.sweep.dir=" in capfd.readouterr().err
+
+
+def test_a_folder_is_held_while_its_run_lives(demo, error_line, tmp_path):
+    from effkit.lock import LOCK, locked
+
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    with locked(folder, print):
+        assert demo(["train", f"hydra.run.dir={folder}", "hydra/job_logging=disabled"]) == 2
+        assert f"hydra.run.dir='{folder}' is in use by another run since" in (line := error_line())
+        assert f"(process {os.getpid()} on " in line
+        assert demo(["train", f"resume={folder}", "hydra/job_logging=disabled"]) == 2
+        assert f"resume='{folder}' is in use by another run" in error_line()
+        assert not (folder / "status.json").exists()
+    assert demo(["train", f"hydra.run.dir={folder}"]) == 0
+    assert not (folder / LOCK).exists()

@@ -41,10 +41,18 @@ MISTAKES = {
     "unknown flag": (["train", "--multrun"], ["--multrun", "did you mean '--multirun'?"]),
     "flag without value": (["train", "--config-dir"], ["--config-dir", "expected one argument"]),
     "flags that exclude each other": (["train", "--cfg", "job", "-m"], ["--multirun and --cfg exclude each other"]),
+    "package of nothing": (["train", "--package", "model"], ["--package goes with --cfg only, got --package model"]),
+    "deleted key deep down": (
+        ["train", "~trainer.max_epochs"],
+        ["~trainer.max_epochs takes away what demo train needs: leave it out"],
+    ),
+    "deleted key": (["train", "~solver.lr"], ["~solver.lr takes away what demo train needs: leave it out"]),
+    "nothing to resume": (["train", "resume="], ["resume= is empty: give a run folder", "leave resume= out"]),
     "unknown config folder": (["train", "--config-dir", "nowhere"], ["--config-dir 'nowhere' is no folder"]),
     "unknown config name": (["train", "--config-name", "trian"], ["'trian'", "did you mean 'train'?"]),
     "unknown launcher": (["train", "-m", "hydra/launcher=jobli"], ["did you mean 'joblib'?", "effkit[launchers]"]),
     "format": (["train", "format=xml"], ["format='xml'", "table, json"]),
+    "precision": (["train", "precision=fp99"], ["precision='fp99'", "auto, fp32, bf16, fp16"]),
     "missing value": (["show-all"], ["images must be given: demo show-all images=..."]),
     "missing option": (["strict", "name=x"], ["model must be given, choose one of large, small: model=..."]),
     "interpolation": (["train", "fail=${nowhere}"], ["'nowhere' not found"]),
@@ -130,3 +138,17 @@ def test_a_task_may_exit_by_itself(demo, tmp_path):
     assert demo(["train", "fail=exit"]) == 5
     (status,) = tmp_path.glob("runs/train/*/status.json")
     assert json.loads(status.read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(("group", "option"), [("experiment", "mine"), ("experiment", "paper/mine"), ("debug", "mine")])
+def test_an_experiment_that_would_change_nothing_is_one_line(demo, error_line, tmp_path, group, option):
+    file = tmp_path / "sent" / group / f"{option}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("seed: 7\nsolver: {lr: 0.5}\n")
+    word = f"{group}={option}" if group == "experiment" else f"+{group}={option}"
+    assert demo(["train", "--config-dir", "sent", word]) == 2
+    line = error_line()
+    assert line.startswith(f"{group}={option}: its file does not begin with the line '# @package _global_'")
+    assert "add the line" in line
+    file.write_text(f"# @package _global_\n{file.read_text()}")
+    assert demo.compose("train", ["--config-dir", "sent", word]).solver.lr == 0.5

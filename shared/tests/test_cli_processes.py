@@ -114,6 +114,25 @@ def test_a_killed_run_says_running_with_its_process_number(tmp_path):
 
 
 @POSIX
+def test_a_folder_is_held_by_a_run_that_lives_and_taken_over_from_one_that_was_killed(tmp_path):
+    process = start("train", "sleep=60", "hydra.run.dir=mine", cwd=tmp_path)
+    wait_for(tmp_path, "mine/sleeping")
+    for words in (["hydra.run.dir=mine"], ["resume=mine"]):
+        code, out, err = demo("train", *words, "hydra/job_logging=disabled", cwd=tmp_path)
+        assert (code, out) == (2, "")
+        assert "is in use by another run since" in err
+        assert f"(process {process.pid} on " in err
+    status = json.loads((tmp_path / "mine" / "status.json").read_text())
+    assert (status["status"], status["pid"]) == ("running", process.pid)
+    process.kill()
+    process.communicate(timeout=30)
+    code, out, err = demo("train", "hydra.run.dir=mine", cwd=tmp_path)
+    assert code == 0
+    assert f"the run that held it, process {process.pid}, is gone" in err
+    assert not (tmp_path / "mine" / "lock").exists()
+
+
+@POSIX
 def test_a_reader_that_stops_early_is_no_error(tmp_path):
     process = start("train", "--help", cwd=tmp_path)
     assert process.stdout is not None

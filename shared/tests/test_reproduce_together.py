@@ -450,7 +450,7 @@ def test_a_lock_file_that_says_nothing_is_taken_over(
 def test_without_locks_the_process_named_in_the_file_decides(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from effkit.reproduce import lock
+    from effkit import lock
 
     class NoLocks:
         LOCK_EX = LOCK_NB = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from effkit.errors import UserError
 
-__all__ = ["atomic"]
+__all__ = ["alive", "atomic"]
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -79,12 +79,13 @@ def _clear(target: Path) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(target.parent):
             pid = name.removeprefix(mark).partition(".")[0]
-            if name.startswith(mark) and name.endswith(".tmp") and pid.isdecimal() and not _alive(int(pid)):
+            if name.startswith(mark) and name.endswith(".tmp") and pid.isdecimal() and not alive(int(pid)):
                 with contextlib.suppress(OSError):
                     (target.parent / name).unlink()
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether there is a process of that number on this host, of whomever."""
     if sys.platform == "win32":  # signal 0 is none there
         return True
     try:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from effkit.cli.continued import Continued, continue_in
 from effkit.cli.explain import debugging, explain, one_line
+from effkit.cli.place import check_folder, held
 from effkit.cli.process import is_main_rank, log_to_file, quiet_console, ranks_released, rerunnable_as
 from effkit.cli.running import running
 from effkit.errors import UserError, choose
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from effkit.report import Report
 
 FORMATS = ("table", "json")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")  # effkit.device's, without torch
 
 
 @dataclass
@@ -100,6 +103,7 @@ class Job:
         script: Absolute path of the console script.
         module: Module name instead, when the program was started as ``python -m module``.
         flags: Words that go before the overrides when another rank composes the same config.
+        keeps_folder: Whether the job has a folder of its own; a command that only reports has none.
     """
 
     program: str
@@ -109,44 +113,65 @@ class Job:
     script: str
     module: str | None = None
     flags: list[str] = field(default_factory=list)
+    keeps_folder: bool = True
 
     def __call__(self, cfg: DictConfig) -> Outcome:
         """Run the task; see the module's docstring."""
         from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
         from omegaconf import OmegaConf, read_write
 
         hydra_cfg: Any = HydraConfig.get()
-        continued = _continued(cfg, hydra_cfg)
-        folder = str(hydra_cfg.runtime.output_dir)
-        with read_write(hydra_cfg):  # in a sweep, and wherever the name holds the time: the ranks run this job, here
-            hydra_cfg.run.dir = folder
         # Unresolved: an override may itself hold ${...}.
         given: Any = OmegaConf.to_container(hydra_cfg.overrides, resolve=False)
-        searchpath = [o for o in given["hydra"] if o.startswith("hydra.searchpath=")]
         outcome = Outcome(overrides=given["task"])
-        status = None
-        if hydra_cfg.output_subdir is not None:  # a command that only reports keeps no folder
-            outcome.run_dir = folder
-            if is_main_rank():
-                status = Status(Path(folder), self.command, continued)
-        if not is_main_rank():
-            quiet_console()
-        words = [self.command, *self.flags, *searchpath, *outcome.overrides]
-        with rerunnable_as(self.script, self.module, words), ranks_released(), running(self.package):
-            try:
-                outcome.report = self._run(cfg)
-            except Exception as error:
-                self._failed(outcome, error)
-                if status is not None:
-                    end = status.refused if outcome.error else partial(status.end, "failed")
-                    end(exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
-                if debugging():
-                    raise
-                return outcome
-            except BaseException as stop:  # Ctrl-C, SIGTERM, or sys.exit: Lightning answers the former by the latter
-                if status is not None:
-                    status.end(_how_it_stopped(stop))
+        with contextlib.ExitStack() as stack:
+            status = None
+            own, resumed = str(hydra_cfg.runtime.output_dir), continue_in(cfg.get("resume"), hydra_cfg.runtime.cwd)
+            if self.keeps_folder and is_main_rank():
+                try:
+                    if hydra_cfg.mode == RunMode.MULTIRUN:
+                        check_folder(own, cfg, "hydra.sweep.dir")
+                    stack.enter_context(held(Path(own), resumed))
+                except UserError as error:  # before anything is written there: this is the folder of another run
+                    outcome.run_dir = own
+                    self._failed(outcome, error)
+                    return outcome
+            continued = None if resumed is None else _continued(resumed, cfg, hydra_cfg)
+            folder = str(hydra_cfg.runtime.output_dir)
+            with read_write(
+                hydra_cfg
+            ):  # in a sweep, and wherever the name holds the time: the ranks run this job, here
+                hydra_cfg.run.dir = folder
+            if self.keeps_folder:
+                outcome.run_dir = folder
+                if is_main_rank():
+                    status = Status(Path(folder), self.command, continued)
+            if not is_main_rank():
+                quiet_console()
+            searchpath = [o for o in given["hydra"] if o.startswith("hydra.searchpath=")]
+            words = [self.command, *self.flags, *searchpath, *outcome.overrides]
+            stack.enter_context(rerunnable_as(self.script, self.module, words))
+            stack.enter_context(ranks_released())
+            stack.enter_context(running(self.package))
+            return self._watched(cfg, outcome, status)
+
+    def _watched(self, cfg: DictConfig, outcome: Outcome, status: Status | None) -> Outcome:
+        """Run the task and record how it ended."""
+        try:
+            outcome.report = self._run(cfg)
+        except Exception as error:
+            self._failed(outcome, error)
+            if status is not None:
+                end = status.refused if outcome.error else partial(status.end, "failed")
+                end(exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
+            if debugging():
                 raise
+            return outcome
+        except BaseException as stop:  # Ctrl-C, SIGTERM, or sys.exit: Lightning answers the former by the latter
+            if status is not None:
+                status.end(_how_it_stopped(stop))
+            raise
         outcome.exit_code = getattr(outcome.report, "exit_code", 0)
         if status is not None:
             status.end("finished", exit_code=outcome.exit_code)
@@ -156,12 +181,25 @@ class Job:
         from omegaconf import OmegaConf
 
         choose("format", cfg.get("format", "table"), FORMATS)
+        if cfg.get("precision") is not None:  # of every command, so that none takes a word it does not know
+            choose("precision", cfg.precision, PRECISIONS)
+        if cfg.get("resume") == "":
+            raise UserError("resume= is empty: give a run folder or a .ckpt file, or leave resume= out")
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
         return self.task(cfg)
 
+    def _deleted(self, error: Exception, overrides: Sequence[str]) -> str | None:
+        """The word that took away what the task then missed (``~trainer``), if it was one."""
+        if isinstance(error, (AttributeError, KeyError, TypeError)):
+            for word in overrides:
+                key = word.removeprefix("~").partition("=")[0].partition("@")[0]
+                if word.startswith("~") and re.search(rf"\b{re.escape(key.rpartition('.')[2])}\b", str(error)):
+                    return f"{word} takes away what {self.program} {self.command} needs: leave it out"
+        return None
+
     def _failed(self, outcome: Outcome, error: Exception) -> None:
-        line = explain(error, ("effkit", self.package))
+        line = explain(error, ("effkit", self.package)) or self._deleted(error, outcome.overrides)
         outcome.exit_code = 1 if line is None else 2
         if line is None:
             outcome.trace = "".join(traceback.format_exception(error))
@@ -170,20 +208,17 @@ class Job:
         log_to_file(f"error: {line}" if line is not None else outcome.trace.rstrip())
 
 
-def _continued(cfg: DictConfig, hydra_cfg: Any) -> Continued | None:
-    """Make the folder of the run that ``resume=`` names the job's own, if it names one."""
+def _continued(folder: Path, cfg: DictConfig, hydra_cfg: Any) -> Continued:
+    """Make the folder of the run that ``resume=`` names the job's own."""
     from omegaconf import open_dict, read_write
 
-    resume, cwd = cfg.get("resume"), hydra_cfg.runtime.cwd
-    folder = continue_in(resume, cwd)
-    if folder is None:
-        return None
+    cwd = hydra_cfg.runtime.cwd
     continued = Continued(folder)
     continued.take_over(Path(hydra_cfg.runtime.output_dir), hydra_cfg.output_subdir, cwd)
     with read_write(hydra_cfg.runtime), open_dict(hydra_cfg.runtime):
         hydra_cfg.runtime.output_dir = str(folder)
     if hydra_cfg.job.chdir:
-        cfg.resume = str(Path(cwd, Path(resume).expanduser()))
+        cfg.resume = str(Path(cwd, Path(cfg.resume).expanduser()))
     return continued
 
 

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 
 from effkit.cli import help
 from effkit.cli.job import Job, Outcome
+from effkit.cli.place import check_folder, check_sweep
 from effkit.cli.process import is_main_rank, started_with_others, stdout_to_stderr
 from effkit.cli.session import Session, flags_for_ranks, parse_flags, session
 from effkit.errors import UserError
@@ -66,8 +67,13 @@ def _run(app: Program, job: Job, hydra: Session, multirun: bool, ends_process: b
             multirun = multirun or config.hydra.mode == RunMode.MULTIRUN
             if config.get("format") == "json":
                 document = stack.enter_context(stdout_to_stderr(restore=not ends_process))
-            if config.hydra.output_subdir is not None:
+            job.keeps_folder = config.hydra.output_subdir is not None or hydra.keeps_folder()
+            if job.keeps_folder:
                 _check_one_folder(hydra.overrides, multirun)
+                if multirun:
+                    check_sweep(config)
+                elif is_main_rank():
+                    check_folder(config.hydra.run.dir, config)
             elif multirun:
                 # A command that only reports keeps no folder, but Hydra writes the sweep's config into one.
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{app.prog}-"))

@@ -16,7 +16,7 @@ from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -25,9 +25,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from effkit.cli.explain import debugging, one_line, raised_by
 from effkit.cli.mistakes import explain_composition
+from effkit.cli.targets import check_config
+from effkit.cli.words import booleans_read
 from effkit.errors import UserError, choose, nearest
 
 SHARED_CONFIGS = "effkit.configs"
+# Groups whose options speak of the whole config.
+_GLOBAL_GROUPS = ("experiment", "debug")
 # The config saved in a run folder holds the job only; running it again needs our places for output, not Hydra's.
 _RERUN = (
     "hydra/job_logging=effkit",
@@ -59,6 +63,8 @@ def parse_flags(program: str, words: Sequence[str]) -> argparse.Namespace:
         raise UserError(f"{' and '.join(chosen)} exclude each other, give one of them")
     if flags.resolve and not (flags.cfg or flags.help):
         raise UserError("--resolve goes with --cfg or --help only")
+    if flags.package is not None and not flags.cfg:
+        raise UserError(f"--package goes with --cfg only, got --package {flags.package}")
     if flags.experimental_rerun is not None:
         raise UserError("--experimental-rerun is not supported, use --config-path RUN/.hydra --config-name config")
     for name in ("config_dir", "config_path"):
@@ -81,8 +87,17 @@ def flags_for_ranks(flags: argparse.Namespace) -> list[str]:
 class _Loader(ConfigLoaderImpl):
     """Hydra's loader, which skips an option that does not exist where a defaults list says ``optional``.
 
-    That is meant for files somebody may or may not have, not for a mistyped ``experiment=...``.
+    That is meant for files somebody may or may not have, not for a mistyped ``experiment=...``. And it refuses a config
+    that names something to be called that it may not name: all that composes, workers of launchers too, passes here.
+
+    Args:
+        path: Where configs are looked for.
+        package: Top-level package of the command.
     """
+
+    def __init__(self, path: ConfigSearchPath, package: str) -> None:
+        super().__init__(path)
+        self.package = package
 
     def load_configuration(
         self,
@@ -92,10 +107,19 @@ class _Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        config = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        def load(overrides: list[str]) -> DictConfig:
+            return super(_Loader, self).load_configuration(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
+
+        config = load(overrides)
+        if (read := booleans_read(overrides, load)) != overrides:
+            config = load(read)
         for group, option in chosen_options(config).items():
             if isinstance(option, str) and f"{group}={option}" in overrides:
                 choose(group, option, self.options(group.partition("@")[0]))
+        _check_global(config)
+        check_config(config, self.package)
         return config
 
     def options(self, group: str) -> list[str]:
@@ -104,6 +128,18 @@ class _Loader(ConfigLoaderImpl):
         for folder in self.get_group_options(group, ObjectType.GROUP):
             found += [f"{folder}/{option}" for option in self.options(f"{group}/{folder}")]
         return sorted(found)
+
+
+def _check_global(config: DictConfig) -> None:
+    """Refuse files of the groups that change a whole config, if they would change a node that nothing reads."""
+    choices = chosen_options(config)
+    for group in _GLOBAL_GROUPS:
+        lost = config.get(group)
+        if choices.get(group) is not None and isinstance(lost, DictConfig) and lost:
+            raise UserError(
+                f"{group}={choices[group]}: its file does not begin with the line '# @package _global_', "
+                f"so that {', '.join(map(str, lost))} would change nothing: add the line"
+            )
 
 
 class Session:
@@ -122,7 +158,8 @@ class Session:
     ) -> None:
         self.program = f"{program} {command}"
         self.config_name = flags.config_name or config_name
-        self.overrides = [*(_RERUN if flags.config_path is not None else ()), *flags.overrides]
+        self.own = list(_RERUN if flags.config_path is not None else ())
+        self.overrides = [*self.own, *flags.overrides]
         version.setbase("1.3")
         path = create_config_search_path(flags.config_path or f"pkg://{config_module}")
         before_schema = SearchPathQuery(provider="schema")
@@ -130,7 +167,7 @@ class Session:
             path.prepend("command-line", f"file://{flags.config_dir}", before_schema)
         if config_module != SHARED_CONFIGS:  # behind the package's own, which win where both have a file
             path.prepend("effkit", f"pkg://{SHARED_CONFIGS}", before_schema)
-        self.loader = _Loader(path)
+        self.loader = _Loader(path, config_module.split(".")[0])
         self.hydra = Hydra(task_name=command, config_loader=self.loader)
         GlobalHydra.instance().initialize(self.hydra)
 
@@ -154,6 +191,11 @@ class Session:
             return self._compose(self.overrides, RunMode.MULTIRUN)
         except Exception:
             return None
+
+    def keeps_folder(self) -> bool:
+        """Whether the command keeps a run folder, whatever a command line says of the folder `.hydra` in it."""
+        with self._errors_in_one_line():
+            return self._compose(self.own, RunMode.MULTIRUN).hydra.output_subdir is not None
 
     def shows(self, flags: argparse.Namespace) -> bool:
         """Print what ``--cfg``, ``--info`` or ``--hydra-help`` ask for; `False` if none of them is there."""

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from effkit.errors import UserError
+from effkit.lock import locked
 from effkit.papers import GROUP, select_papers
 from effkit.progress import Display, display
 from effkit.provenance import commit_hash, now, package_version
 from effkit.report import Report, write_json, write_text
-from effkit.reproduce.lock import locked
 from effkit.reproduce.one import Wanted, stamp_of
 from effkit.reproduce.pool import run_together
 from effkit.reproduce.resume import forget, kept_result

@@ -19,6 +19,7 @@ def train(cfg):
     """
     from effkit.report import Report, Table
 
+    assert cfg.trainer.max_epochs
     logging.getLogger(__name__).info("training with lr %s", cfg.solver.lr)
     (run_dir() / "weights.txt").write_text(str(cfg.solver.lr))
     if cfg.fail == "value":

@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from effkit.atomic import alive
 from effkit.errors import UserError
 from effkit.provenance import now
 
@@ -25,7 +25,7 @@ LOCK = "lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+def locked(folder: Path, tell: Callable[[str], None], key: str = "output") -> Iterator[None]:
     """Hold a folder inside the block.
 
     The operating system gives up the lock of a process however it ends. The file it leaves after `kill -9` is then
@@ -34,17 +34,18 @@ def locked(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
     Args:
         folder: The folder; it exists.
         tell: Told in one line if the lock of a run that is gone is taken over.
+        key: What names the folder on the command line, for messages.
 
     Raises:
         UserError: If another run holds the folder; names host, process and file.
     """
     path = folder / LOCK
-    file, locks = _open(path)
+    file, locks = _open(path, key)
     with file:
         left = _read(file)
         if left:
-            if left["host"] != platform.node() or (not locks and _alive(left["pid"])):
-                raise UserError(f"{_held(folder, left)}; if that run is gone, delete {str(path)!r}")
+            if left["host"] != platform.node() or (not locks and alive(left["pid"])):
+                raise UserError(f"{_held(folder, key, left)}; if that run is gone, delete {str(path)!r}")
             tell(f"taking over {folder}: the run that held it, process {left['pid']}, is gone")
         file.seek(0)
         file.truncate()
@@ -57,7 +58,7 @@ def locked(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
                 path.unlink()
 
 
-def _open(path: Path) -> tuple[IO[str], bool]:
+def _open(path: Path, key: str) -> tuple[IO[str], bool]:
     """Open and lock the file, and make sure that it is still the one others will open; whether there are locks here."""
     while True:
         file, locks = open(path, "a+", encoding="utf-8"), fcntl is not None  # noqa: SIM115
@@ -66,7 +67,7 @@ def _open(path: Path) -> tuple[IO[str], bool]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             with file:
-                raise UserError(_held(path.parent, _read(file))) from None
+                raise UserError(_held(path.parent, key, _read(file))) from None
         except OSError:  # a file system without locks: the process named in the file decides
             locks = False
         with contextlib.suppress(FileNotFoundError):
@@ -87,18 +88,6 @@ def _read(file: IO[str]) -> dict[str, Any] | None:
     return {"host": platform.node(), "pid": 0, "since": "an unknown time"}
 
 
-def _held(folder: Path, by: dict[str, Any] | None) -> str:
+def _held(folder: Path, key: str, by: dict[str, Any] | None) -> str:
     who = f" since {by['since']} (process {by['pid']} on {by['host']})" if by and by["pid"] else ""
-    return f"output={str(folder)!r} is in use by another run{who}"
-
-
-def _alive(pid: int) -> bool:
-    if sys.platform == "win32":  # signal 0 is none there
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return f"{key}={str(folder)!r} is in use by another run{who}"
