@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from effkit.checkpoints import write_safetensors
 from effkit.data import Preprocessing, create_data, find_pictures
 from effkit.errors import UserError
 from effkit.lightning import Classifier, evaluate, network_state, train
-from effkit.runs import Run, given_words, load_preprocessing, preprocessing_of, save_preprocessing
+from effkit.runs import Run, config_of, given_words, load_preprocessing, preprocessing_of, save_preprocessing
 from effkit.testing import write_image_folder
 
 SIZE = 16
@@ -124,6 +125,32 @@ def test_a_file_of_weights_tells_its_preprocessing(trained, tmp_path):
     for name in ("c.safetensors", "c.ckpt"):
         (tmp_path / name).write_bytes(b"garbage")
         assert preprocessing_of(tmp_path / name) is None
+
+
+def test_a_run_that_kept_no_preprocessing_is_opened_by_who_knows_it(trained, tmp_path):
+    _, folder, *_ = trained
+    run = shutil.copytree(folder, tmp_path / "run")
+    (run / "preprocessing.json").unlink()
+    write_safetensors(run / "model.safetensors", {"x": torch.zeros(1)})
+    asked = []
+
+    def earlier(data):
+        asked.append(data["name"])
+        return Preprocessing(size=SIZE, class_names=("a", "b", "c"))
+
+    assert Run.open(run, earlier=earlier).preprocessing == preprocessing_of(run / "model.safetensors", earlier)
+    assert asked == ["imagefolder"] * 2
+    assert Run.open(folder, earlier=earlier).class_names == ["ant", "bee", "cow"]  # kept, so nobody is asked
+    assert preprocessing_of(run / "model.safetensors") is None
+    with pytest.raises(UserError, match="does not exist"):
+        Run.open(run)
+
+
+def test_a_file_of_weights_tells_the_configuration_of_its_run(trained, tmp_path):
+    _, folder, *_ = trained
+    assert config_of(folder / "model.safetensors")["threads"] == 3
+    assert config_of(folder / "checkpoints" / "best.ckpt")["model"] == {"name": "tiny"}
+    assert config_of(tmp_path / "elsewhere.pth") == {}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from effkit.testing import assert_one_line_mistake, in_process
 from esa_attention.cli import main
 
 TINY = ["model=tiny_random", "threads=1"]
@@ -13,14 +14,7 @@ SMALL = ["esa.num_initial=4", "esa.num_local=32", "esa.num_selected=16", "esa.ch
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(list(words))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
+    return in_process(main, tmp_path, monkeypatch, capfd)
 
 
 def _data(out: str):
@@ -232,10 +226,4 @@ def test_doctor_says_what_loads(run, tmp_path):
 )
 def test_mistakes_are_one_line_with_value_and_fix(run, words, said):
     torch.manual_seed(0)
-    code, out, err = run(*words)
-    assert code == 2, (out, err)
-    lines = [line for line in err.splitlines() if line.startswith("esa-attention: error:")]
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    for word in said:
-        assert word in lines[0], lines[0]
+    assert_one_line_mistake("esa-attention", run(*words), said)

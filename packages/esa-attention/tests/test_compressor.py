@@ -194,7 +194,7 @@ def test_file_gives_back_what_was_saved(tmp_path):
 def test_writing_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = save_compressors(Compressors([small()]), tmp_path / "maps.safetensors")
     before = path.read_bytes()
-    monkeypatch.setattr(tensor_files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr("effkit.atomic.os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         save_compressors(Compressors([small(seed=5)]), path)
     assert path.read_bytes() == before

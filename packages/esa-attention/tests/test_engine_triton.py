@@ -10,22 +10,9 @@ from esa_attention.attention.engine.step import attend_layer
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
-from esa_attention.ops._triton_common import HAS_TRITON
 from esa_attention.reference import esa_reference
 
 CONFIG = ESAConfig(num_initial=3, num_selected=7, num_local=10, chunk_size=6, proximity=1, backend="triton")
-
-
-@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    """Where the kernels run."""
-    if request.param == "interpreter":
-        if not HAS_TRITON:
-            pytest.skip("triton is not installed")
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        return "cpu"
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    return "cuda"
 
 
 def _randn(*shape, seed=0, dtype=torch.float32, device="cpu"):

@@ -5,36 +5,14 @@ import torch
 
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
-from esa_attention.ops import _triton_common as common
+from effkit.testing.kernels import SPILLED
 from esa_attention.ops import attend_triton
 from esa_attention.ops.attend_triton import decode_attention, decode_splits
-from esa_attention.ops.compile_triton import compile_kernel
 
 NAN, INF = float("nan"), float("inf")
-SPILLED = 16  # bytes a thread: some versions of ptxas put one or two numbers of the prologue aside
 NUM_INITIAL, NUM_LOCAL, NUM_SELECTED = 4, 10, 6
 SCALES = {"scale_far": 0.31, "scale_local": 0.27}
 SIZES = {"num_initial": NUM_INITIAL, "num_local": NUM_LOCAL}
-
-needs_triton = pytest.mark.skipif(not common.HAS_TRITON, reason="triton is not installed")
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Run kernels in the interpreter for one test; they are built per mode, so other tests keep theirs."""
-    if not common.HAS_TRITON:
-        pytest.skip("triton is not installed")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-
-
-@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    """Where the kernels run: interpreted on the CPU, or compiled on a GPU."""
-    if request.param == "interpreter":
-        request.getfixturevalue("interpreter")
-        return "cpu"
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    return "cuda"
 
 
 def _segments(start, length):
@@ -226,7 +204,6 @@ def test_mistakes_are_named(interpreter, change, message):
         decode_attention(**{**_problem([0, 9], 30, 4, 2, 16, 8), **SCALES, **SIZES, **change})
 
 
-@needs_triton
 @pytest.mark.parametrize(
     ("kind", "dim", "half", "group"),
     [
@@ -237,10 +214,8 @@ def test_mistakes_are_named(interpreter, change, message):
         ),
     ],
 )
-def test_compiles_for_hopper(monkeypatch, tmp_path, kind, dim, half, group):
+def test_compiles_for_hopper(compile_kernel, kind, dim, half, group):
     """The real compiler needs no GPU: no spills, and room for at least two programs on a processor."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     padded = lambda n: max(1 << (n - 1).bit_length(), 16) if n else 0
     types = dict.fromkeys(("far_ptr", "local_ptr", "kv_ptr"), f"*{kind}")
     types |= {"selected_ptr": "*i64", "count_ptr": "*i32", "start_ptr": "*i64", "length_ptr": "*i64"}
@@ -268,12 +243,9 @@ def test_compiles_for_hopper(monkeypatch, tmp_path, kind, dim, half, group):
     assert ("cp.async" in usage.assembly) == (kind == "bf16")
 
 
-@needs_triton
 @pytest.mark.slow
 @pytest.mark.parametrize(("dim", "splits", "warps"), [(128, 64, 4), (256, 128, 16)])
-def test_merge_compiles_for_hopper(monkeypatch, tmp_path, dim, splits, warps):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+def test_merge_compiles_for_hopper(compile_kernel, dim, splits, warps):
     fixed = {"DIM": dim, "DIM_PADDED": dim, "SPLITS": splits, "ACC": "fp32"}
     assert compile_kernel("attend_kernel", "merge_kernel", {"out_ptr": "*bf16"}, fixed, warps=warps).stack <= SPILLED
 

@@ -5,37 +5,15 @@ import torch
 
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
-from esa_attention.ops import _triton_common as common
+from effkit.testing.kernels import SPILLED
 from esa_attention.ops import chunk_attend_triton, prefill_triton
 from esa_attention.ops.attend_triton import prefill_attention
-from esa_attention.ops.compile_triton import compile_kernel
 from esa_attention.ops.prefill_triton import chunk_scores
 
 NAN, INF = float("nan"), float("inf")
-SPILLED = 16  # bytes a thread: some versions of ptxas put one or two numbers of the prologue aside
 NUM_INITIAL, NUM_LOCAL, NUM_SELECTED = 4, 10, 6
 SCALES = {"scale_far": 0.31, "scale_local": 0.27}
 SIZES = {"num_initial": NUM_INITIAL, "num_local": NUM_LOCAL}
-
-needs_triton = pytest.mark.skipif(not common.HAS_TRITON, reason="triton is not installed")
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Run kernels in the interpreter for one test; they are built per mode, so other tests keep theirs."""
-    if not common.HAS_TRITON:
-        pytest.skip("triton is not installed")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-
-
-@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    """Where the kernels run: interpreted on the CPU, or compiled on a GPU."""
-    if request.param == "interpreter":
-        request.getfixturevalue("interpreter")
-        return "cpu"
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    return "cuda"
 
 
 def _segments(start, length, new_tokens):
@@ -366,15 +344,6 @@ def test_mistakes_with_attention_are_named(interpreter, change, message):
 # Compiled code.
 
 
-@pytest.fixture
-def compiler(monkeypatch, tmp_path):
-    """The real compiler, which needs no GPU, with an empty cache."""
-    if not common.HAS_TRITON:
-        pytest.skip("triton is not installed")
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-
-
 PRODUCTS = {"ACC": "fp32", "PRECISION": "ieee", "EMULATE_BF16": False}
 
 
@@ -395,7 +364,7 @@ PRODUCTS = {"ACC": "fp32", "PRECISION": "ieee", "EMULATE_BF16": False}
         ),
     ],
 )
-def test_scores_compile_for_hopper(compiler, name, kind, rank):
+def test_scores_compile_for_hopper(compile_kernel, name, kind, rank):
     """Scores of 512 queries are warp-group products without spills."""
     queries, tokens, warps, stages = prefill_triton._tile(512, rank > 128, kind != "fp32")
     types = {"index_ptr": f"*{kind}", "query_ptr": "*fp32" if kind == "fp32" else "*bf16"}
@@ -425,7 +394,7 @@ def test_scores_compile_for_hopper(compiler, name, kind, rank):
         ),
     ],
 )
-def test_attention_compiles_for_hopper(compiler, kind, dim, group, rows):
+def test_attention_compiles_for_hopper(compile_kernel, kind, dim, group, rows):
     """Attention uses warp-group products where there are 64 rows, prefetches its keys and does not spill."""
     padded = max(1 << (dim - 1).bit_length(), 16)
     dtype = torch.float32 if kind == "fp32" else torch.bfloat16
@@ -442,7 +411,7 @@ def test_attention_compiles_for_hopper(compiler, kind, dim, group, rows):
 
 
 @pytest.mark.slow
-def test_rotation_and_max_filter_compile_for_hopper(compiler):
+def test_rotation_and_max_filter_compile_for_hopper(compile_kernel):
     types = {"kv_ptr": "*bf16", "rotated_ptr": "*bf16", "start_ptr": "*i64", "length_ptr": "*i64"}
     fixed = {"DIM": 128, "HALF": 64, "HALF_PADDED": 64, "REST_PADDED": 0, "TOKENS": chunk_attend_triton._ROTATE_TOKENS}
     fixed |= {"DOT": "bf16", "ACC": "fp32", "EMULATE_BF16": False}

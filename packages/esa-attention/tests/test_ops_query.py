@@ -5,29 +5,9 @@ import torch
 
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
-from esa_attention.ops import _triton_common as common
-from esa_attention.ops.compile_triton import compile_kernel
 from esa_attention.ops.query_triton import step_queries
 
 NUM_LOCAL, FAR = 10, 23
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Run kernels in the interpreter for one test; they are built per mode, so other tests keep theirs."""
-    if not common.HAS_TRITON:
-        pytest.skip("triton is not installed")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-
-
-@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    """Where the kernel runs: interpreted on the CPU, or compiled on a GPU."""
-    if request.param == "interpreter":
-        request.getfixturevalue("interpreter")
-        return "cpu"
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    return "cuda"
 
 
 def _problem(tokens, heads, dim, half, dtype=torch.float64):
@@ -114,11 +94,8 @@ def test_mistakes_are_named(interpreter, change, message):
         step_queries(**{**arguments, **change})
 
 
-@pytest.mark.skipif(not common.HAS_TRITON, reason="triton is not installed")
-def test_compiles_for_hopper(monkeypatch, tmp_path):
+def test_compiles_for_hopper(compile_kernel):
     """The real compiler needs no GPU: no spills."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     types = dict.fromkeys(("query_ptr", "far_ptr", "local_ptr"), "*bf16") | {"start_ptr": "*i64", "length_ptr": "*i64"}
     fixed = {"GROUP": 4, "DIM": 128, "HALF": 64, "HALF_PADDED": 64, "REST_PADDED": 0, "TOKENS": 16}
     fixed |= {"DOT": "bf16", "ACC": "fp32", "EMULATE_BF16": False}

@@ -5,35 +5,13 @@ import torch
 
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
-from esa_attention.ops import _triton_common as common
+from effkit.testing.kernels import SPILLED, needs_triton
 from esa_attention.ops import score_triton
-from esa_attention.ops.compile_triton import compile_kernel
 from esa_attention.ops.score_triton import decode_scores
 from esa_attention.ops.select_triton import digit_bits, select_scratch
 
 NAN, INF = float("nan"), float("inf")
-SPILLED = 16  # bytes a thread: some versions of ptxas put one or two numbers of the prologue aside
 NUM_INITIAL, NUM_LOCAL = 5, 20
-
-needs_triton = pytest.mark.skipif(not common.HAS_TRITON, reason="triton is not installed")
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Run kernels in the interpreter for one test; they are built per mode, so other tests keep theirs."""
-    if not common.HAS_TRITON:
-        pytest.skip("triton is not installed")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-
-
-@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    """Where the kernel runs: interpreted on the CPU, or compiled on a GPU."""
-    if request.param == "interpreter":
-        request.getfixturevalue("interpreter")
-        return "cpu"
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    return "cuda"
 
 
 def _middle(start, length):
@@ -258,22 +236,18 @@ def test_without_gpu_the_error_says_what_to_do(monkeypatch):
         _run(index, None, query, [0], 30, 1)
 
 
-def test_without_triton_the_error_names_it(monkeypatch):
-    monkeypatch.setattr(common, "HAS_TRITON", False)
+def test_without_triton_the_error_names_it(no_triton):
     index, query = _problem(1, 60, 16, [0], 30)
     with pytest.raises(UserError, match="needs the package triton, which is not installed; use backend='torch'"):
         _run(index, None, query, [0], 30, 1)
 
 
-@needs_triton
 @pytest.mark.parametrize(
     ("kind", "rank"),
     [("bf16", 128), *(pytest.param(*p, marks=pytest.mark.slow) for p in [("i8", 128), ("fp32", 128), ("bf16", 1024)])],
 )
-def test_compiles_for_hopper(monkeypatch, tmp_path, kind, rank):
+def test_compiles_for_hopper(compile_kernel, kind, rank):
     """The real compiler needs no GPU: no spills, and shared memory for several programs on a processor."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     types = {"index_ptr": f"*{kind}", "start_ptr": "*i64", "length_ptr": "*i64", "histogram_ptr": "*i32"}
     fixed = {**score_triton._constants(rank, int(kind[-2:]) // 8 if kind != "i8" else 1, 3), "ACC": "fp32"}
     if kind != "i8":

@@ -4,37 +4,20 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from esa_attention.ops import _triton_common as common
+from effkit.testing.kernels import SPILLED
 from esa_attention.ops import select_triton
-from esa_attention.ops.compile_triton import compile_kernel
 from esa_attention.ops.score_triton import decode_scores
 from esa_attention.ops.select_triton import select, select_scratch
 
 NAN = float("nan")
-SPILLED = 16  # bytes a thread: some versions of ptxas put one or two numbers of the prologue aside
 NUM_INITIAL, NUM_LOCAL = 5, 20
-
-needs_triton = pytest.mark.skipif(not common.HAS_TRITON, reason="triton is not installed")
 
 
 @pytest.fixture
-def interpreter(monkeypatch):
-    """Run kernels in the interpreter for one test, with small tiles, so that rows span many of them."""
-    if not common.HAS_TRITON:
-        pytest.skip("triton is not installed")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+def interpreter(interpreter, monkeypatch):
+    """Small tiles, so that rows span many of them."""
     monkeypatch.setattr(select_triton, "_TILE", 64)
     monkeypatch.setattr(select_triton, "_CHUNK", 32)
-
-
-@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    """Where the kernels run: interpreted on the CPU, or compiled on a GPU."""
-    if request.param == "interpreter":
-        request.getfixturevalue("interpreter")
-        return "cpu"
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    return "cuda"
 
 
 @pytest.fixture(params=[(128, 12, 10), (4, 12, 10), (4, 8, 8)], ids=["few", "many", "short digits"])
@@ -230,15 +213,12 @@ def test_mistakes_are_named(interpreter, change, message):
         select(**{**arguments, **change})
 
 
-@needs_triton
 @pytest.mark.parametrize(
     "name",
     ["collect_kernel", *(pytest.param(f"{n}_kernel", marks=pytest.mark.slow) for n in ("count", "refine", "write"))],
 )
-def test_compiles_for_hopper(monkeypatch, tmp_path, name):
+def test_compiles_for_hopper(compile_kernel, name):
     """The real compiler needs no GPU: no spills, and shared memory for several programs on a processor."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     types = dict.fromkeys(("zeroed_ptr", "better_ptr", "candidates_ptr", "count_ptr"), "*i32")
     types |= dict.fromkeys(("start_ptr", "length_ptr", "indices_ptr"), "*i64")
     bits, fine_bits = select_triton.digit_bits()

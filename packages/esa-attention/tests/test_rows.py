@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-import shlex
 from statistics import fmean
 
 import pytest
 import torch
 
 from effkit.errors import UserError
-from effkit.papers import load_paper, select_papers
+from effkit.papers import table_names
 from effkit.reproduce import paper_report
 from effkit.rows import Outcome, evaluate
+from effkit.testing import assert_installed, assert_rows_are_complete, compose_command, composed_commands
 from esa_attention.calibration.sgd import sgd_paper
 from esa_attention.cli import main
+from esa_attention.evaluation.models.geometries import PUBLISHED, config_for, published_shape
+from esa_attention.integration.model_shape import ModelShape
 from esa_attention.paper import figures as paper
-from esa_attention.paper.rows import PAPER, paper_rows, table_names
+from esa_attention.paper.rows import PAPER, paper_rows
 
 ROWS = paper_rows()
 TABLES = [*map(str, range(1, 10)), "fig2", "counting-stars", "cost", "bytes", "settings"]
@@ -27,14 +29,14 @@ def outcomes() -> list[Outcome]:
     return evaluate([row for row in ROWS if row.compute is not None])
 
 
-def test_every_table_is_there_in_reading_order() -> None:
-    assert list(dict.fromkeys(row.table for row in ROWS)) == TABLES
-
-
-def test_each_figure_has_one_row() -> None:
+def test_every_table_is_there_in_reading_order_and_each_figure_once() -> None:
     # Two settings of Counting-Stars differ in their figure only.
-    keys = [(row.table, row.name, row.metric, row.paper if row.table == "counting-stars" else 0) for row in ROWS]
-    assert sorted(k for k in keys if keys.count(k) > 1) == []
+    assert_rows_are_complete(ROWS, TABLES, alike=["counting-stars"])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_sizes_are_those_of_the_transformers_configuration(name: str) -> None:
+    assert published_shape(name) == ModelShape.from_config(config_for(name))
 
 
 @pytest.mark.parametrize(
@@ -122,28 +124,18 @@ def test_steps_are_counted_as_training_takes_them() -> None:
 def test_rows_that_cannot_be_measured_say_why_and_how() -> None:
     empty = [row for row in ROWS if row.compute is None]
     assert len(empty) > 50
-    assert all(len(row.not_measured) > 30 for row in empty)
-    composed: set[tuple[str, str]] = set()
     for row in empty:
-        if not row.command:
-            # Tables 1 to 4 and the score that is no part of ESA.
-            assert row.table in ("1", "2", "3", "4") or row.metric == "individual (largest over heads)"
-            continue
-        program, name, *words = shlex.split(row.command)
-        assert program == main.prog
-        if all((name, word) in composed for word in words):
-            continue  # composing takes a while, and every word of this one has been accepted before
-        composed |= {(name, word) for word in words}
-        cfg = main.compose(name, [word.replace("PATH", "'/nowhere'") for word in words])
-        assert name == "reproduce" or cfg.model.name in ("llama3_8b", "mistral_7b")
+        # Tables 1 to 4 and the score that is no part of ESA.
+        assert row.command or row.table in ("1", "2", "3", "4") or row.metric == "individual (largest over heads)"
+    for command, cfg in composed_commands(main, empty):
+        assert command.startswith("esa-attention reproduce") or cfg.model.name in ("llama3_8b", "mistral_7b")
 
 
 def test_commands_vary_what_their_table_varies() -> None:
-    commands = {(r.table, r.name, r.metric): shlex.split(r.command) for r in ROWS}
+    commands = {(r.table, r.name, r.metric): r.command for r in ROWS}
 
     def config(table: str, name: str, metric: str):
-        _, command, *words = commands[table, name, metric]
-        return main.compose(command, [word.replace("PATH", "'/nowhere'") for word in words])
+        return compose_command(main, commands[table, name, metric])
 
     passkey = config("5", "proximity 5", "Retrieve.KV")
     assert (passkey.task.name, passkey.esa.proximity) == ("passkey", 5)
@@ -155,7 +147,7 @@ def test_commands_vary_what_their_table_varies() -> None:
     recall = config("fig2", "key PCA", "recall in about half of the layers, below")
     assert (recall.methods, recall.num_queries, recall.length) == (["key_pca"], 2000, 25_000)
     stars = [row for row in paper_rows("counting-stars") if row.paper == 16]
-    cfg = main.compose("counting-stars", [w for w in shlex.split(stars[0].command)[2:] if "PATH" not in w])
+    cfg = compose_command(main, stars[0].command)
     assert (cfg.task.options.num_stars, cfg.lengths, cfg.samples) == (16, [256_000], 32)
 
 
@@ -179,7 +171,5 @@ def test_one_table_printed() -> None:
 
 
 def test_installed_under_its_name() -> None:
-    found = load_paper(select_papers("esa-attention")["esa-attention"])
-    assert found is PAPER
-    assert PAPER.claim is not None
+    assert_installed(PAPER)
     assert [(r.table, r.name, r.metric) for r in PAPER.rows()] == [(r.table, r.name, r.metric) for r in ROWS]

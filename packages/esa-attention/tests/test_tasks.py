@@ -463,6 +463,14 @@ def test_registry_mistakes_are_one_line(call, words, tmp_path):
     assert set(list_models()) >= {"llama3_8b", "mistral_7b", "qwen3_8b", "tiny_random", "byte_lm", "stories260k"}
 
 
+def test_weights_that_are_cut_short_are_named(tmp_path):
+    build_model("tiny_random").save_pretrained(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r"cannot be loaded: .*model\.safetensors' .* cut short"):
+        build_model("llama3_8b", tmp_path)
+
+
 def test_device_map_without_accelerate_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
     with pytest.raises(UserError, match="pip install accelerate"):

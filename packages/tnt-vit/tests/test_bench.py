@@ -22,6 +22,7 @@ def test_providers_share_their_weights():
 def test_rows_ratios_and_floor(tmp_path, mode):
     providers = ["ours_module", "deit"] if mode == "train" else ["ours", "deit"]
     csv = tmp_path / "out.csv"
+    folder = tmp_path / "run"
     report = bench_report(
         "tnt_s4_patch16_224",
         batch_sizes=[1],
@@ -32,6 +33,7 @@ def test_rows_ratios_and_floor(tmp_path, mode):
         min_seconds=0.0,
         threads=1,
         csv=csv,
+        folder=folder if mode == "train" else None,
     )
     rows = read_csv(csv)
     assert {(r.provider, r.metric) for r in rows} >= {(p, "time") for p in [*providers, "floor"]}
@@ -41,7 +43,7 @@ def test_rows_ratios_and_floor(tmp_path, mode):
     assert found["faster_than_deit"]["deit"] == 1.0
     factor = 3 if mode == "train" else 1
     assert 0 < found["floor_seconds"] * factor / factor < min(found["seconds"].values())
-    assert report.files == [csv]
+    assert report.files == ([csv, folder / "bench.png"] if mode == "train" else [csv])
 
 
 @pytest.mark.parametrize(

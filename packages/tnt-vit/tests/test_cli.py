@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from effkit.testing import assert_one_line_mistake, in_process
 from tnt_vit.cli import main
 
 SMALL = ["model=tnt_digits", "model.depth=1", "threads=1"]
@@ -12,14 +13,7 @@ SMALL = ["model=tnt_digits", "model.depth=1", "threads=1"]
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(list(words))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
+    return in_process(main, tmp_path, monkeypatch, capfd)
 
 
 def test_train_eval_predict_and_resume(run, tmp_path):
@@ -73,6 +67,8 @@ def test_doctor_says_what_loads(run, tmp_path):
     code, out, _ = run("doctor", "format=json")
     assert code == 0
     assert "triton" in json.dumps(json.loads(out))
+    (kernels,) = json.loads(out)["data"]["kernels"]
+    assert kernels["name"] == "fused inner block"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,6 +86,7 @@ def test_doctor_says_what_loads(run, tmp_path):
         (["train", "optimizer.opt=adamv"], ["adamv", "adam"]),
         (["train", "resume=nowhere"], ["nowhere"]),
         (["reproduce", "table=99"], ["99", "5"]),
+        (["reproduce", "full=true"], ["full=true", "claim=true"]),
         (["bench", "providers=[tim]"], ["tim", "timm"]),
         (["bench", "batch_sizes=[-1]"], ["batch_sizes", "-1"]),
         (["summary", "variants=[tnt_q]"], ["tnt_q", "tnt_s"]),
@@ -102,13 +99,7 @@ def test_doctor_says_what_loads(run, tmp_path):
     ids=lambda w: " ".join(w),
 )
 def test_mistakes_are_one_line_with_value_and_fix(run, words, said):
-    code, out, err = run(*words)
-    assert code == 2, (out, err)
-    lines = [line for line in err.splitlines() if line.startswith("tnt-vit: error:")]
-    assert len(lines) == 1, err
-    assert "Traceback" not in err
-    for word in said:
-        assert word in lines[0], lines[0]
+    assert_one_line_mistake("tnt-vit", run(*words), said)
 
 
 def test_convert_and_export(run, tmp_path):

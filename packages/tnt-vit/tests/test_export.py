@@ -8,9 +8,8 @@ import pytest
 import torch
 
 import tnt_vit
-from tnt_vit.commands import export
-from tnt_vit.commands.export import export_model
-from tnt_vit.inference import formats
+from tnt_vit.inference import export, formats
+from tnt_vit.inference.export import export_model
 from tnt_vit.inference.exportable import ExportableTNT
 from tnt_vit.inference.verify import tolerance
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from effkit.errors import UserError
-from effkit.testing import assert_close_to_reference
+from effkit.testing import assert_close_to_reference, kernels
+from effkit.triton import compile_kernel, power_of_two
 from tnt_vit import ops
 from tnt_vit.ops import InnerParams, inner, inner_block, inner_stack
 from tnt_vit.ops import inner_triton as fused
@@ -22,25 +23,8 @@ VARIANTS = [(16, 24, 4), (16, 12, 2), (16, 40, 4), (64, 6, 3), (4, 96, 4), (4, 1
 TNT_S = VARIANTS[0]
 HALF = [torch.bfloat16, torch.float16]
 
-needs_triton = pytest.mark.skipif(not fused.HAS_TRITON, reason="triton is not installed")
-
-
-@pytest.fixture
-def interpreter(monkeypatch):
-    """Run kernels in the interpreter for one test; the kernel is built per mode, so other tests keep theirs."""
-    if not fused.HAS_TRITON:
-        pytest.skip("triton is not installed")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-
-
-@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request, monkeypatch):
-    """Where the kernel runs: interpreted on the CPU, or compiled on a GPU."""
-    if request.param == "interpreter":
-        request.getfixturevalue("interpreter")
-        return "cpu"
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    return "cuda"
+device, interpreter, no_triton = kernels.device, kernels.interpreter, kernels.no_triton
+compiler, needs_triton = kernels.compiler, kernels.needs_triton
 
 
 def _params(width, *, folded=False, layers=(), hidden=None, seed=0):
@@ -364,8 +348,7 @@ def test_nothing_imports_triton_at_import():
     assert set(importing) == {"inner_kernel.py"}
 
 
-def test_without_triton_the_error_names_it(monkeypatch):
-    monkeypatch.setattr(fused, "HAS_TRITON", False)
+def test_without_triton_the_error_names_it(no_triton):
     with pytest.raises(UserError, match="needs the package triton, which is not installed; use backend='torch'"):
         inner_block(_words(3, 4, 12), _params(12), 3, backend="triton")
 
@@ -380,18 +363,10 @@ def test_without_triton_the_error_names_it(monkeypatch):
         pytest.param(4, 96, 4, "bf16", 1, marks=pytest.mark.slow),
     ],
 )
-def test_tiles_compile_for_hopper(monkeypatch, tmp_path, num_words, width, heads, dtype, count):
+def test_tiles_compile_for_hopper(compiler, num_words, width, heads, dtype, count):
     """The real compiler needs no GPU: the candidate tiles become sm_90 code that fits in shared memory."""
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    import triton
-    import triton.language as tl
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    kernel = fused._load_kernel(False)
-    padded_words, padded_width = fused._power_of_two(num_words), max(16, fused._power_of_two(width))
-    kind = {"bf16": tl.bfloat16, "fp16": tl.float16, "fp32": tl.float32}[dtype]
+    kernel = fused._kernel()
+    padded_words, padded_width = power_of_two(num_words), power_of_two(width, 16)
     constants = {
         "M": num_words,
         "MP": padded_words,
@@ -401,8 +376,8 @@ def test_tiles_compile_for_hopper(monkeypatch, tmp_path, num_words, width, heads
         "HIDDEN": 4 * width,
         "CHUNK": fused._chunk(4 * width, padded_width),
         "EPS": 1e-5,
-        "DOT": kind,
-        "ACC": tl.float32,
+        "DOT": dtype,
+        "ACC": "fp32",
         "PRECISION": "ieee",
         "FAST_GELU": dtype != "fp32",
         "EMULATE_BF16": False,
@@ -410,15 +385,11 @@ def test_tiles_compile_for_hopper(monkeypatch, tmp_path, num_words, width, heads
         "scale_ptr": None,
         "qkv_bias_ptr": None,
     }
-    runtime = {name: f"*{dtype}" if name.endswith("_ptr") else "i32" for name in kernel.arg_names}
     for rows, warps, stages in fused._tiles(padded_words, padded_width, tensor_cores=dtype != "fp32")[:count]:
         fixed = {**constants, "TILE": rows // padded_words}
-        signature = {name: "constexpr" if name in fixed else kind for name, kind in runtime.items()}
-        options = {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
-        source = ASTSource(kernel, signature, fixed)
-        compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-        assert compiled.asm["cubin"]
-        assert compiled.metadata.shared <= 227 * 1024, (rows, warps, stages)
+        compiled = compile_kernel(kernel, {"*_ptr": f"*{dtype}"}, fixed, warps=warps, stages=stages)
+        assert compiled.binary
+        assert compiled.shared <= 227 * 1024, (rows, warps, stages)
 
 
 @pytest.mark.gpu

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from effkit.lightning.logging import read_rows
+from effkit.papers import ClaimRun
+from tnt_vit.paper import claim as paper_claim
 from tnt_vit.paper.claim import FLOOR, RUNS, Trained, run_claim, train_experiment
 
 # A quarter of the recipe's epochs in batches half as large, without the mixing that only pays in longer runs.
@@ -30,7 +33,8 @@ def test_a_short_run_learns(short: Trained) -> None:
 
 
 def test_the_network_returned_is_the_trained_one(short: Trained) -> None:
-    images, labels = short.data.split("test").tensors
+    images, labels = short.data.pictures("test"), short.data.labels("test")
+    images = short.data.preprocessing.normalize(images)
     with torch.no_grad():
         right = (short.model.eval()(images).argmax(1) == labels).float().mean()
     assert 100 * float(right) == pytest.approx(short.accuracy, abs=1e-3)
@@ -48,7 +52,7 @@ def test_same_seed_same_run(tmp_path: Path) -> None:
 
 def test_claim_judges_tnt_and_shows_the_baseline(tmp_path: Path) -> None:
     """With two epochs on 64 pictures the floor is out of reach, and the claim must say so."""
-    claim = run_claim(tmp_path, *TINY)
+    claim = run_claim(ClaimRun(tmp_path, full=True), *TINY)
     rows = {(row.name, row.metric): row for row in claim.rows}
     judged = rows["TNT on digits", "test accuracy"]
     assert (judged.paper, judged.tolerance, judged.verdict) == (FLOOR, "at_least", "differs")
@@ -66,6 +70,44 @@ def test_claim_judges_tnt_and_shows_the_baseline(tmp_path: Path) -> None:
     assert [row[0] for row in epochs.rows] == [1, 2]
     assert any("plain ViT" in note for note in claim.notes)
     assert {path.name for path in tmp_path.iterdir()} == {"accuracy.png", "predictions.png", *RUNS.values()}
+
+
+def untrained(name: str, folder: Path, *overrides: str, **options: Any) -> Trained:
+    """A broken method: the recipe without a step that changes anything."""
+    return train_experiment(name, folder, *overrides, "optimizer.lr=1e-9", "data.limit=64", "trainer.max_epochs=1")
+
+
+def test_the_short_form_fails_for_a_network_that_learns_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paper_claim, "train_experiment", untrained)
+    claim = run_claim(ClaimRun(tmp_path))
+    judged = next(row for row in claim.rows if (row.name, row.metric) == ("TNT on digits", "test accuracy"))
+    assert (judged.paper, judged.verdict) == (paper_claim.SHORT.floor, "differs")
+    assert any("short form" in note for note in claim.notes)
+
+
+def test_a_stopped_claim_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of a claim that was stopped after its first network are those of one that was not."""
+    stamp = {"code": "as it is"}
+    whole = run_claim(ClaimRun(tmp_path / "whole", stamp=stamp), *TINY)
+
+    def stop(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "stopped"
+    measure = paper_claim._measure
+    monkeypatch.setattr(paper_claim, "_measure", lambda name, *rest: measure(name, *rest) if name == "TNT" else stop())
+    with pytest.raises(KeyboardInterrupt):
+        run_claim(ClaimRun(folder, stamp=stamp), *TINY)
+    monkeypatch.setattr(paper_claim, "_measure", measure)
+    again = ClaimRun(folder, stamp=stamp)
+    found = run_claim(again, *TINY)
+    assert [part.kept for part in again.parts.values()] == [True, False]
+    timed = "training time"
+    assert [r.ours for r in found.rows if r.metric != timed] == [r.ours for r in whole.rows if r.metric != timed]
+    for name in ("accuracy.png", "predictions.png"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 import tnt_vit
-from tnt_vit.commands.pictures import BUNDLED, find_pictures, load_picture, preprocessing
+from effkit.data import BUNDLED, find_pictures, load_picture
+from tnt_vit.inference.preprocessing import preprocessing
 
 
 @pytest.mark.parametrize("name", BUNDLED)

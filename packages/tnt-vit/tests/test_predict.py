@@ -7,11 +7,12 @@ import torch
 from PIL import Image
 
 import tnt_vit
+from effkit.data import class_names, load_picture
+from effkit.data.facts import known_class_names, known_preprocessing
+from effkit.runs import config_of
 from tnt_vit.checkpoints.origin import is_untrained, weights_note
-from tnt_vit.commands.classes import class_names, normalization
-from tnt_vit.commands.pictures import load_picture, preprocessing
 from tnt_vit.commands.predict import predict_report
-from tnt_vit.commands.runs import run_config
+from tnt_vit.inference.preprocessing import preprocessing
 
 ARGS = {
     "img_size": 32,
@@ -40,7 +41,9 @@ def run_file(folder, model, data: dict):
     path.parent.mkdir(parents=True)
     state = {f"model.{k}": v for k, v in model.state_dict().items()}
     config = {"data": data, "model": {"name": "tnt_s", "num_heads": 2}}
-    torch.save({"state_dict": state, "config": config, "pytorch-lightning_version": "2.6.6"}, path)
+    kept = known_preprocessing(data).to_dict()
+    written = {"state_dict": state, "config": config, "preprocessing": kept, "pytorch-lightning_version": "2.6.6"}
+    torch.save(written, path)
     return path
 
 
@@ -118,14 +121,18 @@ def test_imagenet_names_for_a_thousand_classes():
 
 def test_class_names_from_everywhere(tmp_path):
     assert class_names(10, "digits") == [str(i) for i in range(10)]
-    assert class_names(2, data={"name": "photos"}) == ["china", "flower"]
-    assert class_names(10, data={"name": "cifar10"})[:2] == ["airplane", "automobile"]
+    assert class_names(2, known=known_class_names({"name": "photos"})) == ["china", "flower"]
+    assert class_names(10, known=known_class_names({"name": "cifar10"}))[:2] == ["airplane", "automobile"]
     for name in ("train/dog", "train/cat"):
         (tmp_path / name).mkdir(parents=True)
     folder = {"name": "imagefolder", "root": str(tmp_path)}
-    assert class_names(2, data=folder) == ["cat", "dog"]
-    assert class_names(2, data={**folder, "root": str(tmp_path / "gone")}) == ["class 0", "class 1"]
-    assert class_names(3, data=folder) == ["class 0", "class 1", "class 2"]  # the folder changed since
+    assert class_names(2, known=known_class_names(folder)) == ["cat", "dog"]
+    assert class_names(2, known=known_class_names({**folder, "root": str(tmp_path / "gone")})) == ["class 0", "class 1"]
+    assert class_names(3, known=known_class_names(folder)) == [
+        "class 0",
+        "class 1",
+        "class 2",
+    ]  # the folder changed since
     (tmp_path / "names.txt").write_text("one\ntwo\n\n")
     assert class_names(2, str(tmp_path / "names.txt")) == ["one", "two"]
 
@@ -147,12 +154,12 @@ def test_unfit_class_names_are_refused(names, words):
 def test_a_run_tells_names_and_normalisation(tmp_path):
     model = small()
     path = run_file(tmp_path, model, {"name": "cifar10", "root": None, "crop_pct": 1.0, "mean": None, "std": None})
-    assert run_config(path)["data"]["name"] == "cifar10"
+    assert config_of(path)["data"]["name"] == "cifar10"
     report = predict_report(model, ["china"], pretrained=str(path))
     top = report.data["pictures"][0]["top"]
-    known = normalization({"name": "cifar10", "crop_pct": 1.0})
-    assert known["mean"] == (0.4914, 0.4822, 0.4465)
-    mean, std = (torch.tensor(known[k])[:, None, None] for k in ("mean", "std"))
+    known = known_preprocessing({"name": "cifar10", "crop_pct": 1.0})
+    assert known.mean == (0.4914, 0.4822, 0.4465)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (known.mean, known.std))
     half = preprocessing(model, crop_pct=1.0)(load_picture("china"))
     with torch.no_grad():
         want = model(((half * 0.5 + 0.5 - mean) / std)[None]).softmax(-1)[0]
@@ -167,11 +174,11 @@ def test_a_run_folder_tells_as_much_as_its_checkpoint(tmp_path):
     (tmp_path / ".hydra" / "config.yaml").write_text("seed: 3\ndata: {name: digits, batch_size: 32, seed: '${seed}'}\n")
     model = small()
     path = tnt_vit.save_checkpoint(model, tmp_path / "model.safetensors")
-    assert run_config(path)["data"]["seed"] == 3
+    assert config_of(path)["data"]["seed"] == 3
     names = {t["name"] for t in predict_report(model, ["china"], pretrained=path).data["pictures"][0]["top"]}
     assert names <= {str(i) for i in range(10)}
-    assert run_config(tmp_path / "checkpoints" / "none.ckpt")["data"]["name"] == "digits"
-    assert run_config(tmp_path.parent / "elsewhere.pth") is None
+    assert config_of(tmp_path / "checkpoints" / "none.ckpt")["data"]["name"] == "digits"
+    assert config_of(tmp_path.parent / "elsewhere.pth") == {}
 
 
 def test_bad_arguments(tmp_path):

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 import pytest
 
-from effkit.papers import load_paper, select_papers
 from effkit.rows import Outcome, Row, evaluate
+from effkit.testing import assert_installed, assert_rows_are_complete, compose_command, composed_commands
 from tnt_vit.cli import main
 from tnt_vit.paper import figures as paper
 from tnt_vit.paper.cost import timm_cost, variant_cost
 from tnt_vit.paper.recipe import recipe_config
-from tnt_vit.paper.rows import PAPER, paper_rows
+from tnt_vit.paper.rows import ORDER, PAPER, paper_rows
 
 ROWS = paper_rows()
 TABLES = [*map(str, range(1, 14)), "complexity", "legacy", "elsewhere", "fig3", "fig4", "fig5", "fig6", "fig7"]
@@ -27,12 +26,12 @@ def outcomes() -> list[Outcome]:
 
 
 def test_every_table_is_there_in_reading_order() -> None:
+    assert ORDER == TABLES
     assert list(dict.fromkeys(row.table for row in ROWS)) == TABLES
 
 
-def test_each_figure_has_one_row() -> None:
-    keys = [(row.table, row.name, row.metric, row.unit) for row in ROWS]
-    assert sorted(k for k in keys if keys.count(k) > 1) == []
+def test_each_figure_has_one_row_and_empty_ones_say_why() -> None:
+    assert_rows_are_complete(ROWS, TABLES)
 
 
 @pytest.mark.parametrize("table", ["1", "4", "5", "8", "12"])
@@ -101,22 +100,14 @@ def test_rows_that_cannot_be_measured_say_why_and_how() -> None:
     empty = [row for row in ROWS if row.compute is None]
     assert len(empty) > 100
     assert all(len(row.not_measured) > 30 for row in empty)
-    commands = sorted({row.command for row in empty if row.command})
-    assert len(commands) > 20
-    seen: set[tuple[str, str]] = set()
-    for command in commands:
-        program, name, *words = shlex.split(command)
-        assert program == main.prog
-        if all((name, word) in seen for word in words):
-            continue  # composing takes a while, and every word of this one has been accepted before
-        seen |= {(name, word) for word in words}
-        cfg = main.compose(name, [word.replace("PATH", "'/nowhere'") for word in words])
+    assert len({row.command for row in empty if row.command}) > 20
+    for _, cfg in composed_commands(main, empty):
         assert cfg.model.name.startswith("tnt_")
 
 
 def test_rows_to_train_change_what_their_table_varies() -> None:
     def config(row: Row):
-        return main.compose("train", [w.replace("PATH", "'/nowhere'") for w in shlex.split(row.command)[2:]])
+        return compose_command(main, row.command)
 
     rows = {(r.table, r.name, r.metric): r for r in ROWS}
     assert config(rows["6", "TNT-S, positions: word", "top-1"]).model.positions == "word"
@@ -141,7 +132,5 @@ def test_selection() -> None:
 
 
 def test_installed_under_its_name() -> None:
-    paper_found = load_paper(select_papers("tnt-vit")["tnt-vit"])
-    assert paper_found is PAPER
-    assert PAPER.claim is not None
+    assert_installed(PAPER)
     assert [(r.table, r.name, r.metric) for r in PAPER.rows()] == [(r.table, r.name, r.metric) for r in ROWS]

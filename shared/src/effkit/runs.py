@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,19 +21,27 @@ if TYPE_CHECKING:
     from effkit.data.base import DataModule
 
 __all__ = [
+    "PICTURE_KEYS",
     "PREPROCESSING_FILE",
     "WEIGHTS_FILE",
+    "Earlier",
     "Run",
+    "config_of",
     "given_words",
     "load_preprocessing",
     "preprocessing_of",
+    "refuse_words",
     "save_preprocessing",
 ]
 
 PREPROCESSING_FILE = "preprocessing.json"
 WEIGHTS_FILE = "model.safetensors"
 _CHECKPOINTS = {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt", "final": WEIGHTS_FILE}
-_PICTURES = ("image_size", "in_chans", "crop_pct", "interpolation", "mean", "std")
+PICTURE_KEYS = ("image_size", "in_chans", "crop_pct", "interpolation", "mean", "std")
+"""Keys of the group ``data`` that a network's preprocessing decides."""
+
+Earlier = Callable[[Mapping[str, Any]], Preprocessing]
+"""What a package makes of the ``data`` config of a run from before runs kept their preprocessing."""
 
 
 def save_preprocessing(folder: str | Path, preprocessing: Preprocessing) -> Path:
@@ -60,12 +68,13 @@ def load_preprocessing(path: str | Path) -> Preprocessing:
     return Preprocessing.from_dict(value, str(file))
 
 
-def preprocessing_of(weights: str | Path) -> Preprocessing | None:
+def preprocessing_of(weights: str | Path, earlier: Earlier | None = None) -> Preprocessing | None:
     """What a file of weights expects of pictures, as far as it tells.
 
     Args:
         weights: ``.safetensors`` with our metadata, a checkpoint of ours, or any file in a run folder or in a folder
             inside one.
+        earlier: Tells it from the ``data`` config of a run that kept none.
 
     Returns:
         The preprocessing, or ``None`` if the file and its run do not say.
@@ -90,7 +99,29 @@ def preprocessing_of(weights: str | Path) -> Preprocessing | None:
     for folder in (file.parent, file.parent.parent):
         if (folder / PREPROCESSING_FILE).is_file():
             return load_preprocessing(folder)
+    if earlier is not None and (data := config_of(file).get("data")):
+        return earlier(data)
     return None
+
+
+def config_of(weights: str | Path) -> dict[str, Any]:
+    """Configuration of the training run that wrote a file of weights, as plain values.
+
+    Args:
+        weights: A checkpoint of ours, which holds its configuration, or any file in a run folder or in a folder inside
+            one (``RUN/model.safetensors``, ``RUN/checkpoints/best.ckpt``).
+
+    Returns:
+        The configuration; empty if the file does not come from a run of ours.
+    """
+    file = Path(weights).expanduser()
+    config = _checkpoint(file).get("config")
+    if isinstance(config, dict) and config:
+        return config
+    for folder in (file.parent, file.parent.parent):
+        if found := _yaml(folder / ".hydra" / "config.yaml", resolve=True):
+            return found
+    return {}
 
 
 def _checkpoint(file: Path) -> dict[str, Any]:
@@ -117,6 +148,22 @@ def given_words() -> dict[str, Any]:
     return {o.key_or_group: None if o.is_delete() else o.value() for o in parsed}
 
 
+def refuse_words(source: str, given: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Refuse words that say again what a run or a file says.
+
+    Args:
+        source: It, for the message: ``run='runs/first'``.
+        given: Value by key, as :func:`given_words` returns it.
+        keys: Groups and keys that it decides; what lies below a group is meant too.
+
+    Raises:
+        UserError: If one of them was given.
+    """
+    for word in given:
+        if any(word == key or word.startswith(f"{key}.") for key in keys):
+            raise UserError(f"{source} says what {word} is: leave {word}=... out")
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder.
@@ -138,12 +185,13 @@ class Run:
     status: str = "unknown"
 
     @classmethod
-    def open(cls, path: str | Path, *, package: str | None = None) -> Run:
+    def open(cls, path: str | Path, *, package: str | None = None, earlier: Earlier | None = None) -> Run:
         """Open a finished or running run.
 
         Args:
             path: Its folder.
             package: Import name of the package that asks; a run of another one is refused.
+            earlier: As for :func:`preprocessing_of`.
 
         Raises:
             UserError: If it is no run folder, a record in it is missing or broken, or it is of another package.
@@ -159,10 +207,14 @@ class Run:
         if not config:
             raise UserError(f"run={str(path)!r} has no record of its configuration (.hydra/config.yaml)")
         status = _status(folder)
+        if earlier is not None and config.get("data") and not (folder / PREPROCESSING_FILE).is_file():
+            preprocessing = earlier(config["data"])
+        else:
+            preprocessing = load_preprocessing(folder)
         return cls(
             folder,
             config,
-            load_preprocessing(folder),
+            preprocessing,
             package=made_by,
             command=str(status.get("command") or ""),
             status=str(status.get("status") or "unknown"),
@@ -201,9 +253,7 @@ class Run:
         Raises:
             UserError: If one of them was given.
         """
-        for word in given:
-            if any(word == key or word.startswith(f"{key}.") for key in keys):
-                raise UserError(f"run={str(self.folder)!r} says what {word} is: leave {word}=... out")
+        refuse_words(f"run={str(self.folder)!r}", given, keys)
 
     def open_data(self, data: Mapping[str, Any], given: Mapping[str, Any]) -> DataModule:
         """Build the data that a command measures on, with pictures prepared as in the run.
@@ -219,10 +269,10 @@ class Run:
         from effkit.data import create_data
 
         changed = {k.removeprefix("data."): v for k, v in given.items() if k.startswith("data.")}
-        self.refuse({f"data.{k}": v for k, v in changed.items()}, [f"data.{k}" for k in _PICTURES])
+        self.refuse({f"data.{k}": v for k, v in changed.items()}, [f"data.{k}" for k in PICTURE_KEYS])
         options = dict(data) if "data" in given else {**self.config["data"], **changed}
         if options["name"] != self.config["data"]["name"]:  # its own defaults; what the run says comes right after
-            options = {k: v for k, v in options.items() if k not in _PICTURES}
+            options = {k: v for k, v in options.items() if k not in PICTURE_KEYS}
         found = create_data(**options)
         found.use(self.preprocessing)
         return found

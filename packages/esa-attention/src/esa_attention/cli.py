@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from effkit.cli import App, run_dir
+from effkit.cli import App
 from effkit.progress import shown
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
@@ -25,7 +25,7 @@ def calibrate(cfg: DictConfig) -> Report:
     """Find the query and key maps of every layer and save them as one safetensors file."""
     from esa_attention.commands.calibrate import run
 
-    return run(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("generate", positional="words")
@@ -34,7 +34,7 @@ def generate(cfg: DictConfig) -> Report:
     """Continue a prompt, or a file, of any length."""
     from esa_attention.commands.generate import run
 
-    return run(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("needle")
@@ -43,7 +43,7 @@ def needle(cfg: DictConfig) -> Report:
     """Hide facts in a long context and ask for them: needle, multi_needle, passkey, variable_tracking."""
     from esa_attention.commands.retrieval import run
 
-    return run(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("counting-stars")
@@ -52,7 +52,7 @@ def counting_stars(cfg: DictConfig) -> Report:
     """Hide one subject with many values in a long context and ask for all of them."""
     from esa_attention.commands.retrieval import run
 
-    return run(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("ppl")
@@ -61,7 +61,7 @@ def ppl(cfg: DictConfig) -> Report:
     """Cross-entropy of a long text by position, for ESA, baselines and the stock model."""
     from esa_attention.commands.perplexity import run
 
-    return run(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("recall")
@@ -70,7 +70,7 @@ def recall(cfg: DictConfig) -> Report:
     """Recall of the k best tokens after compression, layer by layer, as in Figure 2."""
     from esa_attention.commands.recall import run
 
-    return run(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("bench", positional="what")
@@ -79,7 +79,7 @@ def bench(cfg: DictConfig) -> Report:
     """Time one layer against full attention: decode, prefill, append or calibrate."""
     from esa_attention.commands.bench.run import run
 
-    return run(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("inspect")
@@ -95,15 +95,15 @@ def reproduce(cfg: DictConfig) -> Report:
     """All rows of the paper's tables beside ours; claim=true also runs the laptop-scale claim."""
     from esa_attention.paper.reproduce import run
 
-    return run(cfg, run_dir())
+    return run(cfg)
 
 
 @main.command("doctor")
 def doctor(cfg: DictConfig) -> Report:
     """Versions, devices, and which attention kernels load here and why not."""
-    from esa_attention.commands.doctor import doctor_report
+    from esa_attention.commands.doctor import run
 
-    return doctor_report()
+    return run(cfg)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tnt_vit.checkpoints.weights import save_checkpoint as save_checkpoint
     from tnt_vit.checkpoints.zoo import create_model as create_model
     from tnt_vit.checkpoints.zoo import list_models as list_models
-    from tnt_vit.commands.export import export_model as export_model
+    from tnt_vit.inference.export import export_model as export_model
     from tnt_vit.inference.optimize import InferenceTNT as InferenceTNT
     from tnt_vit.inference.optimize import optimize_for_inference as optimize_for_inference
     from tnt_vit.model import TNT as TNT
@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = attach(
         "AttentionMaps": "tnt_vit.model",
         "InferenceTNT": "tnt_vit.inference.optimize",
         "create_model": "tnt_vit.checkpoints.zoo",
-        "export_model": "tnt_vit.commands.export",
+        "export_model": "tnt_vit.inference.export",
         "list_models": "tnt_vit.checkpoints.zoo",
         "load_checkpoint": "tnt_vit.checkpoints.weights",
         "optimize_for_inference": "tnt_vit.inference.optimize",

@@ -56,11 +56,11 @@ def summary(cfg: DictConfig) -> Report:
 
 @main.command("reproduce")
 def reproduce(cfg: DictConfig) -> Report:
-    """All rows of the paper's tables beside ours; claim=true also trains on digits."""
+    """All rows of the paper's tables beside ours; claim=true also trains on digits, full=true longer."""
     from effkit.reproduce import paper_report
     from tnt_vit.paper.rows import PAPER
 
-    return paper_report(PAPER, table=cfg.table, claim=cfg.claim, run_dir=run_dir())
+    return paper_report(PAPER, table=cfg.table, claim=cfg.claim, run_dir=run_dir(), full=cfg.full)
 
 
 @main.command("export")
@@ -90,9 +90,9 @@ def visualize(cfg: DictConfig) -> Report:
 @main.command("doctor")
 def doctor(cfg: DictConfig) -> Report:
     """Versions, devices, and which backends load here and why not."""
-    from effkit.device import doctor_report
+    from tnt_vit.commands.doctor import run
 
-    return doctor_report()
+    return run(cfg)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,8 @@ class TNT(nn.Module):
 
     def init_weights(self) -> None:
         """Initialise as the official code: linears, class token and position tables truncated normal, conv as torch."""
+        if self.cls_token.is_meta:  # nothing to fill, and torch takes a third of a second to find out
+            return
         trunc_normal_(self.cls_token, std=0.02)
         for table in (self.patch_pos, self.pixel_pos):
             if table.requires_grad:  # a table that is not learnt stays zero (Table 6)

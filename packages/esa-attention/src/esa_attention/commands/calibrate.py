@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from effkit.cli import run_dir
 from effkit.errors import UserError
 from effkit.report import Report, Table
 from esa_attention.calibration.spectrum import rank_for_tail
@@ -19,16 +20,11 @@ from esa_attention.plots import spectrum_curves
 __all__ = ["calibration_report", "run"]
 
 
-def run(cfg: Any, folder: Path) -> Report:
-    """The command.
-
-    Args:
-        cfg: Composed config.
-        folder: Of the run.
-    """
+def run(cfg: Any) -> Report:
+    """Run the command with a composed config."""
     subject = build_subject(cfg)
-    out = folder / "compressors.safetensors" if cfg.out is None else cfg.out
-    return calibration_report(subject, plain(cfg.compressor), out, folder)
+    out = run_dir() / "compressors.safetensors" if cfg.out is None else cfg.out
+    return calibration_report(subject, plain(cfg.compressor), out, run_dir())
 
 
 def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.PathLike[str], folder: Path) -> Report:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from effkit.cli import run_dir
 from effkit.errors import UserError, choose
 from effkit.progress import report_progress
 from effkit.report import Report, Table, write_text
@@ -30,16 +31,11 @@ _KEYS = (
 )
 
 
-def run(cfg: Any, folder: Path) -> Report:
-    """The command.
-
-    Args:
-        cfg: Composed config.
-        folder: Of the run.
-    """
+def run(cfg: Any) -> Report:
+    """Run the command with a composed config."""
     subject = build_subject(cfg)
     options = plain(cfg)
-    return generate_report(subject, options["compressor"], folder, **{k: options[k] for k in _KEYS})
+    return generate_report(subject, options["compressor"], run_dir(), **{k: options[k] for k in _KEYS})
 
 
 def generate_report(

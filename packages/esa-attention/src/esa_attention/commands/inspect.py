@@ -42,11 +42,7 @@ LENGTHS = (8_192, 32_768, 65_536, 131_072, 262_144, 1_048_576)
 
 
 def run(cfg: Any) -> Report:
-    """The command.
-
-    Args:
-        cfg: Composed config.
-    """
+    """Run the command with a composed config."""
     options = plain(cfg)
     sizes = {k: v for k, v in options["esa"].items() if v is not None}
     model = options["model"]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effkit.cli import run_dir
 from effkit.errors import UserError
 from effkit.progress import part
 from effkit.report import Report, write_bytes
@@ -27,13 +28,8 @@ from esa_attention.plots import perplexity_curves
 __all__ = ["curve", "perplexity_report", "run"]
 
 
-def run(cfg: Any, folder: Path) -> Report:
-    """The command.
-
-    Args:
-        cfg: Composed config.
-        folder: Of the run.
-    """
+def run(cfg: Any) -> Report:
+    """Run the command with a composed config."""
     subject = build_subject(cfg)
     ids, label = read_text(subject, cfg.length, "test", cfg.text, cfg.seed)
     options = plain(cfg)
@@ -41,7 +37,7 @@ def run(cfg: Any, folder: Path) -> Report:
         subject,
         ids,
         label=label,
-        folder=folder,
+        folder=run_dir(),
         compressor=options["compressor"],
         **{k: options[k] for k in ("methods", "strict")},
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from effkit.cli import run_dir
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
 from esa_attention.calibration.calibrate import METHODS
@@ -20,17 +21,12 @@ from esa_attention.plots import recall_curves
 __all__ = ["recall_report", "run"]
 
 
-def run(cfg: Any, folder: Path) -> Report:
-    """The command.
-
-    Args:
-        cfg: Composed config.
-        folder: Of the run.
-    """
+def run(cfg: Any) -> Report:
+    """Run the command with a composed config."""
     subject = build_subject(cfg)
     options = plain(cfg)
     keys = ("methods", "k", "num_queries", "length", "text", "chunk_size", "seed")
-    return recall_report(subject, options["compressor"], folder, **{k: options[k] for k in keys})
+    return recall_report(subject, options["compressor"], run_dir(), **{k: options[k] for k in keys})
 
 
 def recall_report(

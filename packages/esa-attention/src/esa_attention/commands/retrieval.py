@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from effkit.cli import run_dir
 from effkit.errors import UserError, choose
 from effkit.progress import part
 from effkit.report import Report, Table, write_json
@@ -32,13 +33,8 @@ __all__ = ["TASKS", "make_samples", "retrieval_report", "run"]
 TASKS = ("needle", "multi_needle", "passkey", "counting_stars", "variable_tracking")
 
 
-def run(cfg: Any, folder: Path) -> Report:
-    """The command.
-
-    Args:
-        cfg: Composed config.
-        folder: Of the run.
-    """
+def run(cfg: Any) -> Report:
+    """Run the command with a composed config."""
     subject = build_subject(cfg)
     options = plain(cfg)
     task = options["task"]
@@ -47,7 +43,7 @@ def run(cfg: Any, folder: Path) -> Report:
         task["name"],
         options=task["options"],
         compressor=options["compressor"],
-        folder=folder,
+        folder=run_dir(),
         **{k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")},
     )
 

@@ -1,8 +1,7 @@
-"""Tensors and a few strings in one safetensors file: written whole or not at all, read without executing anything."""
+"""What our safetensors files say of themselves: what they are, which version, and a few numbers and lists."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from effkit.checkpoints import CheckpointError, read_metadata, read_safetensors, write_safetensors
 from effkit.errors import UserError
 
 __all__ = ["read_json", "read_number", "read_tensors", "write_tensors"]
@@ -21,9 +21,7 @@ VERSION = "1"
 def write_tensors(
     path: str | os.PathLike[str], kind: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> Path:
-    """Write under a temporary name beside the target, then rename, so that nobody ever sees half a file.
-
-    Tensors go to the file directly: a calibration's moments are too large to be held as bytes once more.
+    """Write a file of ours, whole or not at all.
 
     Args:
         path: Where to; missing folders are made.
@@ -34,21 +32,7 @@ def write_tensors(
     Returns:
         The path.
     """
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    # Clones: safetensors refuses tensors that share memory, and a view would store what lies around it.
-    plain = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    try:
-        save_file(plain, temporary, metadata={**metadata, "format": kind, "version": VERSION})
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    return path
+    return write_safetensors(path, tensors, {**metadata, "format": kind, "version": VERSION})
 
 
 def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -64,22 +48,18 @@ def read_tensors(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Ten
     Raises:
         UserError: If there is no such file, it is cut short, or it is something else.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = Path(path)
     if not path.is_file():
         raise UserError(f"path must be a file of {kind}, got {str(path)!r}, which is not there")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
-            if metadata.get("format") != kind:
-                raise UserError(f"{path}: format must be {kind!r}, got {metadata.get('format')!r}")
-            if metadata.get("version") != VERSION:
-                raise UserError(f"{path}: version must be {VERSION!r}, got {metadata.get('version')!r}")
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - it is no dict
-    except (SafetensorError, OSError) as error:
+        metadata = read_metadata(path)
+        for name, wanted in (("format", kind), ("version", VERSION)):
+            if metadata.get(name) != wanted:
+                raise UserError(f"{path}: {name} must be {wanted!r}, got {metadata.get(name)!r}")
+        return read_safetensors(path)
+    except CheckpointError as error:
         raise UserError(
-            f"{path}: must be a whole safetensors file of {kind}, got one that cannot be read ({error})"
+            f"{path}: must be a whole safetensors file of {kind}, got one that cannot be read ({error.reason})"
         ) from error
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from effkit.errors import UserError
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
 
 __all__ = ["RANK", "ModelShape", "at_least", "check_rank"]
 
@@ -41,8 +38,8 @@ class ModelShape:
             raise UserError(f"num_kv_heads must divide num_heads={self.num_heads}, got {self.num_kv_heads}")
 
     @classmethod
-    def from_config(cls, config: PreTrainedConfig) -> ModelShape:
-        """Read the sizes from a transformers configuration.
+    def from_config(cls, config: Any) -> ModelShape:
+        """Read the sizes from a transformers configuration, or from anything with its attributes.
 
         Args:
             config: Of a decoder, or of a model with one in it.

@@ -11,16 +11,11 @@ dimensions that are not rotated), and the score is a sum of two or three product
 import triton
 import triton.language as tl
 
-from esa_attention.ops._triton_common import kernels
+from effkit.triton import device_functions, kernels
 
-_common = kernels("common_kernel")
-add = _common.add
-attend_tile = _common.attend_tile
-columns = _common.columns
-greater = _common.greater
-loop_bound = _common.loop_bound
-operand = _common.operand
-segments = _common.segments
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
+add, greater, loop_bound, operand = _core.add, _core.greater, _core.loop_bound, _core.operand
+attend_tile, columns, segments = _common.attend_tile, _common.columns, _common.segments
 
 
 @triton.jit(do_not_specialize=["num_initial", "num_local", "scale_far", "scale_local"])

@@ -8,16 +8,10 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError
-from esa_attention.ops._triton_common import (
-    check_integers,
-    check_lengths,
-    check_runnable,
-    interpreted,
-    power_of_two,
-    require,
-)
+from effkit.triton import check_tensors, power_of_two
+from esa_attention.ops.checks import check_integers, check_lengths, require
 
-__all__ = ["AttentionShapes", "attention_shapes", "check_tables", "output", "staged", "tensor_cores"]
+__all__ = ["AttentionShapes", "attention_shapes", "check_tables", "output", "tensor_cores"]
 
 
 class AttentionShapes(NamedTuple):
@@ -134,7 +128,7 @@ def attention_shapes(
         f"count must be int32 of shape {lists}, got {count.dtype} of shape {tuple(count.shape)}",
     )
     check_lengths(start, length, batch)
-    check_runnable(
+    check_tensors(
         query_far=query_far,
         query_local=query_local,
         kv=kv,
@@ -162,11 +156,6 @@ def output(given: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor
             f"got {given.dtype} of shape {tuple(given.shape)} on '{given.device}'"
         )
     return given
-
-
-def staged(out: Tensor) -> Tensor:
-    """``out``, or a float32 tensor in its place that the interpreter can write to."""
-    return out.float() if out.dtype == torch.bfloat16 and interpreted() else out
 
 
 def tensor_cores(constants: dict[str, Any], dtype: torch.dtype) -> bool:

@@ -11,16 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esa_attention.ops._triton_common import (
-    check_integers,
-    dot_constants,
-    kernels,
-    launch,
-    power_of_two,
-    require,
-    widened,
-)
-from esa_attention.ops.attend_shapes_triton import attention_shapes, output, staged, tensor_cores
+from effkit.triton import dot_constants, kernels, launch, power_of_two, widened
+from esa_attention.ops.attend_shapes_triton import attention_shapes, output, tensor_cores
+from esa_attention.ops.checks import check_integers, require
 from esa_attention.ops.chunk_attend_triton import prefill_attention
 
 __all__ = ["decode_attention", "decode_splits", "prefill_attention"]
@@ -128,10 +121,10 @@ def decode_attention(
     top = torch.empty(batch, shapes.heads, num_splits, dtype=wide, device=kv.device)
     total = torch.empty_like(top)
     lse = torch.empty(batch, shapes.heads, dtype=wide, device=kv.device)
-    written = staged(out)
+    written = widened(out)
     query_far, query_local, kv = widened(query_far), widened(query_local), widened(kv)
     cos, sin = widened(cos), widened(sin)
-    code = kernels("attend_kernel")
+    code = kernels(__package__, "attend_kernel")
     launch(
         code.decode_attention_kernel,
         (num_splits, shapes.kv_heads, batch),

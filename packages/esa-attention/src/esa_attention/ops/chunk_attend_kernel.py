@@ -16,14 +16,11 @@ the causal mask, in the same online softmax, so nothing is merged.
 import triton
 import triton.language as tl
 
-from esa_attention.ops._triton_common import kernels
+from effkit.triton import device_functions, kernels
 
-_common = kernels("common_kernel")
-attend_tile = _common.attend_tile
-columns = _common.columns
-loop_bound = _common.loop_bound
-operand = _common.operand
-segments = _common.segments
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
+loop_bound, operand = _core.loop_bound, _core.operand
+attend_tile, columns, segments = _common.attend_tile, _common.columns, _common.segments
 
 
 @triton.jit(do_not_specialize=["new_tokens", "num_initial", "num_local"])

@@ -8,16 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esa_attention.ops._triton_common import (
-    check_integers,
-    dot_constants,
-    kernels,
-    launch,
-    power_of_two,
-    require,
-    widened,
-)
-from esa_attention.ops.attend_shapes_triton import attention_shapes, output, staged, tensor_cores
+from effkit.triton import dot_constants, kernels, launch, power_of_two, widened
+from esa_attention.ops.attend_shapes_triton import attention_shapes, output, tensor_cores
+from esa_attention.ops.checks import check_integers, require
 
 __all__ = ["prefill_attention"]
 
@@ -136,11 +129,11 @@ def prefill_attention(
     tile = _tile(shapes.group * min(block, tokens), shapes.group, sizes["DIM_PADDED"], kv.dtype, cores)
     wide = torch.float64 if kv.dtype == torch.float64 else torch.float32
     lse = torch.empty(batch, shapes.heads, tokens, dtype=wide, device=kv.device)
-    written, turned = staged(out), staged(rotated)
+    written, turned = widened(out), widened(rotated)
     query_far, query_local, kv = widened(query_far), widened(query_local), widened(kv)
     cos, sin = widened(cos), widened(sin)
     length_stride = 0 if length.numel() == 1 else 1
-    code = kernels("chunk_attend_kernel")
+    code = kernels(__package__, "chunk_attend_kernel")
     launch(
         code.rotate_kernel,
         (-(-window // _ROTATE_TOKENS), shapes.kv_heads, batch),

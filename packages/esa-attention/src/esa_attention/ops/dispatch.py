@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from effkit.errors import UserError
+from effkit.triton import installed, why_not
 
 __all__ = ["StepFacts", "triton_runs"]
 
@@ -63,17 +64,16 @@ def triton_runs(facts: StepFacts) -> bool:
         if reason:
             raise UserError(f"backend='triton' cannot be used: {reason}; use backend='torch' or 'auto'")
         return facts.cached > facts.dense_until
-    reason = reason or _why_not_meant(facts)
+    reason = reason or why_not(facts.device, (facts.dtype,), auto=True) or ""
     _say(f"ESA on {facts.device.type}: backend {'torch' if reason else 'triton'}{f' ({reason})' if reason else ''}")
     return not reason and facts.cached > facts.dense_until
 
 
 def _why_not(facts: StepFacts) -> str:
     """What of the configuration the kernels do not do; empty if nothing."""
-    from esa_attention.ops._triton_common import HAS_TRITON
     from esa_attention.ops.score_triton import MAX_PROXIMITY
 
-    if not HAS_TRITON:
+    if not installed():
         return "triton is not installed"
     if facts.method != "esa":
         return f"there are no kernels for method={facts.method!r}"
@@ -83,19 +83,6 @@ def _why_not(facts: StepFacts) -> str:
         return "keys and values are in host memory (offload=true)"
     if facts.proximity > MAX_PROXIMITY:
         return f"proximity={facts.proximity} exceeds {MAX_PROXIMITY}"
-    return ""
-
-
-def _why_not_meant(facts: StepFacts) -> str:
-    """Where the kernels would run, but not as they are meant to."""
-    from esa_attention.ops._triton_common import interpreted
-
-    if interpreted():
-        return "TRITON_INTERPRET=1 is for tests"
-    if facts.dtype == torch.float64:
-        return "no kernels in float64"
-    if torch.version.cuda is None or torch.cuda.get_device_capability(facts.device) < (8, 0):
-        return "the kernels are written for NVIDIA GPUs from Ampere on"
     return ""
 
 

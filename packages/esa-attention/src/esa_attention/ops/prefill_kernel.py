@@ -13,12 +13,10 @@ in tiles of the same shape at the same places, and neither may fuse what follows
 import triton
 import triton.language as tl
 
-from esa_attention.ops._triton_common import kernels
+from effkit.triton import device_functions, kernels
 
-_common = kernels("common_kernel")
-greater = _common.greater
-loop_bound = _common.loop_bound
-operand = _common.operand
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
+greater, loop_bound, operand = _core.greater, _core.loop_bound, _core.operand
 segments = _common.segments
 
 

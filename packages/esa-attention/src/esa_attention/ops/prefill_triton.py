@@ -7,17 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from esa_attention.ops._triton_common import (
-    check_integers,
-    check_lengths,
-    check_runnable,
-    dot_constants,
-    kernels,
-    launch,
-    power_of_two,
-    require,
-    widened,
-)
+from effkit.triton import check_tensors, dot_constants, kernels, launch, power_of_two, widened
+from esa_attention.ops.checks import check_integers, check_lengths, require
 from esa_attention.ops.score_triton import MAX_PROXIMITY, check_index, check_scores
 
 __all__ = ["chunk_scores"]
@@ -98,7 +89,7 @@ def chunk_scores(
     check_lengths(start, length, batch)
     blocks = -(-queries // block)
     check_scores(own, dilated, (batch, capacity) if own.ndim == 2 and blocks == 1 else (batch, blocks, capacity))
-    check_runnable(
+    check_tensors(
         index=index,
         index_scale=index_scale,
         query_index=query_index,
@@ -111,7 +102,7 @@ def chunk_scores(
     dot = torch.bfloat16 if index.dtype == torch.int8 else index.dtype
     constants = dot_constants(torch.float64 if own.dtype == torch.float64 else dot)
     tensor_cores = dot not in (torch.float32, torch.float64) or constants["PRECISION"] == "tf32"
-    code = kernels("prefill_kernel")
+    code = kernels(__package__, "prefill_kernel")
     index, query_index = widened(index), widened(query_index)
     constants |= {"RANK": rank, "PART": min(power_of_two(rank, 16), _PART)}
     inputs = (index, index_scale, query_index, start, length)

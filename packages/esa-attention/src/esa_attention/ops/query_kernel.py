@@ -8,12 +8,11 @@ and places in the window follow from lengths that only the device knows.
 import triton
 import triton.language as tl
 
-from esa_attention.ops._triton_common import kernels
+from effkit.triton import device_functions, kernels
 
-_common = kernels("common_kernel")
-columns = _common.columns
-operand = _common.operand
-segments = _common.segments
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
+operand = _core.operand
+columns, segments = _common.columns, _common.segments
 
 
 @triton.jit

@@ -7,18 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from esa_attention.ops._triton_common import (
-    check_integers,
-    check_lengths,
-    check_runnable,
-    dot_constants,
-    kernels,
-    launch,
-    power_of_two,
-    require,
-    widened,
-)
-from esa_attention.ops.attend_shapes_triton import AttentionShapes, check_tables, staged
+from effkit.triton import check_tensors, dot_constants, kernels, launch, power_of_two, widened
+from esa_attention.ops.attend_shapes_triton import AttentionShapes, check_tables
+from esa_attention.ops.checks import check_integers, check_lengths, require
 
 __all__ = ["StepQueries", "step_queries"]
 
@@ -85,7 +76,7 @@ def step_queries(
     require(heads % num_kv_heads == 0, f"num_kv_heads must divide the {heads} query heads, got {num_kv_heads}")
     check_tables(cos, sin, dim, max(num_local + tokens, far_position + 1))
     check_lengths(start, length, batch)
-    check_runnable(query=query, cos=cos, sin=sin, start=start, length=length)
+    check_tensors(query=query, cos=cos, sin=sin, start=start, length=length)
 
     shapes = AttentionShapes(batch, heads, num_kv_heads, tokens, dim, cos.shape[1])
     sizes, constants = shapes.constants(), dot_constants(query.dtype)
@@ -93,12 +84,12 @@ def step_queries(
     folded = torch.empty(batch, tokens, num_kv_heads * dim, dtype=wide, device=query.device)
     far = torch.empty(batch, heads, tokens, dim, dtype=query.dtype, device=query.device)
     local = torch.empty_like(far)
-    written_far, written_local = staged(far), staged(local)
+    written_far, written_local = widened(far), widened(local)
     source, cos, sin = widened(query), widened(cos), widened(sin)
     arguments: tuple[Any, ...] = (source, written_far, written_local, folded, start, length, cos, sin)
     tile = min(power_of_two(tokens), _TOKENS)
     launch(
-        kernels("query_kernel").query_kernel,
+        kernels(__package__, "query_kernel").query_kernel,
         (-(-tokens // tile), num_kv_heads, batch),
         *arguments,
         *(*source.stride()[:3], *written_far.stride()[:3], *written_local.stride()[:3], *folded.stride()[:2]),

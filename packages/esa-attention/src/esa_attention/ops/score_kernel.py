@@ -9,12 +9,11 @@ which is what makes the max filter local. The filter doubles its width with each
 import triton
 import triton.language as tl
 
-from esa_attention.ops._triton_common import kernels
+from effkit.triton import device_functions, kernels
 
-_common = kernels("common_kernel")
-add = _common.add
-order_key = _common.order_key
-segments = _common.segments
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
+add = _core.add
+order_key, segments = _common.order_key, _common.segments
 
 
 @triton.jit(do_not_specialize=["capacity", "num_initial", "num_local", "num_selected"])

@@ -8,16 +8,8 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError
-from esa_attention.ops._triton_common import (
-    check_integers,
-    check_lengths,
-    check_runnable,
-    kernels,
-    launch,
-    power_of_two,
-    require,
-    widened,
-)
+from effkit.triton import check_tensors, kernels, launch, power_of_two, widened
+from esa_attention.ops.checks import check_integers, check_lengths, require
 from esa_attention.ops.select_triton import SelectScratch, digit_bits
 
 __all__ = ["MAX_PROXIMITY", "check_index", "check_scores", "decode_scores"]
@@ -137,7 +129,7 @@ def decode_scores(
     check_index(index, index_scale, query_index, (batch, rank))
     check_lengths(start, length, batch)
     check_scores(own, dilated, (batch, capacity))
-    check_runnable(
+    check_tensors(
         index=index,
         index_scale=index_scale,
         query_index=query_index,
@@ -157,7 +149,7 @@ def decode_scores(
     index, query_index = widened(index), widened(query_index)
     constants = _constants(rank, index.element_size(), proximity)
     launch(
-        kernels("score_kernel").decode_scores_kernel,
+        kernels(__package__, "score_kernel").decode_scores_kernel,
         (-(-capacity // (constants["BLOCK"] - 2 * proximity)), batch),
         index,
         index_scale,

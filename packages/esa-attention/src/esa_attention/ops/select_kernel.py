@@ -18,13 +18,11 @@ The list of candidates is in no particular order, but only counts are taken from
 import triton
 import triton.language as tl
 
-from esa_attention.ops._triton_common import kernels
+from effkit.triton import device_functions, kernels
 
-_common = kernels("common_kernel")
-add = _common.add
-greater = _common.greater
-order_key = _common.order_key
-segments = _common.segments
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
+add, greater = _core.add, _core.greater
+order_key, segments = _common.order_key, _common.segments
 
 
 @triton.jit

@@ -10,14 +10,8 @@ import torch
 from torch import Tensor
 
 from effkit.errors import choose
-from esa_attention.ops._triton_common import (
-    check_integers,
-    check_lengths,
-    check_runnable,
-    kernels,
-    launch,
-    require,
-)
+from effkit.triton import check_tensors, kernels, launch
+from esa_attention.ops.checks import check_integers, check_lengths, require
 
 __all__ = ["SelectScratch", "digit_bits", "select", "select_scratch"]
 
@@ -148,7 +142,7 @@ def select(
     rows = batch * blocks
     require(rows <= 65_535, f"own must have at most 65535 rows (B times N), got {rows}")
     check_lengths(start, length, batch)
-    check_runnable(own=own, dilated=dilated, start=start, length=length, indices=indices, count=count)
+    check_tensors(own=own, dilated=dilated, start=start, length=length, indices=indices, count=count)
     if scratch is None:
         require(histogram == "build", "histogram must be 'build' without scratch, got 'ready'")
         scratch = select_scratch(rows, capacity, own.device)
@@ -167,7 +161,7 @@ def select(
             f"{name} must be contiguous {dtype} of shape {shape}, got {tensor.dtype} of shape {tuple(tensor.shape)}",
         )
 
-    code = kernels("select_kernel")
+    code = kernels(__package__, "select_kernel")
     strides = (dilated.stride(0), dilated.stride(1) if blocks > 1 else 0)
     length_stride = 0 if length.numel() == 1 else 1
     sizes = (new_tokens, num_initial, num_local, num_selected)
@@ -201,7 +195,7 @@ def select(
         **constants,
     )
     launch(
-        kernels("select_write_kernel").write_kernel,
+        kernels(__package__, "select_write_kernel").write_kernel,
         # The slots that stay empty are shared out in the same way as the tokens.
         (max(tiles, -(-num_selected // _TILE)), rows),
         *(own, *common, better, candidates, indices, count),

@@ -7,15 +7,13 @@ See :mod:`esa_attention.ops.select_kernel` for what comes before.
 import triton
 import triton.language as tl
 
-from esa_attention.ops._triton_common import kernels
+from effkit.triton import device_functions, kernels
 
-_common = kernels("common_kernel")
-add = _common.add
-lesser = _common.lesser
-loop_bound = _common.loop_bound
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
+add, lesser, loop_bound = _core.add, _core.lesser, _core.loop_bound
 segments = _common.segments
 
-_select = kernels("select_kernel")
+_select = kernels(__package__, "select_kernel")
 count_true = _select.count_true
 load_keys = _select.load_keys
 pick = _select.pick

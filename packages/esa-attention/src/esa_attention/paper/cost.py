@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 from effkit.rows import Row, Tolerance
 from esa_attention.config import ESAConfig
+from esa_attention.evaluation.models.geometries import published_shape
 from esa_attention.integration import costs
-from esa_attention.integration.costs import ModelShape, Storage
+from esa_attention.integration.costs import Storage
 from esa_attention.paper import figures as paper
 
 __all__ = ["bytes_rows", "cost_rows", "setting_rows"]
@@ -24,13 +24,6 @@ NAMES = {"llama3_8b": "Llama-3-8B", "mistral_7b": "Mistral-7B-v0.2", "qwen3_8b":
 FORMULA = "closed form of Appendix A"
 OURS = "closed form, not in the paper"
 INT8_BARE = Storage(kv=2, index=1)
-
-
-@cache
-def _shape(name: str) -> ModelShape:
-    from esa_attention.evaluation.models.registry import config_for
-
-    return ModelShape.from_config(config_for(name))
 
 
 def _row(table: str, name: str, metric: str, figure: float | None, compute: Callable[[], float], **more: Any) -> Row:
@@ -50,16 +43,16 @@ def cost_rows() -> list[Row]:
     printed = {"unit": "%", "source": "Appendix A", "evidence": "printed"}
 
     def limit(model: str) -> Callable[[], float]:
-        return lambda: 100 * costs.operations_ratio_limit(_shape(model))
+        return lambda: 100 * costs.operations_ratio_limit(published_shape(model))
 
     def overhead(model: str) -> Callable[[], float]:
-        return lambda: 100 * costs.cache_overhead(_shape(model))
+        return lambda: 100 * costs.cache_overhead(published_shape(model))
 
     def ratio(model: str, length: int) -> Callable[[], float]:
-        return lambda: 100 * costs.operations_ratio(_shape(model), ESAConfig(), length)
+        return lambda: 100 * costs.operations_ratio(published_shape(model), ESAConfig(), length)
 
     def count(model: str, folded: bool, bias: bool) -> Callable[[], float]:
-        return lambda: costs.compressor_parameters(_shape(model), folded=folded, bias=bias)
+        return lambda: costs.compressor_parameters(published_shape(model), folded=folded, bias=bias)
 
     for model in paper.GEOMETRY_OF_APPENDIX_A:
         name, figure = NAMES[model], paper.RATIO_LIMIT
@@ -88,10 +81,10 @@ def bytes_rows() -> list[Row]:
     ours = Storage.named("bf16", "int8")
 
     def ratio(length: int, storage: Storage) -> Callable[[], float]:
-        return lambda: costs.decode_ratio(_shape("llama3_8b"), ESAConfig(), length, storage=storage)
+        return lambda: costs.decode_ratio(published_shape("llama3_8b"), ESAConfig(), length, storage=storage)
 
     def limit(storage: Storage) -> Callable[[], float]:
-        return lambda: costs.decode_ratio_limit(_shape("llama3_8b"), storage=storage)
+        return lambda: costs.decode_ratio_limit(published_shape("llama3_8b"), storage=storage)
 
     bare, scaled = f"{name}, int8 index without scales", f"{name}, int8 index"
     for length, figures in paper.BYTES_RATIOS.items():
@@ -109,7 +102,7 @@ def bytes_rows() -> list[Row]:
     ]
 
     def break_even() -> float:
-        return (costs.break_even_length(_shape("llama3_8b"), ESAConfig()) or math.inf) / 1e3
+        return (costs.break_even_length(published_shape("llama3_8b"), ESAConfig()) or math.inf) / 1e3
 
     more = {"unit": "k tokens", **_rounds(paper.BREAK_EVEN)}
     return [*rows, _row("bytes", name, "break-even length", paper.BREAK_EVEN, break_even, **more)]

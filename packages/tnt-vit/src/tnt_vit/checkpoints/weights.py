@@ -5,22 +5,28 @@ Nothing is unpickled beyond tensors (``weights_only=True``), and a file that doe
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
+from effkit.checkpoints import Checkpoint, check_fit, read_checkpoint, write_state
+from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
 from tnt_vit.model import TNT
 
-__all__ = ["adapt_state", "is_legacy_state", "load_checkpoint", "read_state", "save_checkpoint", "to_timm_names"]
+__all__ = [
+    "adapt_state",
+    "is_legacy_state",
+    "load_checkpoint",
+    "read_state",
+    "read_weights",
+    "save_checkpoint",
+    "to_timm_names",
+]
 
 # Official name -> timm name, tried in this order; whole words between dots.
 _OFFICIAL = {
@@ -76,13 +82,26 @@ def is_legacy_state(state: Mapping[str, Tensor]) -> bool | None:
     return None
 
 
-def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_weights(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a file of weights as it is: see :func:`effkit.checkpoints.read_checkpoint`.
+
+    Names are the file's own, without what DDP, ``torch.compile`` and a training module put before them. Where a file
+    has averaged weights too, it is those.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no tensors by name, or NaN or infinite values.
+    """
+    return read_checkpoint(path, expect=lambda name: name.startswith(("blocks.", "cls_token")))
+
+
+def read_state(weights: str | os.PathLike[str] | Checkpoint) -> dict[str, Tensor]:
     """Read weights from a file, in timm's names.
 
     Args:
-        path: ``.safetensors``, or a torch file holding a plain dictionary or one under ``state_dict_ema``,
-            ``state_dict`` or ``model``. Lightning checkpoints of this package work too (their ``model.`` prefix is
-            removed).
+        weights: ``.safetensors``, or a torch file holding a plain dictionary or one under ``state_dict_ema``,
+            ``state_dict``, ``model`` and the like; Lightning checkpoints of this package work too. Or such a file that
+            was read already.
 
     Returns:
         Weights by timm's names.
@@ -91,39 +110,12 @@ def read_state(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no weights of a TNT, or NaN or infinite values.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"checkpoint {str(file)!r} does not exist")
-    if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        content: Any = load_file(file)
-    else:
-        try:
-            # timm's training checkpoints carry their arguments along, a plain bag of values.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"checkpoint {str(file)!r} is not a file of plain tensors: {reason}") from error
-    if isinstance(content, dict):
-        for key in ("state_dict_ema", "state_dict", "model"):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-    if not isinstance(content, dict):
-        raise UserError(f"checkpoint {str(file)!r} holds a {type(content).__name__}, not a dictionary of tensors")
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-    if tensors and all(k.startswith("model.") or not k.startswith(("blocks.", "cls_token")) for k in tensors):
-        tensors = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")} or tensors
-    state = to_timm_names(tensors)
+    found = weights if isinstance(weights, Checkpoint) else read_weights(weights)
+    state = to_timm_names(found.state)
     if "cls_token" not in state or "patch_pos" not in state:
         raise UserError(
-            f"checkpoint {str(file)!r} holds no TNT: cls_token and patch_pos are missing among {len(state)} tensors"
+            f"weights {str(found.path)!r} hold no TNT: cls_token and patch_pos are missing among {len(state)} tensors"
         )
-    for key, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise UserError(f"checkpoint {str(file)!r}: {key} holds NaN or infinite values")
     return state
 
 
@@ -186,50 +178,20 @@ def load_checkpoint(model: TNT, path: str | os.PathLike[str], *, strict_head: bo
         ]
         state = {k: v for k, v in state.items() if k not in left and not (k.startswith("head.") and k not in own)}
         state.update({k: own[k] for k in left})
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    if missing or extra:
-        parts = [
-            f"{len(names)} {what} ({', '.join(names[:3])})"
-            for what, names in (("missing", missing), ("unknown", extra))
-            if names
-        ]
-        raise UserError(f"checkpoint {str(path)!r} does not fit the model: {'; '.join(parts)}")
-    for key, value in state.items():
-        if value.shape != own[key].shape:
-            hint = "; give num_classes, or strict_head=False to fine-tune" if key.startswith("head.") else ""
-            raise UserError(
-                f"checkpoint {str(path)!r}: {key} is {tuple(value.shape)}, the model needs "
-                f"{tuple(own[key].shape)}{hint}"
-            )
+    check_fit(state, own, path, hints={"head.": "give num_classes, or strict_head=False to fine-tune"})
     model.load_state_dict(state)
     return left
 
 
-def save_checkpoint(model: TNT, path: str | os.PathLike[str]) -> Path:
-    """Save weights in timm's names, so that timm can load them; written to a temporary name first.
+def save_checkpoint(model: TNT, path: str | os.PathLike[str], *, preprocessing: Preprocessing | None = None) -> Path:
+    """Save weights in timm's names, so that timm can load them; whole or not at all.
 
     Args:
         model: The model.
         path: ``.safetensors``, or anything else for a torch file.
+        preprocessing: What the model expects of pictures, kept in the metadata of a ``.safetensors`` file.
 
     Returns:
         The path.
     """
-    file = Path(path)
-    # Clones: qk and v are views of one tensor, which safetensors refuses to store.
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    os.close(handle)
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import save_file
-
-            save_file(state, name, metadata={"format": "pt"})
-        else:
-            torch.save(state, name)
-        os.chmod(name, 0o644)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return file
+    return write_state(path, model.state_dict(), preprocessing.to_metadata() if preprocessing else None)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from effkit.bench import Bench, check_counts, check_providers, inference, training_step
 from effkit.cli import run_dir
 from effkit.cost import measure_image
-from effkit.device import autocast, resolve_device, resolve_precision
 from effkit.errors import UserError, choose
 from effkit.report import Report
-from effkit.results import ResultRow, append_csv
-from effkit.timing import compare, machine_floor
 from tnt_vit.checkpoints.zoo import VARIANTS, create_model, full_name
 from tnt_vit.commands.options import options
 from tnt_vit.inference.optimize import optimize_for_inference
@@ -33,7 +30,6 @@ PROVIDERS = {
 }
 _ORDERS: dict[str, Any] = {"ours": "auto", "ours_words_first": "words_first", "ours_layers": "layers"}
 _PEER_VIT = {192: "deit_tiny_patch16_224", 384: "deit_small_patch16_224"}
-_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def build_provider(provider: str, variant: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -72,24 +68,6 @@ def build_provider(provider: str, variant: str, device: torch.device, dtype: tor
     return model
 
 
-def _training_step(model: Any, x: Tensor) -> Callable[[], None]:
-    model.train()
-
-    def step() -> None:
-        model.zero_grad(set_to_none=True)
-        model(x).float().square().mean().backward()
-
-    return step
-
-
-def _inference(model: Any, x: Tensor) -> Callable[[], Any]:
-    def run() -> Any:
-        with torch.inference_mode():
-            return model(x)
-
-    return run
-
-
 def bench_report(
     variant: str = "tnt_s_patch16_224",
     *,
@@ -104,6 +82,7 @@ def bench_report(
     min_rounds: int = 10,
     min_seconds: float = 10.0,
     csv: str | Path | None = None,
+    folder: Path | None = None,
 ) -> Report:
     """Time the providers against each other and print ratios and the floor.
 
@@ -120,6 +99,7 @@ def bench_report(
         min_rounds: Rounds at least.
         min_seconds: Seconds at least, all providers together.
         csv: File to append the rows to.
+        folder: Gets the picture ``bench.png``.
 
     Returns:
         A table a batch size; ``data`` holds the ratios.
@@ -128,74 +108,47 @@ def bench_report(
         ValueError: If an argument is unknown.
     """
     choose("mode", mode, ["inference", "train"])
-    names = [choose("bench.providers", p, list(PROVIDERS)) for p in providers]
-    if not names:
-        raise UserError(f"providers is empty, name some of {', '.join(PROVIDERS)}")
+    names = check_providers(providers, PROVIDERS)
     if mode == "train" and any(n in _ORDERS for n in names):
         raise UserError("mode=train times trainable modules; use providers=[ours_module,timm,deit]")
-    for batch in batch_sizes:
-        if not isinstance(batch, int) or batch < 1:
-            raise UserError(f"batch_sizes must be whole numbers of at least 1, got {batch!r}")
+    batches = check_counts("batch_sizes", batch_sizes)
     choose("variant", variant, list(VARIANTS))
-    where = resolve_device(device)
-    dtype = resolve_precision(precision, where)
-    amp = mode == "train" and dtype != torch.float32  # weights stay float32 in training
-    models = {n: build_provider(n, variant, where, torch.float32 if amp else dtype) for n in names}
+    bench = Bench(
+        "tnt-vit", device=device, precision=precision, threads=threads, min_rounds=min_rounds, min_seconds=min_seconds
+    )
+    dtype = torch.float32 if mode == "train" else bench.dtype  # weights stay float32 in training
+    models = {n: build_provider(n, variant, bench.device, dtype) for n in names}
     side = VARIANTS[variant].args.get("img_size", 224)
     baseline = "timm" if "timm" in names else names[-1]
-    floor = machine_floor(where, dtype, threads=threads)
     macs = _macs(variant)
-    tables, rows, data = [], [], {}
-    for batch in batch_sizes:
-        x = torch.randn(batch, 3, side, side, device=where, dtype=torch.float32 if amp else dtype)
-        calls: dict[str, Callable[[], Any]] = {}
-        for name, model in models.items():
-            ready = torch.compile(model, mode=compile_mode) if compile else model
-            call = (_training_step if mode == "train" else _inference)(ready, x)
-            calls[name] = _with_autocast(call, where, dtype) if amp else call
-        result = compare(
-            calls,
-            device=where,
-            min_rounds=min_rounds,
-            min_seconds=min_seconds,
-            threads=threads,
-            warmup=5 if compile else 3,
-        )
-        label = f"{mode} {'compile' if compile else 'eager'}"
-        table = result.table(baseline, title=f"{variant}, batch {batch}, {_NAMES[dtype]}, {label}")
+    label = f"{mode} {'compile' if compile else 'eager'}"
+    data: dict[str, Any] = {}
+    for batch in batches:
+        x = torch.randn(batch, 3, side, side, device=bench.device, dtype=dtype)
+        ready = {n: torch.compile(m, mode=compile_mode) if compile else m for n, m in models.items()}
+        if mode == "train":
+            calls: Any = {n: training_step(model, x, bench.dtype) for n, model in ready.items()}
+        else:
+            calls = {n: inference(model, x) for n, model in ready.items()}
         # A training step multiplies three times as much as a forward pass.
-        limit = floor.seconds(macs=macs * batch * (3 if mode == "train" else 1))
-        table.note += (
-            f" Floor: {macs / 1e9:.2f} GMACs a picture at the {floor.flops_per_second / 1e9:,.0f} GFLOP/s of this "
-            "machine's "
-            f"large matrix product are {1e3 * limit:.2f} ms."
-        )
-        tables.append(table)
-        rows += result.rows(
-            package="tnt-vit",
+        limit = bench.floor.seconds(macs=macs * batch * (3 if mode == "train" else 1))
+        case = bench.run(
+            calls,
             case=variant,
             mode=label,
-            dtype=_NAMES[dtype],
             x=batch,
+            title=f"{variant}, batch {batch}, {bench.precision}, {label}",
             baseline=baseline,
+            limits=limit,
+            limit_note="MACs / GEMM rate",
             note=compile_mode or "",
+            warmup=5 if compile else 3,
         )
-        rows.append(_floor_row(rows[-1], limit))
-        data[f"batch_{batch}"] = {
-            "seconds": {n: t.median for n, t in result.timings.items()},
-            f"faster_than_{baseline}": {n: result.ratio(baseline, n).median for n in names},
-            "floor_seconds": limit,
-        }
-    files = [append_csv(csv, rows)] if csv else []
-    return Report(f"tnt-vit bench {variant}", tables=tables, data=data, files=files)
-
-
-def _with_autocast(call: Callable[[], Any], device: torch.device, dtype: torch.dtype) -> Callable[[], Any]:
-    def run() -> Any:
-        with autocast(device, dtype):
-            return call()
-
-    return run
+        rate = f"{bench.floor.flops_per_second / 1e9:,.0f} GFLOP/s of this machine's large matrix product"
+        case.table.note += f" Floor: {macs / 1e9:.2f} GMACs a picture at the {rate} are {1e3 * limit:.2f} ms."
+        ratios = {f"faster_than_{baseline}": case.faster_than(baseline)}
+        data[f"batch_{batch}"] = {"seconds": case.seconds, **ratios, "floor_seconds": limit}
+    return bench.report(f"tnt-vit bench {variant}", data, csv=csv, folder=folder)
 
 
 def _macs(variant: str) -> int:
@@ -204,14 +157,8 @@ def _macs(variant: str) -> int:
     return measure_image(model, model.img_size).macs
 
 
-def _floor_row(like: ResultRow, seconds: float) -> ResultRow:
-    return dataclasses.replace(
-        like, provider="floor", metric="time", unit="s", median=seconds, p20=None, p80=None, note="MACs / GEMM rate"
-    )
-
-
 def run(cfg: Any) -> Report:
-    """Do what ``tnt-vit bench`` does; the rows go to ``bench.csv`` in the run folder if no file is named.
+    """Do what ``tnt-vit bench`` does; the picture goes to the run folder, rows to ``bench.csv`` there by default.
 
     Args:
         cfg: The composed config.
@@ -221,4 +168,5 @@ def run(cfg: Any) -> Report:
     """
     what = options(cfg, "batch_sizes", "providers", "mode", "compile", "compile_mode")
     how = options(cfg, "device", "precision", "threads", "min_rounds", "min_seconds")
-    return bench_report(full_name(cfg.model.name), **what, **how, csv=cfg.csv or run_dir() / "bench.csv")
+    folder = run_dir()
+    return bench_report(full_name(cfg.model.name), **what, **how, csv=cfg.csv or folder / "bench.csv", folder=folder)

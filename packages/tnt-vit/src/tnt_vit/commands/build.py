@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from effkit.data import DataModule, create_data
+from effkit.data import DataModule, Preprocessing, create_data
 from effkit.device import resolve_device, seed_everything, set_threads
 from effkit.errors import UserError
+from effkit.runs import PICTURE_KEYS, given_words
 from tnt_vit.checkpoints.weights import load_checkpoint
 from tnt_vit.checkpoints.zoo import create_model
+from tnt_vit.commands.known import preprocessing_of_weights
+from tnt_vit.commands.options import options
 from tnt_vit.model import TNT
 
 __all__ = ["build_data_and_model", "build_model", "set_up"]
@@ -48,7 +52,8 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT
     """Build the data of the ``data`` group and a network for its classes, channels and picture size.
 
     The picture size is the data's; a network that was not told its own takes it over, and two that disagree are
-    refused.
+    refused. Weights to be measured (``fresh_head=False``) that were kept with their preprocessing get pictures prepared
+    by that, whatever the data's own is; only words of the command line win over it.
 
     Args:
         cfg: Composed config with ``data`` and ``model``.
@@ -58,32 +63,41 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT
     Raises:
         ValueError: If an argument does not fit, or files are missing.
     """
-    args: Any = OmegaConf.to_container(cfg.data, resolve=True)
-    for key in ("mean", "std"):
-        if key in args and args[key] is None:
-            args[key] = 0.5  # of all published weights, on every data set
-    data = create_data(**args)
-    model: Any = OmegaConf.to_container(cfg.model, resolve=True)
-    if model.get("img_size") is None:
-        model["img_size"] = data.image_size
+    data = create_data(**options(cfg, "data")["data"])
+    model: dict[str, Any] = options(cfg, "model")["model"]
     pretrained = model.pop("pretrained", False)
+    known = None if fresh_head else preprocessing_of_weights(pretrained)
+    if known is not None:
+        known = _with_words(known, data.preprocessing)
+    kept = known or data.preprocessing
+    if model.get("img_size") is None:
+        model["img_size"] = kept.size
     if pretrained is True and not fresh_head and data.num_classes != 1000:
         raise UserError(
             f"model.pretrained=true has 1000 classes and {data.name} has {data.num_classes}; "
             "train first, then evaluate that checkpoint"
         )
-    checkpoint = pretrained if isinstance(pretrained, str) else None
     network = build_model(
-        {**model, "pretrained": pretrained is True}, num_classes=data.num_classes, in_chans=data.in_chans
+        {**model, "pretrained": pretrained is True}, num_classes=data.num_classes, in_chans=kept.channels
     )
-    if checkpoint is not None:
-        load_checkpoint(network, checkpoint, strict_head=not fresh_head)
-    if network.img_size != (data.image_size, data.image_size) and not network.dynamic_img_size:
+    if isinstance(pretrained, str):
+        load_checkpoint(network, pretrained, strict_head=not fresh_head)
+    if known is not None:
+        data.use(known)
+    if network.img_size != kept.size and not network.dynamic_img_size:
         raise UserError(
-            f"model.img_size={model['img_size']} and data.image_size={data.image_size} differ; "
+            f"model.img_size={model['img_size']} and data.image_size={kept.size[0]} differ; "
             f"give data.image_size={network.img_size[0]} or leave model.img_size out"
         )
     return data, network
+
+
+def _with_words(known: Preprocessing, asked: Preprocessing) -> Preprocessing:
+    """What weights expect of pictures, except for what the command line asks for by name."""
+    fields = {"image_size": ["size"], "in_chans": ["mean", "std"], **{key: [key] for key in PICTURE_KEYS[2:]}}
+    given = [word.removeprefix("data.") for word in given_words() if word.startswith("data.")]
+    changed = {field for key in given for field in fields.get(key, [])}
+    return dataclasses.replace(known, **{field: getattr(asked, field) for field in changed})
 
 
 def set_up(cfg: Any) -> torch.device:

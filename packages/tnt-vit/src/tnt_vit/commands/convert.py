@@ -12,12 +12,14 @@ from torch import Tensor
 
 from effkit.errors import UserError
 from effkit.report import Report, Table
+from effkit.runs import config_of
 from tnt_vit.checkpoints.layout import describe_layout
 from tnt_vit.checkpoints.origin import is_untrained
 from tnt_vit.checkpoints.sizes import Sizes, infer_sizes
-from tnt_vit.checkpoints.weights import adapt_state, load_checkpoint, read_state, save_checkpoint
+from tnt_vit.checkpoints.weights import adapt_state, load_checkpoint, read_state, read_weights, save_checkpoint
+from tnt_vit.commands.known import preprocessing_of_weights
 from tnt_vit.commands.options import options
-from tnt_vit.commands.runs import run_config
+from tnt_vit.inference.preprocessing import preprocessing
 from tnt_vit.model import TNT
 
 __all__ = ["SUFFIXES", "convert_checkpoint", "run"]
@@ -106,20 +108,21 @@ def convert_checkpoint(
     source, target = Path(src).expanduser(), Path(dst).expanduser()
     if target.suffix not in SUFFIXES:
         raise UserError(f"dst={str(dst)!r} must end in one of {', '.join(SUFFIXES)}")
-    state = read_state(source)
+    stored = read_weights(source)
+    state = read_state(stored)
     if target.exists() and target.samefile(source):
         raise UserError(f"dst={str(dst)!r} is the source itself; give another name")
-    layout, stored = describe_layout(source)
-    config = run_config(source)
+    layout, count = describe_layout(stored)
     size = tuple(img_size) if isinstance(img_size, list | tuple) else img_size
     given = {"num_heads": num_heads, "inner_num_heads": inner_num_heads, "patch_size": patch_size, "img_size": size}
-    sizes = infer_sizes(state, variant=variant, run=(config or {}).get("model"), given=given)
+    sizes = infer_sizes(state, variant=variant, run=config_of(source).get("model"), given=given)
     args: dict[str, Any] = {**sizes.args, **({"img_size": size} if size is not None else {})}
     resized = _pair(args["img_size"]) != _pair(sizes.args["img_size"])
 
     model = _load(args, source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(model, target)
+    known = preprocessing_of_weights(source)
+    kept = {} if known is None else {"preprocessing": preprocessing(model, known=known)}
+    save_checkpoint(model, target, **kept)
     checks = _check(source, target, sizes, args, resized)
     good = all(row[-1] != "differs" for row in checks.rows)
 
@@ -129,9 +132,11 @@ def convert_checkpoint(
     params = sum(p.numel() for p in model.parameters())
     rows = [["layout", layout, "file"], ["variant", sizes.variant or "none published", "shapes"], *rows]
     found = Table(f"What {source.name} is", ["argument", "value", "from"], rows)
-    lines = [f"{stored} tensors read, {len(model.state_dict())} written, {params:,} parameters"]
+    lines = [f"{count} tensors read, {len(model.state_dict())} written, {params:,} parameters"]
     if is_untrained(model):
         lines.append("WARNING: these weights look untrained (all norms have gain 1 and offset 0)")
+    if kept and target.suffix != ".safetensors":
+        lines.append(f"how the run prepared its pictures is kept in .safetensors only, not in {target.name}")
     data = {"args": args, "variant": sizes.variant, "layout": layout, "origin": sizes.origin, "match": good}
     return Report(
         "tnt-vit convert", [found, checks], data=data, files=[target], lines=lines, exit_code=0 if good else 1

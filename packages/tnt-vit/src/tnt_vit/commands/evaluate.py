@@ -4,11 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from effkit.data import DataModule, create_data
+from effkit.errors import UserError
 from effkit.lightning import evaluate
 from effkit.report import Report, Table
+from effkit.runs import given_words
 from tnt_vit.commands.build import build_data_and_model, set_up
+from tnt_vit.commands.opened import Opened, open_elsewhere
+from tnt_vit.commands.options import options
 
-__all__ = ["run"]
+__all__ = ["open_both", "run"]
+
+
+def open_both(cfg: Any) -> tuple[DataModule, Opened]:
+    """The data and the network that a command's words name, the pictures prepared as the network expects them.
+
+    Args:
+        cfg: Composed config with ``run``, ``weights``, ``exported``, ``model`` and ``data``.
+
+    Raises:
+        ValueError: If data and model do not fit together.
+    """
+    found = open_elsewhere(cfg)
+    if found is None:
+        data, model = build_data_and_model(cfg, fresh_head=False)
+        return data, Opened(model, cfg.model.name, cfg.model.pretrained, data.preprocessing)
+    args = options(cfg, "data")["data"]
+    if found.run is not None:
+        return found.run.open_data(args, given_words()), found
+    data = create_data(**args)
+    if data.num_classes != found.model.num_classes:
+        raise UserError(
+            f"exported={str(found.weights)!r} has {found.model.num_classes} classes and {data.name} {data.num_classes}"
+        )
+    assert found.preprocessing is not None
+    data.use(found.preprocessing)
+    return data, found
 
 
 def run(cfg: Any) -> Report:
@@ -21,8 +52,8 @@ def run(cfg: Any) -> Report:
         ValueError: If data and model do not fit together.
     """
     set_up(cfg)
-    data, model = build_data_and_model(cfg, fresh_head=False)
-    metrics = evaluate(cfg, model, data)
-    notes = [] if cfg.model.pretrained else ["random weights: give model.pretrained=PATH"]
-    table = Table(f"{cfg.model.name} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()])
+    data, found = open_both(cfg)
+    metrics = evaluate(cfg, found.model, data)
+    notes = [] if found.weights else ["random weights: give model.pretrained=PATH"]
+    table = Table(f"{found.name} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()])
     return Report("tnt-vit eval", [table], data=metrics, lines=notes)

@@ -1,193 +1,19 @@
-"""Write a model as ONNX or torch.export file, and check what was written against torch.
-
-The file is loaded again and run before it gets its name; how far it may be from torch is said in
-:mod:`tnt_vit.inference.verify`.
-"""
+"""Write a model as ONNX or torch.export file, and check what was written against torch."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from effkit.cli import run_dir
-from effkit.errors import UserError, choose
-from effkit.report import Report, Table
-from tnt_vit.checkpoints.origin import RANDOM, weights_note
+from effkit.report import Report
 from tnt_vit.checkpoints.zoo import full_name
-from tnt_vit.commands.pictures import BUNDLED, preprocessing
-from tnt_vit.inference.formats import (
-    OPSETS,
-    SUFFIXES,
-    capture,
-    need_onnx,
-    prepared,
-    run_onnx,
-    run_torch_export,
-    write_onnx,
-    write_torch_export,
-)
-from tnt_vit.inference.verify import compare_with_torch
-from tnt_vit.model import TNT
+from tnt_vit.commands.build import set_up
+from tnt_vit.commands.opened import open_network
+from tnt_vit.commands.options import options
+from tnt_vit.inference.export import export_model
+from tnt_vit.inference.formats import SUFFIXES
 
-__all__ = ["export_model", "run"]
-
-
-def _parse_batch(batch: str | int) -> int | None:
-    """Return the fixed batch, or ``None`` for any."""
-    if batch == "dynamic":
-        return None
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise UserError(f"batch must be 'dynamic' or a whole number of at least 1, got {batch!r}")
-    return batch
-
-
-def _inputs(model: TNT, batches: list[int]) -> list[tuple[str, Tensor]]:
-    """Random pictures and photographs in batches of every size to be tried."""
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    photographs = model.in_chans in (1, 3)
-    for batch in batches:
-        found.append(("random", torch.randn(batch, model.in_chans, *model.img_size, generator=generator)))
-        if photographs:
-            names = (list(BUNDLED) * batch)[:batch]
-            found.append(("photographs", preprocessing(model).batch(names)))
-    return found
-
-
-def _facts(model: TNT) -> dict[str, Any]:
-    """What a user of the file must do to pictures."""
-    if model.in_chans not in (1, 3):
-        return {"img_size": list(model.img_size)}
-    prepare = preprocessing(model)
-    return {
-        "img_size": list(prepare.size),
-        "mean": list(prepare.mean),
-        "std": list(prepare.std),
-        "crop_pct": prepare.crop_pct,
-        "interpolation": prepare.interpolation,
-    }
-
-
-def _publish(work: Path, file: Path) -> list[Path]:
-    """Move finished files to their place, the graph last: whoever sees it sees its weights too."""
-    names = sorted((p.name for p in work.iterdir()), key=lambda name: name == file.name)
-    umask = os.umask(0)
-    os.umask(umask)
-    for name in names:
-        os.chmod(work / name, 0o666 & ~umask)
-        os.replace(work / name, file.parent / name)
-    return [file.parent / name for name in reversed(names)]
-
-
-def _check_target(out: str | os.PathLike[str], format: str, opset: int | None, check: bool) -> None:
-    """Refuse a file, format and operator set that do not go together, before anything is traced."""
-    if Path(out).suffix != SUFFIXES[format]:
-        raise UserError(f"out={str(out)!r} must end in {SUFFIXES[format]} for format={format!r}")
-    if format == "onnx":
-        need_onnx(check)
-        if opset is not None and not (isinstance(opset, int) and OPSETS[0] <= opset <= OPSETS[1]):
-            raise UserError(f"opset must be a whole number in {OPSETS[0]}..{OPSETS[1]}, got {opset!r}")
-    elif opset is not None:
-        raise UserError(f"opset={opset!r} is for format='onnx', not for {format!r}")
-
-
-def export_model(
-    model: TNT,
-    out: str | os.PathLike[str],
-    format: Literal["onnx", "torch_export"] = "onnx",
-    batch: Literal["dynamic"] | int = "dynamic",
-    optimize: bool = True,
-    opset: int | None = None,
-    check: bool = True,
-    *,
-    pretrained: bool | str | os.PathLike[str] | None = None,
-) -> Report:
-    """Export a model: pictures ``(B, in_chans, H, W)`` in, logits ``(B, num_classes)`` out, float32, on any machine.
-
-    Args:
-        model: A TNT; it stays as it is.
-        out: The file; its suffix must be that of the format (``.onnx``, ``.pt2``).
-        format: ``onnx``, or ``torch_export`` for ``torch.export.load``.
-        batch: ``dynamic`` for any number of pictures, or a fixed number.
-        optimize: Fold norms, stem and inner attention into fewer operators first, as ``optimize_for_inference`` does.
-        opset: ONNX operator set; torch's choice if not given.
-        check: Load the file and compare it with torch, on random pictures and photographs; a dynamic batch with 1 and 3
-            pictures. A file that differs is not kept.
-        pretrained: What the weights are, as given to ``create_model``; ``None`` finds out whether they are trained.
-
-    Returns:
-        What was written, and the comparison; exit code 1 if it failed.
-
-    Raises:
-        ValueError: If an argument does not fit, or packages are missing.
-    """
-    choose("format", format, list(SUFFIXES))
-    if not isinstance(model, TNT):
-        raise UserError(f"export_model takes a tnt_vit.TNT, got {type(model).__name__}; optimize=True rewrites it")
-    fixed = _parse_batch(batch)
-    _check_target(out, format, opset, check)
-    file = Path(out)
-
-    example = torch.zeros(fixed or 2, model.in_chans, *model.img_size)
-    program = capture(prepared(model, optimize), example, fixed is None)
-    facts = _facts(model)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name}."))
-    try:
-        temporary = work / file.name
-        if format == "onnx":
-            details = write_onnx(program, temporary, opset, facts)
-        else:
-            details = write_torch_export(program, temporary, facts)
-        tables = []
-        good = True
-        if check:
-            loaded = run_onnx(temporary) if format == "onnx" else run_torch_export(temporary)
-            tables.append(compare_with_torch(model, loaded, _inputs(model, [1, 3] if fixed is None else [fixed])))
-            good = all(row[-1] == "match" for row in tables[0].rows)
-            del loaded
-        files = _publish(work, file) if good else []
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-    note = weights_note(model, pretrained)
-    size = sum(f.stat().st_size for f in files) / 2**20
-    rows: list[list[Any]] = [
-        ["format", format],
-        ["batch", batch],
-        ["picture", "x".join(map(str, (model.in_chans, *model.img_size)))],
-        ["optimize", optimize],
-        *details,
-        ["size, MiB", size if files else None],
-        ["weights", note],
-    ]
-    return Report(
-        "tnt-vit export",
-        [Table("Export", ["", "value"], rows), *tables],
-        data={"checked": check, "match": good if check else None, "preprocessing": facts, "weights": note},
-        files=files,
-        lines=_remarks(check, good, note),
-        exit_code=0 if good else 1,
-    )
-
-
-def _remarks(check: bool, good: bool, note: str) -> list[str]:
-    lines = []
-    if not check:
-        lines.append("not checked (check=false)")
-    elif not good:
-        lines.append(
-            "The file differs from torch by more than rounding and was not kept (check=false writes it anyway)."
-        )
-    if note == RANDOM:
-        lines.append(f"WARNING: {RANDOM}; give model.pretrained=PATH")
-    return lines
+__all__ = ["run"]
 
 
 def run(cfg: Any) -> Report:
@@ -199,11 +25,9 @@ def run(cfg: Any) -> Report:
     Raises:
         ValueError: If an argument does not fit, or packages are missing.
     """
-    from tnt_vit.commands.build import build_model, set_up  # here: export_model is public and needs no Lightning
-    from tnt_vit.commands.options import options
-
     set_up(cfg)
-    model = build_model(cfg.model).eval()
-    out = cfg.out or run_dir() / f"{full_name(cfg.model.name)}{SUFFIXES.get(cfg.to, '')}"
+    found = open_network(cfg)
+    out = cfg.out or run_dir() / f"{full_name(found.name)}{SUFFIXES.get(cfg.to, '')}"
     how = options(cfg, "batch", "optimize", "opset", "check")
-    return export_model(model, out, cfg.to, **how, pretrained=cfg.model.pretrained)
+    model: Any = found.model.eval()
+    return export_model(model, out, cfg.to, **how, pretrained=found.weights, preprocessing=found.preprocessing)

@@ -10,20 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effkit.data import Preprocessing, find_pictures
+from effkit.data import class_names as names_of
 from effkit.errors import UserError
 from effkit.report import Report, Table
 from tnt_vit.checkpoints.origin import RANDOM, weights_note
-from tnt_vit.commands.build import build_model, set_up
-from tnt_vit.commands.classes import class_names as names_of
+from tnt_vit.commands.build import set_up
+from tnt_vit.commands.known import preprocessing_of_weights
+from tnt_vit.commands.opened import open_network
 from tnt_vit.commands.options import options
-from tnt_vit.commands.pictures import find_pictures, preprocessing
-from tnt_vit.commands.runs import run_data
+from tnt_vit.inference.preprocessing import preprocessing as expected
 
 __all__ = ["predict_report", "probabilities", "run"]
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next(itertools.chain(model.parameters(), model.buffers())).device
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))  # an exported file has none
 
 
 @torch.inference_mode()
@@ -46,18 +49,20 @@ def predict_report(
     batch_size: int = 16,
     pretrained: bool | str | os.PathLike[str] | None = None,
     crop_pct: float | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Report:
     """Classify picture files.
 
     Args:
         model: A TNT with a classifier, on any device.
         paths: Files, folders, or names of bundled photographs.
-        class_names: See :func:`tnt_vit.commands.classes.class_names`; the default asks the run that trained the model.
+        class_names: See :func:`effkit.data.class_names`; the default asks the run that trained the model.
         topk: How many classes to list; a model with fewer lists all of its own.
         batch_size: Pictures that run together.
         pretrained: What the weights are, as given to ``create_model``; ``None`` finds out whether they are
             trained. A path in a run of ours also tells class names and normalisation.
         crop_pct: Kept part of the resized picture; the default is the model's own.
+        preprocessing: What the model expects of pictures; by default what ``pretrained`` tells, else the variant's.
 
     Returns:
         A table of picture, rank, class and probability, and the same under ``data["pictures"]``.
@@ -75,9 +80,9 @@ def predict_report(
             "the model has no classifier (num_classes=0); build it with the number of classes of its weights"
         )
     files = find_pictures(paths)
-    data = run_data(pretrained)
-    names = names_of(num_classes, class_names, data)
-    prepare = preprocessing(model, crop_pct=crop_pct, data=data)
+    known = preprocessing or preprocessing_of_weights(pretrained)
+    prepare = expected(model, known=known, crop_pct=crop_pct)
+    names = names_of(num_classes, class_names, prepare.class_names)
 
     rows, pictures = [], []
     for start in range(0, len(files), batch_size):
@@ -116,6 +121,7 @@ def run(cfg: Any) -> Report:
         ValueError: If an argument or a file cannot be used.
     """
     device = set_up(cfg)
-    model = build_model(cfg.model).to(device)
+    found = open_network(cfg)
     asked = options(cfg, "images", "class_names", "topk", "batch_size", "crop_pct")
-    return predict_report(model, asked.pop("images"), **asked, pretrained=cfg.model.pretrained)
+    asked |= {"pretrained": found.weights, "preprocessing": found.preprocessing}
+    return predict_report(found.model.to(device), asked.pop("images"), **asked)

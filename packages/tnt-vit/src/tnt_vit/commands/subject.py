@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 
 from PIL import Image
 
+from effkit.data import Preprocessing, load_picture
 from effkit.errors import UserError
 from tnt_vit.checkpoints.origin import weights_note
-from tnt_vit.commands.pictures import load_picture, preprocessing
-from tnt_vit.commands.runs import run_data
+from tnt_vit.commands.known import preprocessing_of_weights
+from tnt_vit.inference.preprocessing import preprocessing as expected
 from tnt_vit.model import TNT
 from tnt_vit.plots.drawing import View
 
@@ -27,8 +29,9 @@ class Subject(View):
         picture: str | Image.Image,
         *,
         img_size: int | tuple[int, int] | None = None,
-        pretrained: bool | str | None = None,
+        pretrained: bool | str | os.PathLike[str] | None = None,
         name: str = "",
+        preprocessing: Preprocessing | None = None,
     ) -> Subject:
         """Load and preprocess a picture.
 
@@ -38,6 +41,7 @@ class Subject(View):
             img_size: Another picture size than the model's own; position tables are resampled in a copy of the model.
             pretrained: What the weights are, as given to ``create_model``; ``None`` finds out whether they are trained.
             name: What to call the picture; by default its file's name.
+            preprocessing: What the model expects of pictures; by default what ``pretrained`` tells, else the variant's.
 
         Raises:
             ValueError: If the size is no multiple of the patch, or the picture cannot be read.
@@ -45,7 +49,7 @@ class Subject(View):
         if not isinstance(model, TNT):
             raise UserError(f"figures need a tnt_vit.TNT, whose blocks can be looked into; got {type(model).__name__}")
         weights = weights_note(model, pretrained)
-        prepare = preprocessing(model, img_size=img_size, data=run_data(pretrained))
+        prepare = expected(model, known=preprocessing or preprocessing_of_weights(pretrained), img_size=img_size)
         if prepare.size != model.img_size:
             model = copy.deepcopy(model)
             model.set_input_size(prepare.size)

@@ -7,6 +7,7 @@ from typing import Any
 
 from effkit.lightning import train
 from effkit.report import Report, Table
+from effkit.runs import WEIGHTS_FILE
 from tnt_vit.checkpoints.weights import save_checkpoint
 from tnt_vit.commands.build import build_data_and_model, set_up
 
@@ -28,7 +29,7 @@ def run(cfg: Any) -> Report:
     set_up(cfg)
     data, model = build_data_and_model(cfg, fresh_head=True)
     metrics = train(cfg, model, data)
-    weights = save_checkpoint(model, Path(metrics["folder"]) / "model.safetensors")
+    weights = save_checkpoint(model, Path(metrics["folder"]) / WEIGHTS_FILE, preprocessing=data.preprocessing)
     table = Table(f"{cfg.model.name} on {data.name}", ["metric", "value"], _rows(metrics, cfg.expected.top1))
     return Report("tnt-vit train", [table], data=metrics, files=[weights])
 

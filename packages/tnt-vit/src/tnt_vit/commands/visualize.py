@@ -11,12 +11,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from effkit.cli import run_dir
+from effkit.data import BUNDLED, Preprocessing, find_pictures
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
 from tnt_vit.checkpoints.origin import RANDOM
-from tnt_vit.commands.build import build_model, set_up
+from tnt_vit.commands.build import set_up
+from tnt_vit.commands.opened import open_network
 from tnt_vit.commands.options import options
-from tnt_vit.commands.pictures import BUNDLED, find_pictures
 from tnt_vit.commands.subject import Subject
 from tnt_vit.model import TNT
 from tnt_vit.plots.attention import class_attention, inner_attention, sentence_attention
@@ -54,13 +55,14 @@ def visualize_report(
     out_dir: str | os.PathLike[str],
     figures: Sequence[str] | str = "all",
     *,
-    pretrained: bool | str | None = None,
+    pretrained: bool | str | os.PathLike[str] | None = None,
     seed: int = 0,
     img_size: int | tuple[int, int] | None = None,
     feature_size: int | tuple[int, int] | None = None,
     blocks: Sequence[int] | None = None,
     sentence: Sequence[int] | None = None,
     word: Sequence[int] | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Report:
     """Draw figures for pictures.
 
@@ -76,6 +78,7 @@ def visualize_report(
         blocks: Block numbers from 1; each figure's own choice if not given.
         sentence: Row and column of the query sentence.
         word: Row and column of the query word.
+        preprocessing: What the model expects of pictures; by default what ``pretrained`` tells, else the variant's.
 
     Returns:
         The files, and a table of them.
@@ -101,14 +104,15 @@ def visualize_report(
     rows: list[list[Any]] = []
     files: list[Path] = []
     weights = ""
+    known: dict[str, Any] = {"pretrained": pretrained, "preprocessing": preprocessing}
     for source, stem in zip(sources, _file_names(sources), strict=True):
-        subject = Subject.of(model, source, img_size=img_size, pretrained=pretrained)
+        subject = Subject.of(model, source, img_size=img_size, **known)
         weights = subject.weights
         for name in names:
             number, function = FIGURES[name]
             seen = subject
             if name == "feature_maps" and feature_size is not None:
-                seen = Subject.of(model, source, img_size=feature_size, pretrained=pretrained)
+                seen = Subject.of(model, source, img_size=feature_size, **known)
             file = save_photo_png(function(seen, **asked[name]), Path(out_dir) / f"{stem}_{name}.png")
             files.append(file)
             rows.append([Path(source).name, f"Fig. {number}", name, "x".join(map(str, seen.x.shape[2:])), file.name])
@@ -129,6 +133,8 @@ def run(cfg: Any) -> Report:
         ValueError: If an argument is out of range.
     """
     device = set_up(cfg)
-    model = build_model(cfg.model).to(device).eval()
+    found = open_network(cfg)
+    model: Any = found.model.to(device).eval()
     asked = options(cfg, "images", "figures", "img_size", "feature_size", "blocks", "sentence", "word", "seed")
-    return visualize_report(model, asked.pop("images") or None, run_dir(), **asked, pretrained=cfg.model.pretrained)
+    asked |= {"pretrained": found.weights, "preprocessing": found.preprocessing}
+    return visualize_report(model, asked.pop("images") or None, run_dir(), **asked)

@@ -19,18 +19,21 @@ from tnt_vit.model import TNT
 
 __all__ = [
     "OPSETS",
+    "PREPROCESSING_FILE",
     "SUFFIXES",
     "Runner",
     "capture",
     "need_onnx",
     "prepared",
     "run_onnx",
+    "run_program",
     "run_torch_export",
     "write_onnx",
     "write_torch_export",
 ]
 
 SUFFIXES = {"onnx": ".onnx", "torch_export": ".pt2"}
+PREPROCESSING_FILE = "preprocessing.json"  # inside a torch.export file
 OPSETS = (18, 23)  # torch writes 18 and up; onnxruntime reads what it was tested with
 ONE_FILE_BYTES = 1 << 31  # protobuf's limit, above which ONNX keeps the weights beside the graph
 
@@ -65,8 +68,13 @@ def capture(module: nn.Module, x: Tensor, dynamic: bool) -> ExportedProgram:
         return torch.export.export(module, (x,), dynamic_shapes=shapes)
 
 
-def write_onnx(program: ExportedProgram, file: Path, opset: int | None, facts: dict[str, Any]) -> list[list[Any]]:
-    """Translate to ONNX and save; one file, unless the weights are too large for one."""
+def write_onnx(
+    program: ExportedProgram, file: Path, opset: int | None, facts: dict[str, Any], metadata: dict[str, str]
+) -> list[list[Any]]:
+    """Translate to ONNX and save; one file, unless the weights are too large for one.
+
+    The facts are properties one by one, for users of other libraries; the metadata is as it is read back by us.
+    """
     import onnx
 
     written = torch.onnx.export(
@@ -81,7 +89,7 @@ def write_onnx(program: ExportedProgram, file: Path, opset: int | None, facts: d
     used = written.model.opset_imports[""]
     if opset is not None and used != opset:
         raise UserError(f"opset={opset}: torch reaches only {used} for this model; leave opset out")
-    written.model.metadata_props.update({key: json.dumps(value) for key, value in facts.items()})
+    written.model.metadata_props.update({**{k: json.dumps(v) for k, v in facts.items()}, **metadata})
     size = sum(value.numel() * value.element_size() for value in program.state_dict.values())
     written.save(str(file), external_data=size >= ONE_FILE_BYTES)
     onnx.checker.check_model(str(file))
@@ -104,15 +112,22 @@ def run_onnx(file: Path) -> Runner:
     return run
 
 
-def write_torch_export(program: ExportedProgram, file: Path, facts: dict[str, Any]) -> list[list[Any]]:
-    """Save for ``torch.export.load``, with the facts as ``preprocessing.json``."""
-    torch.export.save(program, str(file), extra_files={"preprocessing.json": json.dumps(facts)})
+def write_torch_export(
+    program: ExportedProgram, file: Path, facts: dict[str, Any], metadata: dict[str, str]
+) -> list[list[Any]]:
+    """Save for ``torch.export.load``; facts and metadata, see :func:`write_onnx`, are extra files in it."""
+    torch.export.save(program, str(file), extra_files={PREPROCESSING_FILE: json.dumps(facts), **metadata})
     return [["operators", sum(node.op == "call_function" for node in program.graph.nodes)]]
 
 
 def run_torch_export(file: Path) -> Runner:
     """Load such a file; returns the function from pictures to logits."""
-    module = torch.export.load(str(file)).module()
+    return run_program(torch.export.load(str(file)))
+
+
+def run_program(program: ExportedProgram) -> Runner:
+    """The function from pictures to logits that an exported program is."""
+    module = program.module()
 
     @torch.no_grad()
     def run(x: Tensor) -> Tensor:

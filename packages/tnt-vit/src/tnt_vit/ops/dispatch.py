@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from effkit.errors import UserError
-from tnt_vit.ops.inner_triton import HAS_TRITON, interpreted
+from effkit.triton import installed, interpreted
 
 __all__ = ["fused_available", "resolve_backend"]
 
 
 def fused_available(device: torch.device) -> bool:
     """Whether the fused Triton kernel can run for tensors on ``device``."""
-    return HAS_TRITON and (device.type == "cuda" or interpreted())
+    return installed() and (device.type == "cuda" or interpreted())
 
 
 def resolve_backend(backend: str, device: torch.device, *, training: bool) -> str | None:

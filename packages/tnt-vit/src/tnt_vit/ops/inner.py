@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError, choose
+from effkit.triton import why_not
 from tnt_vit.ops.inner_torch import InnerParams, inner_reference, inner_torch
-from tnt_vit.ops.inner_triton import HAS_TRITON, inner_block_op, inner_stack_op, interpreted, unsupported
+from tnt_vit.ops.inner_triton import inner_block_op, inner_stack_op, unsupported
 
 __all__ = ["BACKENDS", "InnerParams", "inner_block", "inner_stack"]
 
@@ -42,11 +43,10 @@ def _dot_dtype(words: Tensor) -> torch.dtype:
 @torch.compiler.assume_constant_result
 def _auto(device: torch.device, dtype: torch.dtype, dot_dtype: torch.dtype, num_words: int, width: int) -> str:
     backend = "torch"
-    if device.type == "cuda" and torch.version.cuda is not None and HAS_TRITON and not interpreted():
-        reason = unsupported(num_words, width, dtype, dot_dtype)
-        # float64 has no kernel, and wide words in exact float32 spill registers: no tensor cores there.
-        slow = torch.float64 in (dtype, dot_dtype) or (dot_dtype == torch.float32 and width > 32)
-        if reason is None and not slow and torch.cuda.get_device_capability(device) >= (8, 0):
+    if why_not(device, {dtype, dot_dtype}, auto=True) is None:
+        # Wide words in exact float32 spill registers: no tensor cores there.
+        slow = dot_dtype == torch.float32 and width > 32
+        if unsupported(num_words, width, dtype, dot_dtype) is None and not slow:
             backend = "triton"
     line = f"inner block of {num_words} words of width {width}, {dtype} on {device.type}: backend {backend}"
     if line not in _said:

@@ -20,24 +20,17 @@ layers, and writes the words after each layer once. Why it looks the way it does
   bf16 costs 2e-3 at 1, to fp16 2.4e-4): compiled for sm_90 at ``c = 24``, the whole kernel is 1.6 times longer with
   ``tl.erf``, which fp32 dots use.
 
-Only :mod:`tnt_vit.ops.inner_triton` imports this file, once per execution mode: ``triton.jit`` decides at decoration
-time whether a kernel is compiled or interpreted. Reductions name their combine function because ``tl.sum`` and
-``tl.max`` are themselves decorated when triton is first imported, which may be before interpreter mode was asked for.
+Loaded by ``effkit.triton.kernels``, once per execution mode; how and why is said there.
 """
 
 # No `from __future__ import annotations` here: triton reads the annotations of kernels.
 import triton
 import triton.language as tl
 
+from effkit.triton import device_functions
 
-@triton.jit
-def _operand(x, DOT: tl.constexpr, EMULATE_BF16: tl.constexpr):
-    """Cast to the type of the dots; the interpreter has no bfloat16, so round to its 8 bits there and stay in fp32."""
-    if EMULATE_BF16:
-        bits = x.to(tl.float32).to(tl.uint32, bitcast=True)
-        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
-        return bits.to(tl.float32, bitcast=True)
-    return x.to(DOT)
+_core = device_functions()
+add, greater, operand = _core.add, _core.greater, _core.operand
 
 
 @triton.jit
@@ -47,15 +40,15 @@ def _weight(
     """``(IN, OUT)`` tile of a Linear's weight, transposed; rows and columns beyond the true sizes are zero."""
     i = tl.arange(0, IN)[:, None]
     o = tl.arange(0, OUT)[None, :]
-    return _operand(tl.load(ptr + o * row_stride + i, mask=(i < num_in) & (o < num_out), other=0.0), DOT, EMULATE_BF16)
+    return operand(tl.load(ptr + o * row_stride + i, mask=(i < num_in) & (o < num_out), other=0.0), DOT, EMULATE_BF16)
 
 
 @triton.jit
 def _norm(x, weight_ptr, bias_ptr, offset, col, C: tl.constexpr, EPS: tl.constexpr):
     """LayerNorm of the rows; padded columns (zero in ``x``) enter neither statistic and stay zero."""
-    mean = tl.reduce(x, 1, tl.standard._sum_combine, keep_dims=True) * (1.0 / C)
+    mean = tl.reduce(x, 1, add, keep_dims=True) * (1.0 / C)
     centred = tl.where(col < C, x - mean, 0.0)
-    variance = tl.reduce(centred * centred, 1, tl.standard._sum_combine, keep_dims=True) * (1.0 / C)
+    variance = tl.reduce(centred * centred, 1, add, keep_dims=True) * (1.0 / C)
     y = centred * tl.rsqrt(variance + EPS)
     if weight_ptr is not None:
         y = y * tl.load(weight_ptr + offset + col, mask=col < C, other=0.0).to(x.dtype)
@@ -144,7 +137,7 @@ def inner_stack_kernel(
 
     for layer in range(num_layers if LAYERS is None else LAYERS):
         # Attention among the words of a sentence.
-        y = _operand(_norm(x, norm1_weight_ptr, norm1_bias_ptr, layer * C, col, C, EPS), DOT, EMULATE_BF16)
+        y = operand(_norm(x, norm1_weight_ptr, norm1_bias_ptr, layer * C, col, C, EPS), DOT, EMULATE_BF16)
         w = qkv_weight_ptr + layer * (3 * C * C)
         q = tl.dot(y, _weight(w, C, C, C, CP, CP, DOT, EMULATE_BF16), out_dtype=ACC, input_precision=PRECISION)
         k = tl.dot(y, _weight(w + C * C, C, C, C, CP, CP, DOT, EMULATE_BF16), out_dtype=ACC, input_precision=PRECISION)
@@ -156,9 +149,9 @@ def inner_stack_kernel(
             q += tl.load(b, mask=col < C, other=0.0).to(ACC)
             k += tl.load(b + C, mask=col < C, other=0.0).to(ACC)
             v += tl.load(b + 2 * C, mask=col < C, other=0.0).to(ACC)
-        q = _operand(q, DOT, EMULATE_BF16)
-        k = _operand(k, DOT, EMULATE_BF16)
-        v = _operand(v, DOT, EMULATE_BF16)
+        q = operand(q, DOT, EMULATE_BF16)
+        k = operand(k, DOT, EMULATE_BF16)
+        v = operand(v, DOT, EMULATE_BF16)
         if BATCHED:
             q = tl.reshape(q, (ROWS // GROUP, GROUP, CP))
             k = tl.permute(tl.reshape(k, (ROWS // GROUP, GROUP, CP)), (0, 2, 1))
@@ -172,11 +165,11 @@ def inner_stack_kernel(
             p = tl.dot(tl.where(mine, q, 0.0).to(q.dtype), k, out_dtype=ACC, input_precision=PRECISION)
             if GROUP != M:
                 p = tl.where(visible, p, -float("inf"))
-            p = tl.exp2(p * LOG2_SCALE - tl.reduce(p, AXIS, tl.standard._elementwise_max, keep_dims=True) * LOG2_SCALE)
-            p = p * (1.0 / tl.reduce(p, AXIS, tl.standard._sum_combine, keep_dims=True))
-            p = _operand(p, DOT, EMULATE_BF16)
+            p = tl.exp2(p * LOG2_SCALE - tl.reduce(p, AXIS, greater, keep_dims=True) * LOG2_SCALE)
+            p = p * (1.0 / tl.reduce(p, AXIS, add, keep_dims=True))
+            p = operand(p, DOT, EMULATE_BF16)
             mixed = tl.where(mine, tl.dot(p, v, out_dtype=ACC, input_precision=PRECISION), mixed)
-        mixed = _operand(tl.reshape(mixed, (ROWS, CP)), DOT, EMULATE_BF16)
+        mixed = operand(tl.reshape(mixed, (ROWS, CP)), DOT, EMULATE_BF16)
         w = _weight(proj_weight_ptr + layer * (C * C), C, C, C, CP, CP, DOT, EMULATE_BF16)
         b = tl.load(proj_bias_ptr + layer * C + col, mask=col < C, other=0.0).to(ACC)
         if scale_ptr is None:
@@ -187,7 +180,7 @@ def inner_stack_kernel(
             x += s * (tl.dot(mixed, w, out_dtype=ACC, input_precision=PRECISION) + b)
 
         # MLP.
-        y = _operand(_norm(x, norm2_weight_ptr, norm2_bias_ptr, layer * C, col, C, EPS), DOT, EMULATE_BF16)
+        y = operand(_norm(x, norm2_weight_ptr, norm2_bias_ptr, layer * C, col, C, EPS), DOT, EMULATE_BF16)
         b = tl.load(fc2_bias_ptr + layer * C + col, mask=col < C, other=0.0).to(ACC)
         total = tl.full((ROWS, CP), 0.0, ACC) + b
         if scale_ptr is None:
@@ -199,7 +192,7 @@ def inner_stack_kernel(
             u = _gelu(tl.dot(y, w, out_dtype=ACC, input_precision=PRECISION) + b, FAST_GELU)
             w = fc2_weight_ptr + layer * (HIDDEN * C) + start
             w = _weight(w, C, HIDDEN - start, HIDDEN, CHUNK, CP, DOT, EMULATE_BF16)
-            total = tl.dot(_operand(u, DOT, EMULATE_BF16), w, total, out_dtype=ACC, input_precision=PRECISION)
+            total = tl.dot(operand(u, DOT, EMULATE_BF16), w, total, out_dtype=ACC, input_precision=PRECISION)
         if scale_ptr is None:
             x = total
         else:

@@ -6,48 +6,30 @@ One kernel (:mod:`tnt_vit.ops.inner_kernel`) serves both; a block is a stack of 
 - The operators are opaque to ``torch.compile`` and have shape functions and a gradient, so ``fullgraph=True`` works.
   Only the inputs are saved for the backward pass (and, for a stack, its outputs);
   :func:`tnt_vit.ops.inner_torch.inner_backward` recomputes the rest.
-- ``TRITON_INTERPRET=1`` runs the kernel in NumPy on the CPU. The kernel module is loaded once per mode, so both can
-  live in one process. The interpreter has no bfloat16: inputs are widened and the kernel rounds every operand of a
-  dot itself.
+- ``TRITON_INTERPRET=1`` runs the kernel in NumPy on the CPU, see :mod:`effkit.triton`.
 - On a GPU a short list of tile shapes is timed at the first call for a problem (words, width, heads, types, size
   class), which takes some seconds. Make that first call outside CUDA graph capture.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from functools import cache
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from effkit.errors import UserError
+from effkit.triton import check_runs, dot_constants, interpreted, kernels, launch, power_of_two, tf32, widened
 from tnt_vit.ops.inner_torch import InnerParams, inner_backward
 
-__all__ = ["HAS_TRITON", "inner_block_op", "inner_stack_op", "interpreted", "unsupported"]
+__all__ = ["inner_block_op", "inner_stack_op", "unsupported"]
 
-HAS_TRITON = importlib.util.find_spec("triton") is not None
-
-_DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _MAX_WORDS, _MAX_WIDTH = 64, 128  # beyond that a tile's scores or rows do not fit in registers
 _SMALL = 2048  # sentences (ten images of 224): below, a GPU is not full and smaller tiles may win
 
 Tile = tuple[int, int, int]
-
-
-def interpreted() -> bool:
-    """Whether triton is told to interpret kernels on the CPU (read the way triton reads it)."""
-    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "yes", "on", "y")
-
-
-def _tf32() -> bool:
-    """Whether the user lets float32 products run in TF32 (``torch.set_float32_matmul_precision`` or the newer flag)."""
-    return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 def unsupported(num_words: int, width: int, dtype: torch.dtype, dot_dtype: torch.dtype) -> str | None:
@@ -62,21 +44,9 @@ def unsupported(num_words: int, width: int, dtype: torch.dtype, dot_dtype: torch
     return None
 
 
-def _power_of_two(n: int) -> int:
-    return 1 << (n - 1).bit_length()
-
-
-@cache
-def _load_kernel(_interpret: bool) -> Any:
-    """The kernel, decorated for one mode: ``triton.jit`` reads it from the environment while the file is executed."""
-    name = f"{__package__}._inner_kernel_{'interpreted' if _interpret else 'compiled'}"
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("inner_kernel.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module.inner_stack_kernel
+def _kernel() -> Any:
+    """The kernel, decorated for the mode in force."""
+    return kernels(__package__, "inner_kernel").inner_stack_kernel
 
 
 def _chunk(hidden: int, padded_width: int) -> int:
@@ -114,30 +84,20 @@ def _tuned(padded_words: int, tiles: tuple[Tile, ...], _problem: tuple[Any, ...]
     import triton
 
     configs = [triton.Config({"TILE": rows // padded_words}, num_warps=w, num_stages=s) for rows, w, s in tiles]
-    return triton.autotune(configs=configs, key=[])(_load_kernel(False))
+    return triton.autotune(configs=configs, key=[])(_kernel())
 
 
 def _check_runnable(words: Tensor, dot_dtype: torch.dtype) -> None:
     reason = unsupported(words.shape[1], words.shape[2], words.dtype, dot_dtype)
     if reason is not None:
         raise UserError(f"backend='triton' does not take {reason}; use backend='torch'")
-    if not HAS_TRITON:
-        raise UserError("backend='triton' needs the package triton, which is not installed; use backend='torch'")
-    if not interpreted():
-        if words.device.type != "cuda":
-            raise UserError(
-                f"backend='triton' needs a CUDA device, got words on device {str(words.device)!r}; move them to one, "
-                "set TRITON_INTERPRET=1 (slow, for tests), or use backend='torch'"
-            )
-        if torch.float64 in (words.dtype, dot_dtype):
-            raise UserError(
-                "backend='triton' on a GPU takes float16, bfloat16 or float32, got float64; use backend='torch'"
-            )
-        if dot_dtype == torch.float32 and words.shape[2] > 64 and not _tf32():
-            raise UserError(
-                f"backend='triton' does not take exact float32 products of words wider than 64, got {words.shape[2]} "
-                "(no registers for them); use backend='torch', a narrower dtype, or allow TF32"
-            )
+    got, move = f"words on device {str(words.device)!r}", "move them to one, set TRITON_INTERPRET=1 (slow, for tests)"
+    check_runs(words.device, {words.dtype, dot_dtype}, got=got, advice=f"{move}, or use backend='torch'")
+    if not interpreted() and dot_dtype == torch.float32 and words.shape[2] > 64 and not tf32():
+        raise UserError(
+            f"backend='triton' does not take exact float32 products of words wider than 64, got {words.shape[2]} "
+            "(no registers for them); use backend='torch', a narrower dtype, or allow TF32"
+        )
 
 
 def _launch(
@@ -154,18 +114,11 @@ def _launch(
     shape = (num_layers, sentences, num_words, width)
     if words.numel() == 0:
         return words.new_empty(shape)
-    interpret = interpreted()
-    tensors = [None if t is None else t.contiguous() for t in (words, branch_scale, *params[:-1])]
-    emulate = interpret and dot_dtype == torch.bfloat16
-    if interpret:
-        tensors = [t.float() if t is not None and t.dtype == torch.bfloat16 else t for t in tensors]
+    given = (words, branch_scale, *params[:-1])
+    tensors = [None if t is None else widened(t.contiguous()) for t in given]
     out = torch.empty(shape, dtype=tensors[0].dtype, device=words.device)  # type: ignore[union-attr]
-
-    import triton.language as tl
-
-    padded_words, padded_width = _power_of_two(num_words), max(16, _power_of_two(width))
+    padded_words, padded_width = power_of_two(num_words), power_of_two(width, 16)
     hidden = params.fc1_weight.shape[-2]
-    tf32 = dot_dtype == torch.float32 and _tf32()
     constants: dict[str, Any] = {
         "M": num_words,
         "MP": padded_words,
@@ -175,24 +128,21 @@ def _launch(
         "HIDDEN": hidden,
         "CHUNK": _chunk(hidden, padded_width),
         "EPS": params.eps,
-        "DOT": tl.float32 if emulate else getattr(tl, _DTYPES[dot_dtype]),
-        "ACC": tl.float64 if dot_dtype == torch.float64 else tl.float32,
-        "PRECISION": "tf32" if tf32 else "ieee",
         "FAST_GELU": dot_dtype in (torch.float16, torch.bfloat16),
-        "EMULATE_BF16": emulate,
-        "LAYERS": num_layers if interpret else None,
+        "LAYERS": num_layers if interpreted() else None,
+        **dot_constants(dot_dtype),
     }
     arguments = (tensors[0], out, *tensors[1:], sentences, num_layers)
-    if interpret:
+    if interpreted():
         tile = max(64 // padded_words, 1)
-        _load_kernel(True)[(-(-sentences // tile),)](*arguments, TILE=tile, **constants)
+        launch(_kernel(), (-(-sentences // tile),), *arguments, TILE=tile, **constants)
     else:
-        tiles = _tiles(padded_words, padded_width, tensor_cores=dot_dtype != torch.float32 or tf32)
+        exact = constants["PRECISION"] == "ieee" and dot_dtype == torch.float32
+        tiles = _tiles(padded_words, padded_width, tensor_cores=not exact)
         kinds = tuple(None if t is None else t.dtype for t in tensors)
         problem = (*constants.values(), kinds, words.device, num_layers > 1, sentences < _SMALL)
-        with torch.cuda.device(words.device):
-            grid = lambda meta: (-(-sentences // meta["TILE"]),)
-            _tuned(padded_words, tiles, problem)[grid](*arguments, enable_fp_fusion=True, **constants)
+        grid = lambda meta: (-(-sentences // meta["TILE"]),)
+        launch(_tuned(padded_words, tiles, problem), grid, *arguments, warps=None, stages=None, **constants)
     return out.to(words.dtype)
 
 

@@ -13,16 +13,13 @@ here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-from effkit.errors import choose
-from effkit.papers import Claim, Paper
+from effkit.papers import Paper, collect_rows
 from effkit.rows import Row
 
-__all__ = ["PAPER", "paper_rows"]
+__all__ = ["ORDER", "PAPER", "paper_rows"]
 
-# Reading order; a table that is not listed would come last.
-_ORDER = [*map(str, range(1, 14)), "complexity", "legacy", "elsewhere", *(f"fig{n}" for n in range(3, 8))]
+ORDER = [*map(str, range(1, 14)), "complexity", "legacy", "elsewhere", *(f"fig{n}" for n in range(3, 8))]
 
 
 def paper_rows(table: str | int | Iterable[str | int] | None = None) -> list[Row]:
@@ -42,34 +39,21 @@ def paper_rows(table: str | int | Iterable[str | int] | None = None) -> list[Row
         >>> [row.name for row in paper_rows(7)][0]
         'TNT-S, 1 inner heads'
     """
-    from tnt_vit.paper import cost, recipe, trained
+    from tnt_vit.paper import cost, recipe, trained  # torch and timm
 
     parts = [
-        cost.cost_rows(),
-        cost.context_cost_rows(),
-        cost.complexity_rows(),
-        trained.accuracy_rows(),
-        trained.speed_rows(),
-        trained.data_set_rows(),
-        trained.fine_tuning_rows(),
-        trained.dense_rows(),
-        trained.picture_rows(),
-        recipe.recipe_rows(),
+        cost.cost_rows,
+        cost.context_cost_rows,
+        cost.complexity_rows,
+        trained.accuracy_rows,
+        trained.speed_rows,
+        trained.data_set_rows,
+        trained.fine_tuning_rows,
+        trained.dense_rows,
+        trained.picture_rows,
+        recipe.recipe_rows,
     ]
-    rows = [row for part in parts for row in part]
-    rows.sort(key=lambda row: _ORDER.index(row.table))  # stable: inside a table the order above
-    if table is None:
-        return rows
-    asked = [str(t) for t in ([table] if isinstance(table, (str, int)) else table)]
-    for name in asked:
-        choose("table", name, list(dict.fromkeys(row.table for row in rows)))
-    return [row for row in rows if row.table in asked]
-
-
-def _claim(run_dir: Path) -> Claim:
-    from tnt_vit.paper.claim import run_claim  # trains: loads Lightning
-
-    return run_claim(run_dir)
+    return collect_rows(parts, ORDER, table)
 
 
 PAPER = Paper(
@@ -81,6 +65,6 @@ PAPER = Paper(
         "NeurIPS 2021, arXiv:2103.00112."
     ),
     rows=paper_rows,
-    claim=_claim,
+    claim="tnt_vit.paper.claim:run_claim",
     command="tnt-vit reproduce",
 )

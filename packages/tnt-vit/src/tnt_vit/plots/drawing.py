@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from effkit.errors import UserError
-from effkit.report import figure
+from effkit.plots import figure
 from tnt_vit.checkpoints.origin import RANDOM
 from tnt_vit.model import TNT
 

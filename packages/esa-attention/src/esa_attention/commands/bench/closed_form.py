@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 
+from effkit.bench import Bench
 from effkit.report import Report
-from effkit.results import append_csv
-from effkit.timing import compare
 from esa_attention.calibration.closed_form import closed_form
 from esa_attention.calibration.moments import StreamingMoments
 from esa_attention.commands.bench.shape import LayerShape
@@ -17,14 +16,14 @@ from esa_attention.commands.bench.shape import LayerShape
 __all__ = ["closed_form_report"]
 
 
-def closed_form_report(shape: LayerShape, rank: int, timing: dict[str, Any], csv: str | Path | None) -> Report:
+def closed_form_report(shape: LayerShape, rank: int, csv: str | Path | None, **timing: Any) -> Report:
     """Time the closed form of one layer from given moments.
 
     Args:
         shape: Heads of the layer.
         rank: Compressed dimension.
-        timing: Options of :func:`effkit.timing.compare`; the device is the CPU in any case.
         csv: File to append the row to.
+        **timing: Options of :class:`effkit.bench.Bench`; the device is the CPU in any case.
     """
     generator = torch.Generator().manual_seed(0)
     count, width = 2 * shape.key_dim, shape.key_dim
@@ -33,20 +32,19 @@ def closed_form_report(shape: LayerShape, rank: int, timing: dict[str, Any], csv
     moments = StreamingMoments(width)
     samples = [torch.randn(count, width, generator=generator, dtype=torch.float64) * decay @ m for m in mix]
     moments.update(samples[0], samples[1])
-    result = compare(
-        {"closed_form": lambda: closed_form(moments, rank, num_kv_heads=shape.num_kv_heads)},
-        memory=False,
-        **{**timing, "device": "cpu"},
-    )
     case = f"d_G {width}, rank {rank}"
-    table = result.table(title=f"closed form of one layer, {case}, fp64")
-    table.columns.pop(5)
-    for line in table.rows:
-        line.pop(5)
-    seconds = result.timings["closed_form"].median
-    rows = result.rows(
-        package="esa-attention", case=case, mode="calibrate", dtype="fp64", x_name="key_dim", x=shape.key_dim
+    bench = Bench("esa-attention", device="cpu", x_name="key_dim", **timing)
+    measured = bench.run(
+        {"closed_form": lambda: closed_form(moments, rank, num_kv_heads=shape.num_kv_heads)},
+        case=case,
+        mode="calibrate",
+        x=shape.key_dim,
+        title=f"closed form of one layer, {case}, fp64",
+        dtype="fp64",
     )
-    files = [append_csv(csv, rows)] if csv else []
+    table = measured.table
+    place = table.columns.index("peak MiB")
+    for line in (table.columns, *table.rows):
+        line.pop(place)
     table.note = "Two Cholesky factors and one singular value decomposition of that size; no forward pass."
-    return Report("esa-attention bench calibrate", [table], data={"seconds": seconds}, files=files)
+    return bench.report("esa-attention bench calibrate", {"seconds": measured.seconds["closed_form"]}, csv=csv)

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from effkit.device import resolve_device, resolve_precision
+from effkit.bench import Bench, check_counts, check_providers
 from effkit.errors import UserError, choose
 from effkit.progress import report_progress
 from effkit.report import Report
-from effkit.results import ResultRow, append_csv
-from effkit.timing import compare, machine_floor
 from esa_attention.commands.bench.case import PROVIDERS, Case, need_flash_attn
 from esa_attention.commands.bench.closed_form import closed_form_report
-from esa_attention.commands.bench.results import NAMES, add_results
+from esa_attention.commands.bench.floors import macs, moved_bytes
 from esa_attention.commands.bench.shape import LayerShape
 from esa_attention.config import ESAConfig
 from esa_attention.plots import bytes_curves, time_curves
@@ -65,48 +63,80 @@ def bench_report(
         UserError: If an argument is unknown or out of range.
     """
     choose("bench", kind, KINDS)
-    names = [choose("providers", p, PROVIDERS) for p in providers]
-    if not names or not lengths:
+    if not providers or not lengths:
         raise UserError(f"providers and lengths must not be empty, got {list(providers)} and {list(lengths)}")
-    for length in lengths:
-        if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-            raise UserError(f"lengths must be whole numbers of at least 1, got {length!r}")
+    names = check_providers(providers, PROVIDERS, "providers")
+    lengths = check_counts("lengths", lengths)
     shape, config = shape or LayerShape(), config or ESAConfig()
     if not 1 <= rank <= shape.key_dim:
         raise UserError(f"rank must be in 1..{shape.key_dim}, got {rank}")
     if "flash_attn" in names:
         need_flash_attn()
-    where = resolve_device(device)
-    dtype = resolve_precision(precision, where)
-    timing: dict[str, Any] = {"device": where, "min_rounds": min_rounds, "min_seconds": min_seconds, "threads": threads}
+    timing: dict[str, Any] = {
+        "threads": threads,
+        "min_rounds": min_rounds,
+        "min_seconds": min_seconds,
+        "memory": False,
+    }
+    bench = Bench("esa-attention", device=device, precision=precision, x_name="length", **timing)
     if kind == "calibrate":
-        return closed_form_report(shape, rank, timing, csv)
-    floor = machine_floor(where, dtype, threads=threads)
-    report = Report(f"esa-attention bench {kind}")
-    rows: list[ResultRow] = []
+        return closed_form_report(shape, rank, csv, **timing)
+    if kind != "append":
+        _ = bench.floor  # measured now, before a cache takes memory
+    data: dict[str, Any] = {}
     for number, length in enumerate(lengths):
         report_progress(f"{kind} at {length:,} tokens", number / len(lengths))
-        case = Case(shape, config, rank, length, config.chunk_size if kind == "prefill" else 1, where, dtype)
-        if kind == "append":
-            calls = {"esa": case.append()}
-        else:
-            calls = {p: (case.esa if p.startswith("esa") else case.full)(p) for p in names}
-        baseline = None if kind == "append" else "sdpa" if "sdpa" in calls else names[-1]
-        result = compare(calls, memory=False, **timing)
-        rows += add_results(result, case, kind, baseline, floor, report)
-        del calls, case
+        new = config.chunk_size if kind == "prefill" else 1
+        case = Case(shape, config, rank, length, new, bench.device, bench.dtype)
+        data[f"length_{length}"] = _measure(bench, case, kind, names)
+        del case
+    report = bench.report(f"esa-attention bench {kind}", data, csv=csv)
     if kind == "append":
         _append_growth(report, lengths)
-    report.files = [append_csv(csv, rows)] if csv else []
-    if folder is not None and kind != "append" and len(lengths) > 1:
+    elif folder is not None and len(lengths) > 1:
+        heads = f"{shape.num_heads}/{shape.num_kv_heads}/{shape.head_dim}"
         report.files += _draw(
-            report,
-            kind,
-            sorted(lengths),
-            f"heads {shape.num_heads}/{shape.num_kv_heads}/{shape.head_dim}, {NAMES[dtype]}, {where}",
-            folder,
+            report, kind, sorted(lengths), f"heads {heads}, {bench.precision}, {bench.device}", folder
         )
     return report
+
+
+def _measure(bench: Bench, case: Case, kind: str, names: Sequence[str]) -> dict[str, Any]:
+    """Time one length; with a baseline its floors and bounds stand beside it.
+
+    Returns:
+        The figures of this length.
+    """
+    if kind == "append":
+        calls, baseline = {"esa": case.append()}, None
+    else:
+        calls = {p: (case.esa if p.startswith("esa") else case.full)(p) for p in names}
+        baseline = "sdpa" if "sdpa" in calls else names[-1]
+    bytes_of = {n: moved_bytes(case, n) for n in calls}
+    limits = {n: bench.floor.seconds(macs(case, n), bytes_of[n]) for n in calls} if baseline else None
+    shape = case.shape
+    name = f"{shape.num_heads}/{shape.num_kv_heads}/{shape.head_dim}, rank {case.compressor.rank}"
+    measured = bench.run(
+        calls,
+        case=name,
+        mode=kind,
+        x=case.length,
+        title=f"{kind} at {case.length:,} tokens, heads {name}, {bench.precision}",
+        baseline=baseline,
+        limits=limits,
+        limit_note="bytes or multiply-adds at the machine's measured rates",
+    )
+    found: dict[str, Any] = {"seconds": measured.seconds}
+    if baseline is None or limits is None:
+        return found
+    measured.table.note = (
+        f"{measured.table.note.rstrip('.')}. Floor: bytes read at {bench.floor.bytes_per_second / 1e9:.1f} GB/s (large "
+        f"copy) or multiply-adds at {bench.floor.flops_per_second / 1e9:,.0f} GFLOP/s (large matrix product), "
+        "whichever takes longer."
+    )
+    bound = {n: limits[baseline] / limits[n] for n in calls}
+    ratios = measured.faster_than(baseline)
+    return {**found, "ratio": ratios, "floor_seconds": limits, "bytes": bytes_of, "bound": bound}
 
 
 def _draw(report: Report, kind: str, lengths: list[int], remark: str, folder: Path) -> list[Path]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from effkit.cli import compose
+from effkit.cli import compose, run_dir
 from effkit.errors import UserError, choose
 from effkit.report import Report
 from esa_attention.commands.bench.report import KINDS, bench_report
@@ -16,12 +15,11 @@ from esa_attention.config import ESAConfig
 __all__ = ["run"]
 
 
-def run(cfg: Any, folder: Path) -> Report:
-    """The command.
+def run(cfg: Any) -> Report:
+    """Run the command.
 
     Args:
         cfg: Composed config.
-        folder: Of the run.
 
     Raises:
         UserError: If several things are to be timed, or a value does not fit.
@@ -39,8 +37,8 @@ def run(cfg: Any, folder: Path) -> Report:
         **{**{k: group[k] for k in ("lengths", "providers")}, **given},
         shape=LayerShape(**options["layer"]),
         config=ESAConfig(**sizes),
-        csv=options["csv"] or folder / "bench.csv",
-        folder=folder,
+        csv=options["csv"] or run_dir() / "bench.csv",
+        folder=run_dir(),
         **{k: options[k] for k in ("rank", "device", "precision", "threads", "min_rounds", "min_seconds")},
     )
 

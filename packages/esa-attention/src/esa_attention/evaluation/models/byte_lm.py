@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from effkit.checkpoints import read_safetensors, write_safetensors
 from effkit.errors import UserError
 from effkit.progress import report_progress
-from effkit.report import write_bytes, write_text
+from effkit.report import write_text
 from esa_attention.evaluation.models.blank import blank_model
 from esa_attention.evaluation.models.text import encode_bytes, read_split
 
@@ -208,11 +209,9 @@ def save_byte_lm(model: LlamaForCausalLM, folder: str | os.PathLike[str]) -> Pat
     Returns:
         The folder.
     """
-    from safetensors.torch import save
-
     folder = Path(folder)
-    state = {name: value.contiguous() for name, value in model.state_dict().items() if name != "lm_head.weight"}
-    write_bytes(folder / WEIGHTS, save(state, metadata={"format": "pt"}))
+    state = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    write_safetensors(folder / WEIGHTS, state)
     write_text(folder / CONFIG, json.dumps({**model.config.to_dict(), "architectures": ["LlamaForCausalLM"]}, indent=2))
     return folder
 
@@ -229,8 +228,6 @@ def load_byte_lm(folder: str | os.PathLike[str]) -> LlamaForCausalLM:
     Raises:
         UserError: If the folder holds no such model.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = Path(folder)
@@ -239,10 +236,10 @@ def load_byte_lm(folder: str | os.PathLike[str]) -> LlamaForCausalLM:
             raise UserError(f"path={os.fspath(folder)!r} holds no byte_lm: {name} is missing")
     try:
         config = LlamaConfig(**json.loads((folder / CONFIG).read_text()))
-        state = load_file(folder / WEIGHTS)
+        state, _ = read_safetensors(folder / WEIGHTS)
         model = blank_model(LlamaForCausalLM, config)
         # Tied to the embedding, so it is not in the file.
         model.load_state_dict({**state, "lm_head.weight": state["model.embed_tokens.weight"]}, strict=True)
-    except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"path={os.fspath(folder)!r} holds no byte_lm: {str(error).splitlines()[0]}") from error
     return model

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from effkit.errors import UserError, choose
+from esa_attention.integration.model_shape import ModelShape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["CONFIGS", "PUBLISHED", "TINY_FAMILIES", "config_for"]
+__all__ = ["CONFIGS", "PUBLISHED", "TINY_FAMILIES", "config_for", "published_shape"]
 
 # The published configurations, as far as they matter for attention and size.
 PUBLISHED: dict[str, tuple[str, dict[str, Any], float]] = {
@@ -83,6 +85,15 @@ TINY_FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 CONFIGS = (*PUBLISHED, "tiny_random", "constructed_induction", "byte_lm")
+
+
+def published_shape(name: str) -> ModelShape:
+    """The sizes of a published model, read off the numbers above: transformers takes seconds to import.
+
+    Raises:
+        UserError: If it is none of them.
+    """
+    return ModelShape.from_config(SimpleNamespace(**PUBLISHED[choose("model", name, list(PUBLISHED))][1]))
 
 
 def config_for(name: str, *, family: str = "llama", **overrides: Any) -> PreTrainedConfig:

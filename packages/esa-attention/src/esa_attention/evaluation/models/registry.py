@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from effkit.checkpoints import check_folder
 from effkit.errors import UserError, choose
 from esa_attention.evaluation.models.geometries import PUBLISHED, TINY_FAMILIES, config_for
 
@@ -134,6 +135,8 @@ def _pretrained(
             raise UserError("device_map needs accelerate, which is not installed: pip install accelerate") from error
         options["device_map"] = device_map
     try:
+        if os.path.isdir(path):
+            check_folder(path)  # a file that is cut short, or a shard that is missing, is named
         model = AutoModelForCausalLM.from_pretrained(os.fspath(path), dtype=dtype, **options)
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         raise UserError(f"path={os.fspath(path)!r} cannot be loaded: {_first_line(error)}") from error
