@@ -26,7 +26,7 @@ from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import EpochSampler, SeededDataset
 from effkit.errors import UserError, choose
 
-__all__ = ["OPTIONS", "SPLITS", "DataModule", "Prepared", "need_folder", "whole_number"]
+__all__ = ["OPTIONS", "SPLITS", "DataModule", "PreparedData", "need_folder", "whole_number"]
 
 SPLITS = ("train", "val", "test")
 OPTIONS = ("mean", "std", "batch_size", "num_workers", "seed", "limit", "drop_last", "repeats")
@@ -58,8 +58,8 @@ def need_folder(field: str, value: str | Path | None, purpose: str) -> Path:
     return path
 
 
-class Prepared:
-    """What a preprocessing says about the pictures of whoever has it."""
+class PreparedData(LightningDataModule):
+    """Pictures of three splits with a preprocessing, which says what they are."""
 
     preprocessing: Preprocessing
 
@@ -93,8 +93,23 @@ class Prepared:
         """Standard deviation that it divides by, per channel."""
         return self.preprocessing.std
 
+    def train_dataloader(self) -> Any:
+        """Shuffled batches of the training split, in an order given by (seed, epoch)."""
+        return self._loader("train")
 
-class DataModule(Prepared, LightningDataModule):
+    def val_dataloader(self) -> Any:
+        """Batches of the validation split, in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> Any:
+        """Batches of the test split, in order."""
+        return self._loader("test")
+
+    def _loader(self, split: str) -> Any:
+        raise AssertionError(f"{type(self).__name__} must define _loader()")
+
+
+class DataModule(PreparedData):
     """A classification data set as Lightning takes it, with the facts a model needs to be built for it.
 
     Subclasses fill ``self.splits`` in ``setup``: ``train``, ``val``, ``test`` -> data set of ``(image, label)``, and
@@ -243,15 +258,3 @@ class DataModule(Prepared, LightningDataModule):
 
     def _drop_last(self, train: bool, images: int) -> bool:
         return train and self.drop_last and images >= self.batch_size  # never an epoch without a single batch
-
-    def train_dataloader(self) -> Any:
-        """Shuffled batches of the training split, in an order given by (seed, epoch)."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Any:
-        """Batches of the validation split, in order."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> Any:
-        """Batches of the test split, in order."""
-        return self._loader("test")

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,7 +20,7 @@ from effkit.data import (
     create_data,
     data_arguments,
 )
-from effkit.data.base import Prepared
+from effkit.data.base import PreparedData
 from effkit.errors import UserError, choose
 from kd_autoaug.training.crops import KeyedCrop
 from kd_autoaug.training.digits import DigitsSmall
@@ -51,7 +50,7 @@ def create_core_data(name: str, **options: Any) -> DataModule:
     return cls(**options)
 
 
-class ViewData(Prepared, LightningDataModule):
+class ViewData(PreparedData):
     """Pictures as uint8. Training batches are ``(images, labels, index, view)``, others ``(images, labels)``.
 
     Pictures are resized and cut as for evaluation, without randomness; with ``crop="rrc"`` training shows a random
@@ -219,18 +218,6 @@ class ViewData(Prepared, LightningDataModule):
             persistent_workers=core.num_workers > 0,
             generator=torch.Generator().manual_seed(core.seed),  # or it draws a seed from the global generator
         )
-
-    def train_dataloader(self) -> Any:
-        """Shuffled training batches ``(images, labels, index, view)``."""
-        return self._loader("train")
-
-    def val_dataloader(self) -> Any:
-        """Validation batches ``(images, labels)``, in order."""
-        return self._loader("val")
-
-    def test_dataloader(self) -> Any:
-        """Test batches ``(images, labels)``, in order."""
-        return self._loader("test")
 
     @classmethod
     def from_config(cls, data: Mapping[str, Any], view: Mapping[str, Any] | None = None) -> ViewData:
