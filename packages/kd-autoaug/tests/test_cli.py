@@ -50,11 +50,12 @@ def test_bench_augment(answer, tmp_path):
     assert sum("ratio_to_torchvision" in line for line in lines) == 2
 
 
-def test_bench_operators(answer):
+def test_bench_operators(answer, tmp_path):
     words = ["operators=[rotate,equalize]", "batch_size=2", "size=16", "min_seconds=0.1", "min_rounds=2"]
     found = answer("bench", "ops", *words)
     assert set(found) == {"rotate", "rotate bilinear", "rotate bicubic", "equalize"}
     assert set(found["rotate bicubic"]) == {"torch", "pil"}
+    assert len(list((tmp_path / "runs").rglob("bench.png"))) == 1
 
 
 def test_bench_step(answer, tmp_path):

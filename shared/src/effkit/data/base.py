@@ -22,12 +22,11 @@ from torch.utils.data import DataLoader
 
 from effkit.data.erasing import collate
 from effkit.data.facts import FACTS, normalization
-from effkit.data.loaders import SplitLoaders
 from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import EpochSampler, SeededDataset
 from effkit.errors import UserError, choose
 
-__all__ = ["OPTIONS", "SPLITS", "DataModule", "Prepared", "need_folder", "whole_number"]
+__all__ = ["OPTIONS", "SPLITS", "DataModule", "PreparedData", "need_folder", "whole_number"]
 
 SPLITS = ("train", "val", "test")
 OPTIONS = ("mean", "std", "batch_size", "num_workers", "seed", "limit", "drop_last", "repeats")
@@ -59,8 +58,8 @@ def need_folder(field: str, value: str | Path | None, purpose: str) -> Path:
     return path
 
 
-class Prepared:
-    """What a preprocessing says about the pictures of whoever has it."""
+class PreparedData(LightningDataModule):
+    """Pictures of three splits with a preprocessing, which says what they are."""
 
     preprocessing: Preprocessing
 
@@ -94,8 +93,23 @@ class Prepared:
         """Standard deviation that it divides by, per channel."""
         return self.preprocessing.std
 
+    def train_dataloader(self) -> Any:
+        """Shuffled batches of the training split, in an order given by (seed, epoch)."""
+        return self._loader("train")
 
-class DataModule(Prepared, SplitLoaders, LightningDataModule):
+    def val_dataloader(self) -> Any:
+        """Batches of the validation split, in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> Any:
+        """Batches of the test split, in order."""
+        return self._loader("test")
+
+    def _loader(self, split: str) -> Any:
+        raise AssertionError(f"{type(self).__name__} must define _loader()")
+
+
+class DataModule(PreparedData):
     """A classification data set as Lightning takes it, with the facts a model needs to be built for it.
 
     Subclasses fill ``self.splits`` in ``setup``: ``train``, ``val``, ``test`` -> data set of ``(image, label)``, and

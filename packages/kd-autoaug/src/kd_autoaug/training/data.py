@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,8 +20,7 @@ from effkit.data import (
     create_data,
     data_arguments,
 )
-from effkit.data.base import Prepared
-from effkit.data.loaders import SplitLoaders
+from effkit.data.base import PreparedData
 from effkit.errors import UserError, choose
 from kd_autoaug.training.crops import KeyedCrop
 from kd_autoaug.training.digits import DigitsSmall
@@ -52,7 +50,7 @@ def create_core_data(name: str, **options: Any) -> DataModule:
     return cls(**options)
 
 
-class ViewData(Prepared, SplitLoaders, LightningDataModule):
+class ViewData(PreparedData):
     """Pictures as uint8. Training batches are ``(images, labels, index, view)``, others ``(images, labels)``.
 
     Pictures are resized and cut as for evaluation, without randomness; with ``crop="rrc"`` training shows a random

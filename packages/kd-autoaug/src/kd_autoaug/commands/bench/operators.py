@@ -15,6 +15,7 @@ from kd_autoaug.commands.bench.shared import OURS, photographs
 from kd_autoaug.ops.dispatch import apply
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.operators import BICUBIC, BILINEAR, NEAREST, Kind, Op, kind_of, operator
+from kd_autoaug.plots.operators import plot_operator_times
 
 __all__ = ["operators_report"]
 
@@ -62,8 +63,10 @@ def operators_report(
         found = bench.run(calls, case="ops", mode=mode, x=batch_size, title=label, dtype="uint8", share=1 / len(cases))
         lines.append([label, *(round(1e6 * found.seconds[n] / batch_size, 2) for n in names)])
     data = {line[0]: dict(zip(names, line[1:], strict=True)) for line in lines}
-    report = bench.report("kd-autoaug bench ops", data, csv=csv, folder=folder)
+    report = bench.report("kd-autoaug bench ops", data, csv=csv)
     title = f"Microseconds per picture, {size}x{size}, batches of {batch_size}"
+    if folder is not None:  # all operators in one plot: the common picture has a panel for each
+        report.files.append(plot_operator_times(data, folder / "bench.png", title=title))
     report.tables = [Table(title, ["operator", *names], lines)]
     return report
 

@@ -25,13 +25,18 @@ def draw(runs: Runs, path: Path) -> Path:
     """Accuracy against strength with intervals, one curve per method; what was not run is left out."""
     from kd_autoaug.plots.accuracy import plot_accuracy
 
-    curves = {}
+    curves, strengths = {}, _strengths(runs)
     for method in METHODS:
-        cells = [interval(found) if (found := runs.of(method, s)) else None for s in STRENGTHS]
+        cells = [interval(found) if (found := runs.of(method, s)) else None for s in strengths]
         ends = [(math.nan, math.nan) if cell is None else (cell.mean, cell.half) for cell in cells]
         curves[method] = ([mean for mean, _ in ends], [half for _, half in ends])
     title = f"400 digits: accuracy on 1,397 clean test pictures, {len(runs.teachers)} seeds"
-    return plot_accuracy(path, STRENGTHS, curves, title=title)
+    return plot_accuracy(path, strengths, curves, title=title)
+
+
+def _strengths(runs: Runs) -> list[float]:
+    """Those that were run."""
+    return [s for s in STRENGTHS if runs.of("CE", s)]
 
 
 def _cell(found: Sequence[float]) -> str | None:
@@ -39,9 +44,10 @@ def _cell(found: Sequence[float]) -> str | None:
 
 
 def _accuracies(runs: Runs) -> Table:
-    columns = ["trained with", *(f"M={s:g}" for s in STRENGTHS), *(f"pilot, M={s:g}" for s in STRENGTHS)]
+    strengths = _strengths(runs)
+    columns = ["trained with", *(f"M={s:g}" for s in strengths), *(f"pilot, M={s:g}" for s in strengths)]
     rows: list[list[Any]] = [
-        [m, *(_cell(runs.of(m, s)) for s in STRENGTHS), *(PILOT.get((m, s)) for s in STRENGTHS)] for m in METHODS
+        [m, *(_cell(runs.of(m, s)) for s in strengths), *(PILOT.get((m, s)) for s in strengths)] for m in METHODS
     ]
     note = "Mean and standard deviation over the seeds. The pilot's figures are those of the fact sheet."
     return Table("Test accuracy, %", columns, rows, note)
