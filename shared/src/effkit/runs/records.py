@@ -1,5 +1,4 @@
-"""What a run folder says: its preprocessing, its configuration, its files of weights.
-"""
+"""What a run folder says: its preprocessing, its configuration, its files of weights."""
 
 from __future__ import annotations
 
@@ -21,9 +20,9 @@ __all__ = [
     "config_of",
     "load_preprocessing",
     "preprocessing_of",
+    "read_stored",
     "read_yaml",
     "save_preprocessing",
-    "read_stored",
     "stored_config",
 ]
 

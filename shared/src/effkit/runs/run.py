@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
+
 @dataclass(frozen=True)
 class Run:
     """A run folder.
