@@ -58,7 +58,8 @@ def reproduce(cfg: DictConfig) -> Report:
     from effkit.reproduce import reproduce_all
 
     papers = cfg.papers if cfg.papers is None or isinstance(cfg.papers, str) else list(cfg.papers)
-    options = {key: cfg[key] for key in ("claims", "full", "jobs", "fresh", "serial")}
+    keys = ("claims", "full", "jobs", "fresh", "serial", "executor", "workers", "ray", "submitit")
+    options = {key: cfg[key] for key in keys}
     return reproduce_all(output=Path(cfg.output), papers=papers, **options)
 
 

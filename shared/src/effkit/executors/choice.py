@@ -32,8 +32,9 @@ class Choice:
         threads: CPU threads of all workers on this machine together, of each one elsewhere; ``None``: as many as torch
             uses here, divided, and 1 elsewhere.
         ray: ``address`` of a running cluster (``null``: one of this machine, for this run), ``gpus`` of each task.
-        submitit: ``cluster`` (``slurm``, ``local``, ``debug``; ``null``: SLURM where it is), ``partition``, ``minutes``,
-            ``memory_gb``, ``gpus`` of each job.
+        submitit: ``cluster`` (``slurm``, ``local``, ``debug``; ``null``: SLURM where it is), ``partition``,
+            ``minutes``, ``memory_gb``, ``gpus`` of each job.
+        folder: Where submitit keeps its jobs; on a disk that the nodes share.
 
     Raises:
         UserError: If a value is not allowed.
@@ -44,6 +45,7 @@ class Choice:
     threads: int | None = None
     ray: Mapping[str, Any] = field(default_factory=dict)
     submitit: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         choose("executor", self.executor, EXECUTORS)
@@ -57,15 +59,28 @@ class Choice:
             )
 
     @classmethod
-    def from_config(cls, cfg: Mapping[str, Any]) -> Choice:
-        """From the keys ``executor``, ``workers``, ``threads``, ``ray`` and ``submitit`` of a composed config."""
+    def from_config(cls, cfg: Mapping[str, Any], folder: str | os.PathLike[str] | None = None) -> Choice:
+        """From the keys ``executor``, ``workers``, ``threads``, ``ray`` and ``submitit`` of a composed config.
+
+        Args:
+            cfg: The config.
+            folder: For submitit.
+        """
         return cls(
             executor=cfg["executor"],
             workers=cfg["workers"],
             threads=cfg.get("threads"),
             ray=dict(cfg.get("ray") or {}),
             submitit=dict(cfg.get("submitit") or {}),
+            folder=folder,
         )
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all workers are on this machine for sure, so that they see a file at the same time."""
+        if self.executor == "ray":
+            return self.ray.get("address") is None
+        return self.executor != "submitit" or self.submitit.get("cluster") in ("local", "debug")
 
     def count(self, tasks: int | None = None) -> int:
         """How many workers there will be, for so many tasks; one that had nothing to do would only take memory."""
@@ -78,7 +93,6 @@ class Choice:
         self,
         *,
         tasks: int | None = None,
-        folder: str | os.PathLike[str] | None = None,
         fresh: bool = False,
         threads_each: int | None = None,
         tell: Callable[[str], None] | None = None,
@@ -90,7 +104,6 @@ class Choice:
 
         Args:
             tasks: How many there will be; so many workers at most.
-            folder: Where submitit keeps its jobs; on a disk that the nodes share.
             fresh: A new process for every task.
             threads_each: CPU threads of each worker, instead of what is divided.
             tell: Told in one line if a task is run once more; a warning in the log if not given.
@@ -118,10 +131,10 @@ class Choice:
             return PoolExecutor("ray", cluster.lanes, stop, threads=threads, tell=tell, release=cluster.release)
         from effkit.executors.submitit_jobs import open_jobs
 
-        if folder is None:
+        if self.folder is None:
             raise UserError("executor=submitit needs a folder for its jobs on a disk that the nodes share, got none")
         keys = _known("submitit", self.submitit, ("cluster", "partition", "minutes", "memory_gb", "gpus"))
-        jobs = open_jobs(count, threads, stop, Path(folder), **keys)
+        jobs = open_jobs(count, threads, stop, Path(self.folder), **keys)
         origin = os.getpid() if jobs.cluster == "local" else None
         return PoolExecutor(
             "submitit", jobs.lanes, stop, threads=threads, tell=tell, release=jobs.release, origin=origin

@@ -89,7 +89,13 @@ class RayLane:
 
 
 def open_cluster(
-    workers: int, threads: int, stop: threading.Event, *, fresh: bool = False, address: str | None = None, gpus: float = 0
+    workers: int,
+    threads: int,
+    stop: threading.Event,
+    *,
+    fresh: bool = False,
+    address: str | None = None,
+    gpus: float = 0,
 ) -> Cluster:
     """Connect to a cluster, or start one of this machine.
 

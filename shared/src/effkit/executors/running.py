@@ -6,6 +6,7 @@ import concurrent.futures
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import Any
 
 from effkit.errors import UserError
@@ -13,7 +14,7 @@ from effkit.executors.errors import TaskError, Trace, WorkerDied
 from effkit.executors.pool import PoolExecutor
 from effkit.executors.serial import SerialExecutor
 from effkit.executors.task import Task
-from effkit.progress import report_progress
+from effkit.progress import part, report_progress
 
 __all__ = ["run"]
 
@@ -27,12 +28,14 @@ def run(
     *,
     seed: int = 0,
     keep_going: bool = False,
+    finished: Callable[[int, Any], None] | None = None,
     meanwhile: Callable[[], None] | None = None,
     progress: bool = True,
+    window: int | None = None,
 ) -> Iterator[Any]:
     """Run a function for every task.
 
-    The global generators of a task are seeded by ``seed`` and the task's number. Tasks are begun in order; if one fails,
+    The global generators of a task are seeded by ``seed`` and the task's name. Tasks are begun in order; if one fails,
     no later one is begun, and the error raised is that of the first in order that failed: the one a serial run meets.
 
     Args:
@@ -41,7 +44,10 @@ def run(
         tasks: Name and arguments of each.
         seed: Of the global generators.
         keep_going: Give a :class:`TaskError` in place of the result of a task that failed, and go on.
+        finished: Called with the number of a task and its result (or :class:`TaskError`, with ``keep_going``) as soon
+            as it is done, whatever the order.
         meanwhile: Called now and then while nothing is finished, and after every task.
+        window: How many results may wait for their turn, where they are large; begins no later task until then.
         progress: Report how many are done (:func:`effkit.progress.report_progress`).
 
     Yields:
@@ -53,32 +59,42 @@ def run(
     """
     todo = list(tasks)
     pending: dict[int, Future[Any]] = {}
-    ready: dict[int, Future[Any]] = {}
+    ready: dict[int, Any] = {}
     begun = given = 0
     failed = len(todo)  # the first that failed, as far as it is known
     report = report_progress if progress else _nothing
+    here = isinstance(executor, SerialExecutor)
     try:
         while given < len(todo):
-            while begun < min(len(todo), failed + 1) and len(pending) < _ahead(executor):
+            last = len(todo) if window is None else min(len(todo), given + window)
+            while begun < min(last, failed + 1) and len(pending) < _ahead(executor):
                 task = todo[begun]
-                pending[begun] = executor.submit_named(
-                    task.name, f"{seed}/{begun}", function, *task.args, **task.kwargs
-                )
+                with (
+                    part(task.name, begun / len(todo), (begun + 1) / len(todo)) if here and progress else nullcontext()
+                ):
+                    pending[begun] = executor.submit_named(
+                        task.name, f"{seed}/{task.name}", function, *task.args, **task.kwargs
+                    )
                 begun += 1
             concurrent.futures.wait(pending.values(), _LOOK if meanwhile else None, concurrent.futures.FIRST_COMPLETED)
             if meanwhile is not None:
                 meanwhile()
-            ended = [number for number, future in pending.items() if future.done()]
-            for number in ended:
-                ready[number] = pending.pop(number)
-                if not keep_going and ready[number].exception() is not None:
+            for number in [number for number, future in pending.items() if future.done()]:
+                future = pending.pop(number)
+                if future.exception() is not None and not keep_going:
                     failed = min(failed, number)
-            if ended:
+                    ready[number] = future
+                    continue
+                ready[number] = _outcome(todo[number], future, keep_going, here)
                 report(f"{given + len(ready)} of {len(todo)} done", (given + len(ready)) / len(todo))
+                if finished is not None:
+                    finished(number, ready[number])
             for number in [n for n in pending if n > failed]:
                 pending.pop(number).cancel()
             while given in ready:
-                result = _outcome(todo[given], ready.pop(given), keep_going, isinstance(executor, SerialExecutor))
+                result = ready.pop(given)
+                if given == failed:
+                    _outcome(todo[given], result, keep_going, here)  # raises
                 given += 1
                 yield result
     finally:
@@ -96,20 +112,20 @@ def _ahead(executor: PoolExecutor | SerialExecutor) -> int:
 
 
 def _outcome(task: Task, future: Future[Any], keep_going: bool, here: bool) -> Any:
+    cause: BaseException
     try:
         return future.result()
     except UserError as error:
         if keep_going:
-            return TaskError(task.name, _line(error))
+            return TaskError(task.name, _line(error), _trace(error))
         raise
     except WorkerDied as died:
         failure, cause = TaskError(task.name, f"its worker died twice, {died}", died=True), died
     except BaseException as error:  # SystemExit too, of a task in a worker
-        sent = isinstance(error.__cause__, Trace)
-        if not sent and not (here and isinstance(error, Exception)):
+        if not isinstance(error.__cause__, Trace) and not (here and isinstance(error, Exception)):
             raise  # Ctrl-C, or a fault of the executor itself
-        trace = str(error.__cause__.args[0]) if sent else "".join(traceback.format_exception(error))  # type: ignore[union-attr]
-        failure, cause = TaskError(task.name, f"{type(error).__name__}: {_line(error)}", trace), error  # type: ignore[assignment]
+        failure = TaskError(task.name, f"{type(error).__name__}: {_line(error)}", _trace(error))
+        cause = error
     if keep_going:
         return failure
     raise failure from cause
@@ -117,3 +133,8 @@ def _outcome(task: Task, future: Future[Any], keep_going: bool, here: bool) -> A
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())
+
+
+def _trace(error: BaseException) -> str:
+    cause = error.__cause__
+    return str(cause.args[0]) if isinstance(cause, Trace) else "".join(traceback.format_exception(error))

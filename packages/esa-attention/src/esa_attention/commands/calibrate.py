@@ -9,6 +9,7 @@ from typing import Any
 
 from effkit.cli import run_dir
 from effkit.errors import UserError
+from effkit.executors import Choice
 from effkit.report import Report, Table
 from esa_attention.calibration.spectrum import rank_for_tail
 from esa_attention.commands.build import build_subject, plain
@@ -22,12 +23,19 @@ __all__ = ["calibration_report", "run"]
 
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
+    choice = Choice.from_config(plain(cfg), run_dir() / "jobs")
     subject = build_subject(cfg)
     out = run_dir() / "compressors.safetensors" if cfg.out is None else cfg.out
-    return calibration_report(subject, plain(cfg.compressor), out, run_dir())
+    return calibration_report(subject, plain(cfg.compressor), out, run_dir(), choice)
 
 
-def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.PathLike[str], folder: Path) -> Report:
+def calibration_report(
+    subject: Subject,
+    group: dict[str, Any],
+    out: str | os.PathLike[str],
+    folder: Path,
+    choice: Choice | None = None,
+) -> Report:
     """Calibrate, save, and say what the spectrum loses at the chosen rank.
 
     Args:
@@ -35,6 +43,7 @@ def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.Pa
         group: Config group ``compressor``.
         out: File to write.
         folder: Gets the picture of the spectrum and, until the file is written, what an interrupted run continues from.
+        choice: Where the text is read.
 
     Raises:
         UserError: If a value does not fit.
@@ -46,7 +55,7 @@ def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.Pa
     keeps_moments = group["method"] in ("closed_form", "key_pca")
     state = folder / "moments.safetensors" if keeps_moments else None
     start = time.perf_counter()
-    made = build_compressors(subject, group, state_path=state)
+    made = build_compressors(subject, group, state_path=state, choice=choice)
     seconds = time.perf_counter() - start
     path = save_compressors(made, out)
     if state is not None:
