@@ -12,5 +12,15 @@ from effkit.bench.bench import Bench, Measured
 from effkit.bench.calls import inference, training_step
 from effkit.bench.checks import check_counts, check_providers
 from effkit.bench.picture import draw_times
+from effkit.bench.turns import in_turns
 
-__all__ = ["Bench", "Measured", "check_counts", "check_providers", "draw_times", "inference", "training_step"]
+__all__ = [
+    "Bench",
+    "Measured",
+    "check_counts",
+    "check_providers",
+    "draw_times",
+    "in_turns",
+    "inference",
+    "training_step",
+]

@@ -23,6 +23,7 @@ from effkit.cli.place import check_folder, held
 from effkit.cli.process import is_main_rank, log_to_file, quiet_console, ranks_released, rerunnable_as
 from effkit.cli.running import running
 from effkit.errors import UserError, choose
+from effkit.executors.errors import TaskError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -163,7 +164,7 @@ class Job:
         except Exception as error:
             self._failed(outcome, error)
             if status is not None:
-                end = status.refused if outcome.error else partial(status.end, "failed")
+                end = status.refused if outcome.exit_code == 2 else partial(status.end, "failed")
                 end(exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
             if debugging():
                 raise
@@ -200,12 +201,15 @@ class Job:
 
     def _failed(self, outcome: Outcome, error: Exception) -> None:
         line = explain(error, ("effkit", self.package)) or self._deleted(error, outcome.overrides)
-        outcome.exit_code = 1 if line is None else 2
+        task = isinstance(error, TaskError)
+        outcome.exit_code = 1 if line is None or task else 2
         if line is None:
             outcome.trace = "".join(traceback.format_exception(error))
         else:
-            outcome.error = line
+            outcome.error = f"{line} (EFFKIT_DEBUG=1 shows where)" if task and not self.keeps_folder else line
         log_to_file(f"error: {line}" if line is not None else outcome.trace.rstrip())
+        if isinstance(error, TaskError) and error.trace:
+            log_to_file(error.trace.rstrip())
 
 
 def _continued(folder: Path, cfg: DictConfig, hydra_cfg: Any) -> Continued:

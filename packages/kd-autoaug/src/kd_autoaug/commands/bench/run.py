@@ -10,12 +10,13 @@ from effkit.device import set_threads
 from effkit.errors import UserError, choose
 from effkit.report import Report
 from kd_autoaug.commands.bench.augment import augment_report
+from kd_autoaug.commands.bench.cache import cache_report
 from kd_autoaug.commands.bench.operators import operators_report
 from kd_autoaug.commands.bench.step import step_report
 
 __all__ = ["KINDS", "run"]
 
-KINDS = ("augment", "ops", "step")
+KINDS = ("augment", "ops", "step", "cache")
 
 
 def run(cfg: Any) -> Report:
@@ -35,6 +36,9 @@ def run(cfg: Any) -> Report:
     providers = None if cfg.providers is None else list(cfg.providers)
     folder = run_dir()
     shared: dict[str, Any] = {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
+    if kind == "cache":
+        options = {k: cfg[k] for k in ("network", "classes", "k", "samples", "views", "workers", "rounds", "seed")}
+        return cache_report(**options, **shared, csv=cfg.csv or folder / "bench.csv")
     shared |= {"csv": cfg.csv or folder / "bench.csv", "folder": folder, "providers": providers}
     timed = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
     precision = cfg.precision if kind == "step" else "fp32"
