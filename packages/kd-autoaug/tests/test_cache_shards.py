@@ -163,9 +163,10 @@ def test_a_killed_build_goes_on(words, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kd_autoaug", "cache", "build", *words, f"cache.path={tmp_path / 'b'}"]
     for seconds in (0.2, 0.4):  # after its workers began
         build = subprocess.Popen([*command, "executor=process", "workers=2"], stderr=subprocess.DEVNULL)
-        jobs = tmp_path / ".b.jobs" / "source.pickle"
         end = time.monotonic() + 120
-        while not jobs.exists() and build.poll() is None and time.monotonic() < end:
+        while build.poll() is None and time.monotonic() < end:
+            if list(tmp_path.glob(f".b.*.{build.pid}.jobs/source.pickle")):
+                break
             time.sleep(0.02)
         time.sleep(10 * seconds)
         build.send_signal(signal.SIGKILL)

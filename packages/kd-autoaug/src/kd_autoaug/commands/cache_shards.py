@@ -7,10 +7,14 @@ building it again from the config could come out differently, and the cache woul
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import math
+import os
 import pickle
+import platform
 import shutil
+import zlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +22,7 @@ from typing import Any
 
 import torch
 
+from effkit.atomic import alive
 from effkit.executors import Choice, Task, run
 from kd_autoaug.cache.build import build_cache
 from kd_autoaug.cache.cache import LogitCache
@@ -89,9 +94,7 @@ def build_in_shards(
     """
     multiple = 1 if choice.one_machine else samples_a_page(cache)
     cut = shards(begin, end, batch_size, _SHARDS_EACH * choice.count(), multiple)
-    folder = cache.path.with_name(f".{cache.path.name}.jobs")
-    shutil.rmtree(folder, ignore_errors=True)  # what a build that was killed has left
-    folder.mkdir()
+    folder = _own_folder(cache.path)
     try:
         content = pickle.dumps(source, pickle.HIGHEST_PROTOCOL)
         file = folder / "source.pickle"
@@ -104,6 +107,19 @@ def build_in_shards(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return written, lines
+
+
+def _own_folder(cache: Path) -> Path:
+    """A folder beside the cache for this build alone; those of builds of this host that were killed go."""
+    mark = f".{cache.name}.{zlib.crc32(platform.node().encode()):08x}."
+    for left in cache.parent.glob(f"{glob.escape(mark)}*.jobs"):
+        pid = left.name.removeprefix(mark).removesuffix(".jobs")
+        if pid.isdecimal() and not alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = cache.with_name(f"{mark}{os.getpid()}.jobs")
+    shutil.rmtree(folder, ignore_errors=True)  # of another process that had this number
+    folder.mkdir()
+    return folder
 
 
 def samples_a_page(cache: LogitCache) -> int:
