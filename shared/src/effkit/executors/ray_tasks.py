@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -118,10 +119,11 @@ def open_cluster(
         # Ray prints what happens to its workers on standard output, which is for the report.
         closing.enter_context(contextlib.redirect_stdout(sys.stderr))
         if not ray.is_initialized():
-            if address is None:
-                _start(ray, closing, workers * threads, gpus * workers)
-            else:
-                _connect(ray, address)
+            with _signals_kept():
+                if address is None:
+                    _start(ray, closing, workers * threads, gpus * workers)
+                else:
+                    _connect(ray, address)
             closing.callback(ray.shutdown)
         options: dict[str, Any] = {"num_cpus": threads, "num_gpus": gpus, "max_retries": 0}
         remote = ray.remote(_perform).options(**options, **({"max_calls": 1} if fresh else {}))
@@ -145,6 +147,17 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in ours:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back what SIGTERM did: Ray would answer it with an exit code of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @functools.cache
