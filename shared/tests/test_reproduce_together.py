@@ -177,7 +177,7 @@ def test_side_by_side_one_by_one_and_in_this_process_give_the_same(site: Site, t
     assert (
         reports["together"]
         .tables[0]
-        .note.startswith("Short forms of the claims (full=true runs the full ones); 3 papers, 3 at once, ")
+        .note.startswith("Short forms of the claims (full=true runs the full ones); 3 papers on 3 workers, ")
     )
 
 
@@ -301,7 +301,7 @@ def test_what_has_changed_runs_again_and_says_why(
         assert paper["claim"]["notes"] == ["full"]
         assert paper["claim"]["outcomes"][0]["command"] == "alpha reproduce claim=true full=true"
         page = (output / "index.html").read_text()
-        assert "Full forms of the claims; 1 paper, 1 at once" in page
+        assert "Full forms of the claims; 1 paper on " in page
         assert "effkit reproduce full=true fresh=true" in page
 
 

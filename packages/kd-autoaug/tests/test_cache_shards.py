@@ -12,6 +12,7 @@ import torch
 
 from effkit.errors import UserError
 from effkit.executors import Choice, TaskError
+from effkit.testing import two_workers
 from kd_autoaug.cache.build import build_cache, shard_range
 from kd_autoaug.cache.cache import LogitCache
 from kd_autoaug.cli import main
@@ -123,7 +124,14 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["experiment=digits_kd", f"teacher.weights={weights}", "view.num_views=3", "batch_size=64", "device=cpu"]
 
 
-def test_the_command_gives_the_same_bytes(words, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture(scope="module")
+def workers():
+    """Two processes for the tests whose workers live."""
+    with two_workers():
+        yield
+
+
+def test_the_command_gives_the_same_bytes(workers, words, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "build", *words, f"cache.path={tmp_path / 'a'}"]) == 0
     half = ["end=170", f"cache.path={tmp_path / 'b'}"]  # in the middle of a batch
     assert main(["cache", "build", *words, *half]) == 0
@@ -176,7 +184,7 @@ def test_a_killed_build_goes_on(words, tmp_path: Path) -> None:
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["a", "b"]
 
 
-def test_a_shard_of_a_build_is_cut_further(words, tmp_path: Path) -> None:
+def test_a_shard_of_a_build_is_cut_further(workers, words, tmp_path: Path) -> None:
     begin, end = shard_range("2/3", 400)
     path = tmp_path / "c"
     more = ["executor=process", "workers=2", "shard=2/3", "batch_size=16"]

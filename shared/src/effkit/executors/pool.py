@@ -138,6 +138,10 @@ class PoolExecutor(Executor):
                 thread.join()
             self._release()
 
+    def __enter__(self) -> PoolExecutor:
+        """Use it in a ``with`` block."""
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -22,6 +22,10 @@ class SerialExecutor(Executor):
     workers = 1
     threads: int | None = None
 
+    def __enter__(self) -> SerialExecutor:
+        """Use it in a ``with`` block, as the others."""
+        return self
+
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function now."""
         return self.submit_named(getattr(function, "__name__", "task"), "", function, *args, **kwargs)

@@ -19,7 +19,7 @@ from effkit.reproduce.worker import log_of, progress_of
 
 __all__ = ["Board"]
 
-_TAIL_LINES = 25
+_TAIL_LINES = 60  # a segmentation fault tells the stack of every thread
 _ROWS_SHARE = 0.2  # of the progress bar, where there is a claim
 
 
@@ -93,7 +93,7 @@ class Board:
         self.forget(name, part)
         whole = len(self._parts[name]) == len(self._of)
         if not whole:
-            self.tell(name, part, f"{part} done", 1.0)
+            self.tell(name, part, f"{part} {'crashed' if isinstance(found, TaskError) else 'done'}", 1.0)
         if whole or part == "rows":
             result = self._merged(name, running=not whole)
             if result["stamp"] is not None:

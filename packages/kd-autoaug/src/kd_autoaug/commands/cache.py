@@ -84,7 +84,7 @@ def _build(cfg: Mapping[str, Any]) -> Report:
         check_build(cache, source.teacher, source.augment, **where)
         written, lines = build_in_shards(cache, source, choice, **where)
         cache = LogitCache.open(cache.path)  # as the workers left it
-    rows = [["samples asked about", f"{begin} to {end}"], ["records written", written], *lines]
+    rows: list[list[Any]] = [["samples asked about", f"{begin} to {end}"], ["records written", written], *lines]
     return _report(cache, "build", rows)
 
 

@@ -103,10 +103,10 @@ def build_in_shards(
         tasks = [Task(f"samples {a} to {b}", str(file), print_of_it, str(cache.path), a, b, batch_size) for a, b in cut]
         with replace(choice, folder=folder / "submitit").open(tasks=len(tasks)) as pool:
             written = sum(run(pool, _build_shard, tasks))
-            lines = [["workers", pool.workers], ["threads of each", pool.threads], ["shards", len(tasks)]]
+            facts = {"workers": pool.workers, "threads of each": pool.threads, "shards": len(tasks)}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return written, lines
+    return written, [[name, value] for name, value in facts.items()]
 
 
 def _own_folder(cache: Path) -> Path:
