@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from effkit.cli.explain import debugging, one_line, raised_by
 from effkit.cli.mistakes import explain_composition
+from effkit.cli.shell import check_shell
 from effkit.cli.targets import check_config
 from effkit.cli.words import booleans_read
 from effkit.errors import UserError, choose, nearest
@@ -122,6 +123,7 @@ class _Loader(ConfigLoaderImpl):
                 choose(group, option, self.options(group.partition("@")[0]))
         _check_global(config)
         check_config(config, self.package)
+        check_shell(config, self._held)
         return config
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
