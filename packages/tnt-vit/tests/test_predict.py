@@ -55,11 +55,11 @@ def test_probabilities_names_and_order():
         want = model(x).softmax(-1)
     found = json.loads(json.dumps(report.to_json()))["data"]
     assert [p["file"] for p in found["pictures"]] == ["china", "chelsea"]
-    for probabilities, picture in zip(want, found["pictures"], strict=True):
-        best = probabilities.argsort(descending=True)[:3].tolist()
+    for wanted, picture in zip(want, found["pictures"], strict=True):
+        best = wanted.argsort(descending=True)[:3].tolist()
         assert [t["class"] for t in picture["top"]] == best
         assert [t["name"] for t in picture["top"]] == [f"name {i}" for i in best]
-        assert [t["probability"] for t in picture["top"]] == pytest.approx(probabilities[best].tolist(), abs=1e-6)
+        assert [t["probability"] for t in picture["top"]] == pytest.approx(wanted[best].tolist(), abs=1e-6)
     assert len(report.tables[0].rows) == 6
     assert report.tables[0].rows[0][0] == "china"
 

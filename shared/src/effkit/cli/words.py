@@ -73,12 +73,12 @@ def _meant(key: str, value: Any, held: Any, written: str) -> Any:
         held: What the config holds there.
         written: The key on the command line.
     """
+    if isinstance(held, bool) and isinstance(value, dict | list):
+        raise _no_boolean(key, value)
     if isinstance(value, dict):
         inside = held if isinstance(held, dict) else {}
         return {k: _meant(f"{key}.{k}", v, inside.get(str(k)), written) for k, v in value.items()}
     if isinstance(value, list):
-        if isinstance(held, bool):
-            raise _no_boolean(key, value)
         # All elements of a list are alike: those of the list there tell.
         example = held[0] if isinstance(held, list) and held else None
         return [_meant(f"{key}.{n}", v, example, written) for n, v in enumerate(value)]

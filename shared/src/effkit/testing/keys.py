@@ -22,7 +22,10 @@ __all__ = ["unread_keys"]
 # Read by `effkit.cli` for every command, whatever its function does with the config.
 _OF_THE_CORE = ("format", "overwrite")
 # Modules and functions that hand values on, or keep the whole config as a record: nothing is read there.
-_PASSING_MODULES = ("omegaconf", "copy", "pickle", "yaml", "effkit.lightning.agreement", "effkit.runs.records")
+_PASSING_MODULES = (
+    *("omegaconf", "copy", "pickle", "yaml", "effkit.lightning.agreement", "effkit.runs.records"),
+    *("lightning.pytorch.core.mixins", "lightning.pytorch.utilities.parsing", "lightning_utilities"),
+)
 _PASSING_FUNCTIONS = ("plain_options", "plain", "options")
 _BETWEEN = (__name__, "abc", "typing", "_collections_abc", "dataclasses")
 
