@@ -179,6 +179,7 @@ SHELL = {
     "a line in a text": ('comment: "a\\ntouch {evidence}"', "hydra.launcher.comment='a\\ntouch "),
     "a line in what a text refers to": ("comment: '${{lines}}'", "hydra.launcher.comment='${lines}'"),
     "an interpolation": ("setup: ['${{word}}']", "hydra.launcher.setup.0='${word}'"),
+    "a list made by a resolver": ("setup: \"${{oc.create:['touch x']}}\"", "hydra.launcher.setup.0='touch x'"),
 }
 
 
@@ -210,6 +211,12 @@ def test_shell_lines_of_a_launcher_that_a_file_names_are_refused(demo, error_lin
 def test_nor_in_a_name_that_hydra_puts_there(demo, error_line, sent):
     assert demo(["train", *sent("partition: gpu", ', job: {name: "x\\ny"}')]) == 2
     assert "hydra.job.name='x\\ny' runs in a shell" in error_line()
+
+
+def test_what_a_file_adds_to_what_was_typed_is_refused(demo, error_line, sent):
+    words = [*sent("additional_parameters: {prolog: x}"), "+hydra.launcher.additional_parameters.mail=me"]
+    assert demo(["train", *words]) == 2
+    assert "hydra.launcher.additional_parameters.prolog='x'" in error_line()
 
 
 def test_nor_in_a_launcher_of_their_own(demo, error_line, tmp_path, sent):

@@ -123,7 +123,7 @@ class _Loader(ConfigLoaderImpl):
                 choose(group, option, self.options(group.partition("@")[0]))
         _check_global(config)
         check_config(config, self.package)
-        check_shell(config, self._held)
+        check_shell(config)
         return config
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:

@@ -11,51 +11,44 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from effkit.cli.targets import children
 from effkit.errors import UserError
 
 __all__ = ["check_shell"]
 
-_RUN = re.compile(r"(.*\.)?(setup|python|srun_args|additional_parameters|runtime_env|\w*_commands?)(\..*)?")
+_RUN = re.compile(
+    r"hydra\.launcher\.(.*\.)?(setup|python|srun_args|additional_parameters|runtime_env|\w*_commands?)(\..*)?"
+)
 _SHIPPED = ("pkg", "structured")
-# Nodes whose text Hydra puts into that of the launcher.
-_NAMES = ("job", "run", "sweep")
+# Hydra puts the text of the first three into that of the launcher.
+_NODES = ("hydra.job", "hydra.run", "hydra.sweep", "hydra.launcher")
 
 
-def check_shell(config: Any, held: Any) -> None:
+def check_shell(config: Any) -> None:
     """Refuse text for a shell in the node ``hydra.launcher`` that neither ships with a package nor was typed.
 
     Args:
         config: The composed config with the node ``hydra``.
-        held: The config before the words of the command line.
 
     Raises:
         UserError: Names the key and how to say the same.
     """
-    files = [source for source in config.hydra.runtime.config_sources if source.schema not in _SHIPPED]
-    if not any(source.path for source in files):
+    sources = config.hydra.runtime.config_sources
+    if not any(source.path for source in sources if source.schema not in _SHIPPED):
         return
-    shipped = dict(_texts(_shipped(config), "hydra.launcher"))
+    typed = _typed(config.hydra.overrides.hydra)
     for name in ("launcher", *_NAMES):
-        node = f"hydra.{name}"
-        before = dict(_texts(held.hydra.get(name), node))
-        for key, text in _texts(config.hydra.get(name), node):
-            runs = name == "launcher" and _RUN.fullmatch(key.removeprefix(f"{node}.")) is not None
-            if (runs or _two_lines(config, key, text)) and before.get(key) == text and shipped.get(key) != text:
+        shipped = dict(_leaves(f"hydra.{name}", _shipped(config) if name == "launcher" else None))
+        for key, (text, value) in _leaves(f"hydra.{name}", config.hydra._get_node(name)):
+            runs = name == "launcher" and _RUN.fullmatch(key) is not None
+            if (
+                (runs or "\n" in value or "\r" in value)
+                and text != typed.get(key)
+                and (text, value) != shipped.get(key)
+            ):
                 raise UserError(
                     f"{key}={text!r} runs in a shell and comes from a config file: give it on the command line"
                 )
-
-
-def _two_lines(config: Any, key: str, text: str) -> bool:
-    """Whether a text breaks a line of the script, by itself or by what it refers to."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        value = OmegaConf.select(config, key)
-    except OmegaConfBaseException:  # of what Hydra knows later: those texts are looked at themselves
-        value = None
-    return any(end in f"{text}{value}" for end in "\n\r")
 
 
 def _shipped(config: Any) -> Any:
@@ -71,18 +64,43 @@ def _shipped(config: Any) -> Any:
     return None if found is None else found.config
 
 
-def _texts(node: Any, start: str) -> Iterator[tuple[str, str]]:
-    """All that is not a number or nothing, by dotted key, interpolations as they are written."""
-    from omegaconf import OmegaConf
+def _typed(words: Any) -> dict[str, str]:
+    """What the command line says of Hydra's node, by full key."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    def walk(value: Any, path: str) -> Iterator[tuple[str, str]]:
-        if isinstance(value, dict):
-            for key, child in value.items():
-                yield from walk(child, f"{path}.{key}")
-        elif isinstance(value, list):
-            for index, child in enumerate(value):
-                yield from walk(child, f"{path}.{index}")
-        elif value is not None and not isinstance(value, bool | int | float):
-            yield path, str(value)
+    found = {}
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        if not override.is_delete() and not override.is_sweep_override():
+            found |= {key: text for key, (text, _) in _leaves(override.key_or_group, override.value())}
+    return found
 
-    yield from walk(OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node, start)
+
+def _leaves(path: str, node: Any, written: str | None = None) -> Iterator[tuple[str, tuple[str, str]]]:
+    """All text in a node: full key, then how it is written and what it is.
+
+    Args:
+        path: The node's key.
+        node: A node of a config, or plain values.
+        written: The interpolation that led here: all below it is written so.
+    """
+    from omegaconf import Container, Node
+    from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(node, Node) and node._is_interpolation():
+        written = written or str(node._value())
+        try:
+            node = node._dereference_node()
+        except OmegaConfBaseException:  # of what Hydra knows later: those texts are looked at themselves
+            yield path, (written, "")
+            return
+    if isinstance(node, Container):
+        if not (node._is_none() or node._is_missing()):
+            for key, child in children(node):
+                yield from _leaves(f"{path}.{key}", child, written)
+    elif isinstance(node, dict | list):
+        for key, child in children(node):
+            yield from _leaves(f"{path}.{key}", child, written)
+    else:
+        value = node._value() if isinstance(node, Node) else node
+        if value is not None and not isinstance(value, bool | int | float):
+            yield path, (written or str(value), str(value))
