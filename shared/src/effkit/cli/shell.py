@@ -16,9 +16,8 @@ from effkit.errors import UserError
 
 __all__ = ["check_shell"]
 
-_RUN = re.compile(
-    r"hydra\.launcher\.(.*\.)?(setup|python|srun_args|additional_parameters|runtime_env|\w*_commands?)(\..*)?"
-)
+_NAMES = ("setup", "python", "srun_args", "additional_parameters", "runtime_env", r"\w*_commands?")
+_RUN = re.compile(rf"hydra\.launcher\.(.*\.)?({'|'.join(_NAMES)})(\..*)?")
 _SHIPPED = ("pkg", "structured")
 # Hydra puts the text of the first three into that of the launcher.
 _NODES = ("hydra.job", "hydra.run", "hydra.sweep", "hydra.launcher")
@@ -37,15 +36,11 @@ def check_shell(config: Any) -> None:
     if not any(source.path for source in sources if source.schema not in _SHIPPED):
         return
     typed = _typed(config.hydra.overrides.hydra)
-    for name in ("launcher", *_NAMES):
-        shipped = dict(_leaves(f"hydra.{name}", _shipped(config) if name == "launcher" else None))
-        for key, (text, value) in _leaves(f"hydra.{name}", config.hydra._get_node(name)):
-            runs = name == "launcher" and _RUN.fullmatch(key) is not None
-            if (
-                (runs or "\n" in value or "\r" in value)
-                and text != typed.get(key)
-                and (text, value) != shipped.get(key)
-            ):
+    shipped = dict(_leaves("hydra.launcher", _shipped(config)))
+    for node in _NODES:
+        for key, (text, value) in _leaves(node, config.hydra._get_node(node.partition(".")[2])):
+            runs = _RUN.fullmatch(key) is not None or "\n" in value or "\r" in value
+            if runs and text != typed.get(key) and (text, value) != shipped.get(key):
                 raise UserError(
                     f"{key}={text!r} runs in a shell and comes from a config file: give it on the command line"
                 )
