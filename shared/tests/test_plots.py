@@ -15,14 +15,17 @@ PATH = "runs/of/somebody/" + "a_folder_with_a_name/" * 8 + "picture.png"
 LONG = f"a caption that goes on about what was drawn, of what, with which weights, from {PATH}, and then some more"
 
 
-def outside(fig: Any) -> list[str]:
-    """The texts that the edge of the canvas cuts."""
-    from matplotlib.text import Text
-
+def cut(fig: Any) -> list[str]:
+    """The edges of the canvas that something drawn is beyond."""
     fig.draw_without_rendering()
-    width, height = fig.get_size_inches() * fig.dpi
-    boxes = [(t.get_text(), t.get_window_extent()) for t in fig.findobj(Text) if t.get_visible() and t.get_text()]
-    return [words for words, b in boxes if b.x0 < -1 or b.y0 < -1 or b.x1 > width + 1 or b.y1 > height + 1]
+    canvas, drawn = fig.bbox_inches, fig.get_tightbbox()
+    beyond = {
+        "left": canvas.x0 - drawn.x0,
+        "bottom": canvas.y0 - drawn.y0,
+        "right": drawn.x1 - canvas.x1,
+        "top": drawn.y1 - canvas.y1,
+    }
+    return [edge for edge, inches in beyond.items() if inches > 0]
 
 
 def title(fig: Any, ax: Any, words: str) -> Any:
@@ -66,7 +69,7 @@ def test_a_long_caption_is_wrapped_to_its_room(tmp_path: Path, write: Any, acros
         text = write(fig, axes[0], LONG)
         describe(fig, SEEN)
         path = save_png(fig, tmp_path / "a.png")
-        assert outside(fig) == []
+        assert cut(fig) == []
         lines = text.get_text().split("\n")
         assert len(lines) > 1
         assert "".join(lines).replace(" ", "") == LONG.replace(" ", "")  # nothing is left out
@@ -85,7 +88,7 @@ def test_captions_of_parts_of_a_figure(tmp_path: Path) -> None:
             part.suptitle(LONG, fontsize=8)
             part.subplots().plot([1, 2, 3])
         fit_captions(fig)
-        assert outside(fig) == []
+        assert cut(fig) == []
         left, right = (part.texts[0].get_window_extent() for part in fig.subfigs)
         assert left.x1 < right.x0
 
@@ -108,7 +111,7 @@ def test_formulas_are_not_broken() -> None:
         ax.set_title(f"what is left over, {formula}, of all the energy there is", fontsize=9)
         fit_captions(fig)
         assert formula in ax.get_title()
-        assert outside(fig) == []
+        assert cut(fig) == []
 
 
 def test_the_canvas_grows_for_what_sticks_out_of_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ its edge and is cut off in the file.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,7 +42,7 @@ class Caption(NamedTuple):
 def fit_captions(fig: Figure) -> None:
     """Wrap the captions that have less room than they need; the figure becomes as much higher as their lines take.
 
-    What fits is left alone. Call it before placing anything by pixels.
+    What fits is left alone. Call it before placing anything by pixels: the figure is laid out afterwards.
 
     Args:
         fig: The figure, with all that is drawn in it.
@@ -55,24 +56,27 @@ def fit_captions(fig: Figure) -> None:
             fig.draw_without_rendering()
         for text, words in asked.items():
             text.set_text(words)
-        higher = _wrap_all(list(_captions(fig)))
+        wrapped, higher = _wrap_all(list(_captions(fig)))
         fig.set_size_inches(fig.get_figwidth(), height + higher / fig.dpi)
-        if laid_out and not higher:
-            break
+        if laid_out and not wrapped:
+            return
+    fig.draw_without_rendering()
 
 
-def _wrap_all(captions: Sequence[Caption]) -> float:
-    """Wrap what is too long; returns the pixels that the new lines take of the figure's height."""
+def _wrap_all(captions: Sequence[Caption]) -> tuple[bool, float]:
+    """Wrap what is too long; returns whether anything was, and the pixels of height that the new lines take."""
     higher: dict[Any, float] = {}
+    wrapped = False
     for text, along, room, row in captions:
         before = text.get_window_extent()
         if (before.width, before.height)[along] <= room:
             continue
+        wrapped = True
         text.set_text(_wrapped(text.get_text(), room * _SLACK, _ruler(text, along)))
         if along == 0:  # of captions beside each other the highest counts
             beside = text if row is None else row
             higher[beside] = max(higher.get(beside, 0.0), text.get_window_extent().height - before.height)
-    return sum(higher.values())
+    return wrapped, sum(higher.values())
 
 
 def _ruler(text: Text, along: int) -> Callable[[str], float]:
@@ -98,7 +102,8 @@ def _wrapped(words: str, room: float, measure: Callable[[str], float]) -> str:
                 lines.append(line)
             line = word
             while "$" not in line and len(line) > 1 and measure(line) > room:
-                fits = next((n for n in range(len(line) - 1, 1, -1) if measure(line[:n]) <= room), 1)
+                whole = line
+                fits = max(1, bisect_right(range(len(whole)), room, key=lambda n: measure(whole[:n])) - 1)
                 lines.append(line[:fits])
                 line = line[fits:]
         lines.append(line)
@@ -110,14 +115,14 @@ def _captions(fig: Figure) -> Iterator[Caption]:
     for part in _parts(fig):
         for text in part.texts:  # the title and the names that a whole figure may have are among them
             along = _direction(text)
-            if along is not None and text.get_text():
+            if along is not None and text.get_text().strip():
                 yield Caption(text, along, _room(text, along, _span(part.bbox, along), pad), None)
     shown = [ax for ax in fig.axes if ax.get_visible()]
     rows = _rows(shown)
     for ax in shown:
         for number, text in enumerate(_names(ax)):
             along = _direction(text)
-            if along is None or not text.get_text() or not text.get_visible():
+            if along is None or not text.get_text().strip() or not text.get_visible():
                 continue
             edges = _between(ax, shown, along, _span(fig.bbox, along), centred=0.25 < _anchor(text, along)[1] < 0.75)
             # Titles stand above a row and names of axes below it: they make it higher each for itself.

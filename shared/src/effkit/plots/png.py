@@ -65,7 +65,6 @@ def _whole(fig: Figure) -> Any:
     """The canvas, or more of it where something would be cut off; `None` stands for the canvas."""
     from matplotlib.transforms import Bbox
 
-    fig.draw_without_rendering()
     canvas, drawn = fig.bbox_inches, fig.get_tightbbox()
     if canvas.x0 <= drawn.x0 and canvas.y0 <= drawn.y0 and drawn.x1 <= canvas.x1 and drawn.y1 <= canvas.y1:
         return None
@@ -78,7 +77,8 @@ def _dithered(picture: Picture, exact: int = 16) -> Picture:
 
     colours = sorted(picture.getcolors(picture.width * picture.height) or [], reverse=True)
     kept = [rgb for _, rgb in colours[:exact]]
-    rest = picture.quantize(256 - len(kept), method=Image.Quantize.MEDIANCUT, kmeans=1)
+    part = picture.resize((-(-picture.width // 3), -(-picture.height // 3)), Image.Resampling.NEAREST)  # says enough
+    rest = part.quantize(256 - len(kept), method=Image.Quantize.MAXCOVERAGE)
     flat = [channel for rgb in kept for channel in rgb] + (rest.getpalette() or [])[: 3 * (256 - len(kept))]  # type: ignore[attr-defined]
     palette = Image.new("P", (1, 1))
     palette.putpalette(flat)

@@ -74,7 +74,7 @@ def plot_heat(result: AnalysisResult, statistic: str, path: PathLike) -> Path:
         fig.supxlabel(f"{who}; without augmentation {shown}", fontsize=8, x=0.01, ha="left", color="#444444")
         describe(
             fig,
-            f"Heat map of {title} for {rows} operators and {columns} magnitudes, {who}: most harmed is "
+            f"Heat map of {title} for {rows} operators and {columns} magnitudes: most harmed is "
             f"{_worst_field(grid, statistic, names, result.magnitudes)}; without augmentation {shown}.",
         )
         return save_png(fig, path)

@@ -76,9 +76,10 @@ def plot_policy_views(
                 show(ax, view.pixels)
                 words = view.operators.replace("_", " ").replace(", ", "\n")
                 ax.set_xlabel(words, fontsize=6.5, labelpad=1, linespacing=0.95)
+        count = f"{len(pictures)} picture{'s' * (len(pictures) != 1)}"
         describe(
             fig,
-            f"Grid of {len(pictures)} pictures ({joined(list(pictures))}), each followed by {len(drawn[0])} random "
-            f"views under {title}, with the operators that made them below.",
+            f"Grid of {count} ({joined(list(pictures))}), each followed by {len(drawn[0])} random views under {title}, "
+            "with the operators that made them below.",
         )
         return save_png(fig, path, dpi=110, photos=True)

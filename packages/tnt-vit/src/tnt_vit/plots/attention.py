@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from effkit.errors import UserError
-from effkit.plots import joined
-from tnt_vit.plots.drawing import HEAT, View, bare, caption, check_blocks, frame, halves, heat, panel, sheet
+from tnt_vit.plots.drawing import HEAT, View, bare, caption, check_blocks, frame, halves, heat, in_words, panel, sheet
 
 __all__ = ["class_attention", "inner_attention", "sentence_attention"]
 
@@ -95,7 +94,7 @@ def inner_attention(
             line[0].set_ylabel(f"block {block}", fontsize=9)
         seen = (
             f"Maps of what word ({query[0]}, {query[1]}) attends to in sentence ({row}, {col}), by {heads} heads "
-            f"and in their mean, in block {joined([str(block) for block in chosen])}"
+            f"and in their mean, in {in_words(chosen)}"
         )
         caption(fig, subject, seen, "Red: the query word; smallest and largest weights above the maps")
         return fig
@@ -150,7 +149,7 @@ def sentence_attention(
         axes[1, 0].set_ylabel("query sentence", fontsize=8)
         seen = (
             f"What sentence ({row}, {col}) attends to, laid over the picture, above the matrix of all sentences, in "
-            f"block {joined([str(block) for block in chosen])}"
+            f"{in_words(chosen)}"
         )
         caption(fig, subject, seen, "Mean of the heads; matrices without their extreme 1 %")
         return fig

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from effkit.errors import UserError
-from effkit.plots import describe, figure
+from effkit.plots import describe, figure, joined
 from tnt_vit.checkpoints.origin import RANDOM
 from tnt_vit.model import TNT
 
@@ -30,6 +30,7 @@ __all__ = [
     "frame",
     "halves",
     "heat",
+    "in_words",
     "panel",
     "sheet",
 ]
@@ -111,6 +112,11 @@ def check_blocks(blocks: Sequence[int] | None, among: Sequence[int], why: str = 
     if not blocks or len(set(blocks)) != len(blocks):
         raise UserError(f"blocks={list(blocks)} must name each block once, among {listed}")
     return tuple(sorted(blocks))
+
+
+def in_words(blocks: Sequence[int]) -> str:
+    """Block numbers as people say them: "block 6", "blocks 1, 6 and 12"."""
+    return f"block{'s' * (len(blocks) > 1)} {joined([str(block) for block in blocks])}"
 
 
 @contextmanager
