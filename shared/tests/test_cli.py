@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from effkit.cli import App, run_dir
-from effkit.cli.launch import gather_positional, quote
-from effkit.cli.process import RANK_VARIABLES, is_main_rank, ranks_released
+from effkit.cli.process import ranks_released
+from effkit.cli.quoting import gather_positional, quote
 from effkit.errors import UserError
+from effkit.ranks import RANK_VARIABLES, is_main_rank
 
 
 def files(folder):

@@ -30,6 +30,7 @@ RECORD = "resumed.json"
 # How long a run is, what it says and where, and how fast it is: none of it changes what an epoch does.
 _FREE = {
     *("resume", "resume_anyway", "logger", "format", "threads", "expected", "overwrite"),
+    "checkpoint_minutes",
     *("data.num_workers", "trainer.max_epochs", "trainer.max_time", "trainer.limit_test_batches"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler", "trainer.detect_anomaly"),
 }
@@ -111,7 +112,7 @@ class Agreed(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write both."""
         if trainer.is_global_zero:
-            _record(self.folder, self.resume, self.changed)
+            _record(self.folder, self.resume, {**self.changed, **getattr(pl_module, "recipe_changes", {})})
             if self.resume.folder is not None:
                 _describe(self.folder, self.cfg)
 

@@ -81,6 +81,22 @@ class EpochLog(Callback):
         self.lr = math.nan
         self.started = self.trained = 0.0
         self.images = 0
+        self._part: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on counting in an epoch that was stopped on its way, and so does not start."""
+        if self._part is not None and trainer.fit_loop.restarted_mid_epoch:
+            self.started = time.perf_counter() - self._part["seconds"]
+            self.images = self._part["images"]
+        self._part = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What of the epoch is done."""
+        return {"seconds": time.perf_counter() - self.started, "images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep it until the training begins."""
+        self._part = state_dict
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and forget the figures of earlier epochs: this one may not be validated."""
@@ -218,7 +234,7 @@ class RunCheckpoint(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to know."""
-        return {"best": self.best, "seconds": self.seconds}
+        return {"best": self.best, "seconds": time.perf_counter() - self._started if self._started else self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the time of the interrupted run, and its best value where the checkpoint of it is at hand."""

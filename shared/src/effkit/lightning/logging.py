@@ -215,6 +215,8 @@ _NO_WARNING = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     # Lightning 2.6's own use of a name that torch 2.15 deprecates (lightning/pytorch/utilities/_pytree.py).
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # It cannot know that the samplers of effkit.data begin where the run was stopped.
+    r"You're resuming from a checkpoint that ended before the epoch ended",
 )
 _TALKATIVE = ("lightning.pytorch", "lightning.fabric", "lightning_utilities")
 

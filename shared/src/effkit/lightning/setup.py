@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from effkit.device import resolve_device, resolve_precision
 from effkit.errors import UserError, choose
 from effkit.lightning.callbacks import RunCheckpoint, TimeLimit
+from effkit.lightning.ranks import own_ranks
 from effkit.lightning.resume import AtomicCheckpointIO
 
 __all__ = ["build_trainer", "count_epochs", "device_name", "own_settings", "run_folder"]
@@ -96,6 +97,7 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     _check_tasks(trainer)
+    own_ranks(trainer)
     return trainer
 
 
