@@ -31,6 +31,9 @@ from effkit.stopping import current
 if TYPE_CHECKING:
     from effkit.cli.command import Command, Program
 
+PATIENCE = 3.0
+"""Seconds that the first rank may need longer than another to make the same mistake."""
+
 
 def launch(app: Program, command: Command, words: Sequence[str], ends_process: bool) -> int:
     """Run a command.
@@ -130,9 +133,9 @@ def _code_of_rank(app: Program, outcomes: Sequence[Outcome]) -> int:
     return max((outcome.exit_code for outcome in failed), default=0)
 
 
-def _first_rank_says(outcome: Outcome, seconds: float = 3.0) -> bool:
+def _first_rank_says(outcome: Outcome) -> bool:
     """Whether the first rank has made the same mistake, which it then has told; it may be a little behind."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while outcome.run_dir and time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError, AttributeError):
             said = json.loads((Path(outcome.run_dir) / "status.json").read_text(encoding="utf-8"))

@@ -213,6 +213,10 @@ class RunCheckpoint(Checkpoint):
         """Start counting the training time, on top of that of the resumed run."""
         self._started = time.perf_counter() - self.seconds
 
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Count the time: a checkpoint may be written now."""
+        self.seconds = time.perf_counter() - self._started
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoints of the epoch that has just ended; a part of an epoch cannot be resumed and has none."""
         if not whole_epoch(trainer):
@@ -234,7 +238,7 @@ class RunCheckpoint(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to know."""
-        return {"best": self.best, "seconds": time.perf_counter() - self._started if self._started else self.seconds}
+        return {"best": self.best, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the time of the interrupted run, and its best value where the checkpoint of it is at hand."""

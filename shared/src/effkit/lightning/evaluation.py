@@ -60,7 +60,8 @@ def evaluate(
         )
         started = time.perf_counter()
         with together(trainer, None):
-            trainer.test(Classifier(model, data.num_classes, preprocessing=used), datamodule=data, verbose=False)
+            module = Classifier(model, data.num_classes, preprocessing=used)
+            trainer.test(module, datamodule=data, verbose=False)
         seconds = time.perf_counter() - started
     images = min(len(data.split("test")), _batches(trainer) * data.batch_size * trainer.world_size)
     metrics = {

@@ -21,6 +21,7 @@ from effkit.errors import UserError, choose
 from effkit.lightning.callbacks import RunCheckpoint, TimeLimit
 from effkit.lightning.ranks import own_ranks
 from effkit.lightning.resume import AtomicCheckpointIO
+from effkit.lightning.sharding import ShardedStrategy
 
 __all__ = ["build_trainer", "count_epochs", "device_name", "own_settings", "run_folder"]
 
@@ -76,7 +77,9 @@ def build_trainer(
     bar = sys.stderr.isatty() if bar is None else bar
     callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
     limit = options.pop("max_time", None)
-    sharded = str(options.get("strategy", "")).startswith(("fsdp", "deepspeed", "model"))
+    if options.get("strategy") == "fsdp":
+        options["strategy"] = ShardedStrategy()
+    foreign = str(options.get("strategy", "")).startswith(("fsdp", "deepspeed", "model"))
     try:
         if limit is not None:
             callbacks = [*callbacks, TimeLimit(limit)]
@@ -92,7 +95,7 @@ def build_trainer(
             default_root_dir=str(folder),
             use_distributed_sampler=False,  # ours splits among the processes and counts no picture twice
             num_sanity_val_steps=0,
-            plugins=None if sharded else [AtomicCheckpointIO()],  # sharded strategies write folders of their own
+            plugins=None if foreign else [AtomicCheckpointIO()],  # these write folders of their own
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error

@@ -32,6 +32,7 @@ from effkit.lightning.optim import plain_options
 from effkit.lightning.ranks import together
 from effkit.lightning.resume import find_resume, how_to_go_on, load_checkpoint
 from effkit.lightning.setup import build_trainer, count_epochs, device_name, own_settings, run_folder
+from effkit.lightning.sharding import ShardedStrategy, whole_again
 from effkit.lightning.stepping import StepCheckpoint
 from effkit.report import write_json
 from effkit.stopping import current, name_of
@@ -110,6 +111,10 @@ def train(
             device=cfg.get("device") or "auto",
             precision=cfg.get("precision") or "auto",
         )
+        if cfg.get("ema") is not None and isinstance(trainer.strategy, ShardedStrategy):
+            raise UserError(
+                f"ema={cfg['ema']} keeps all weights once more and whole: trainer.strategy=fsdp needs ema=null"
+            )
         if resume is not None:
             changed = settle(resume, cfg, folder, trainer, data)
             resume = resume.whole() if changed else resume  # a part of an epoch fits nothing but the rest of it
@@ -120,6 +125,7 @@ def train(
         if first_epoch < epochs:
             with together(trainer, folder):
                 trainer.fit(module, datamodule=data, ckpt_path=str(resume.checkpoint) if resume else None)
+                whole_again(trainer, module)
         elif resume is not None:  # killed between its last checkpoint and metrics.json: only the figures are missing
             stored = load_checkpoint(resume.checkpoint)
             module.load_state_dict(stored["state_dict"])

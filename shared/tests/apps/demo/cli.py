@@ -107,7 +107,7 @@ def fit(cfg):
         (run_dir() / "starting").touch()
         time.sleep(cfg.sleep)
     with together(trainer, run_dir()):
-        trainer.fit(Line(), DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=2))
+        trainer.fit(Line(), DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4))
     facts = {"lr": cfg.lr, "rank": trainer.global_rank, "world": trainer.world_size, "steps": trainer.global_step}
     (run_dir() / f"rank{trainer.global_rank}.json").write_text(json.dumps(facts))
     return Report("fitted", data=facts, exit_code=1)
