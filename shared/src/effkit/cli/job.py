@@ -81,6 +81,7 @@ class Status:
             "pid": os.getpid(),
             "host": platform.node(),
             "started": _now(),
+            "config": config,
         }
         if continued is not None:
             self.values |= {"started": continued.started or self.values["started"], "resumed": _now()}
