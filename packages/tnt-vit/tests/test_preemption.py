@@ -2,13 +2,13 @@
 
 import json
 import os
+import platform
 import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -122,7 +122,7 @@ def test_kills_at_random_moments_lose_nothing_and_do_nothing_twice(whole, tmp_pa
     numbers = random.Random(7)
     words = ["train", *TINY, "trainer.max_epochs=12", "hydra.run.dir=run", "resume=auto", "checkpoint_minutes=0.001"]
     folder, names = tmp_path / "run", ["SIGKILL", "SIGTERM", "SIGUSR2", "SIGINT"]
-    for attempt in range(5):
+    for attempt in range(4):
         process = start(words, tmp_path, tmp_path / "err.txt")
         done = len(rows(folder)) if folder.exists() else 0
         wait_until(lambda d=done, p=process: p.poll() is not None or len(rows(folder)) > d, "nothing is done any more")
@@ -218,9 +218,8 @@ def test_a_node_without_the_data_says_so_in_one_line(tmp_path):
     codes = [agent.wait(timeout=200) for agent in agents]
     assert all(codes)
     said = [line for line in (tmp_path / "err1.txt").read_text().splitlines() if line.startswith("tnt-vit: error")]
-    assert said == [
-        f"tnt-vit: error: rank 1 on {socket.gethostname()}: data.root={str(tmp_path / 'missing')!r} is not a folder: "
-        "give the folder with train/ and val/"
-    ] or (len(said) == 1 and "rank 1 on" in said[0] and "data.root=" in said[0])
-    assert Path(tmp_path / "run").is_dir()
+    (line,) = said
+    assert line.startswith(
+        f"tnt-vit: error: rank 1 on {platform.node()}: data.root={str(tmp_path / 'missing')!r} is not"
+    )
     assert status(tmp_path / "run")["status"] in ("failed", "interrupted")
