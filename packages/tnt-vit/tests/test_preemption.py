@@ -199,6 +199,42 @@ def test_two_processes_however_started_give_the_same_run(run, tmp_path):
 
 @POSIX
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a worker that its agent is gone")
+def test_a_killed_agent_comes_back_and_the_training_goes_on(tmp_path):
+    """Two agents stand for two machines; the second loses its agent by kill -9 and gets a new one."""
+    port, folder = free_port(), tmp_path / "run"
+    options = ["--nnodes=2", "--nproc-per-node=1", "--max-restarts=5", "--rdzv-backend=c10d", "--rdzv-id=job"]
+    options.append(f"--rdzv-endpoint=localhost:{port}")
+    words = [
+        "train",
+        *TINY,
+        "trainer.max_epochs=40",
+        "trainer.strategy=ddp",
+        "trainer.num_nodes=2",
+        "hydra.run.dir=run",
+    ]
+    words.append("checkpoint_minutes=0.001")
+    agents = [torchrun(words, tmp_path, tmp_path / f"err{node}.txt", *options) for node in (0, 1)]
+    said = tmp_path / "err0.txt"
+    wait_until(lambda: len(rows(folder)) > 1, said.read_text())
+    first = status(folder)["pid"]
+    guest = next(agent for agent in agents if not is_parent(agent.pid, first))
+    guest.kill()
+    agents[agents.index(guest)] = torchrun(words, tmp_path, tmp_path / "err2.txt", *options)
+    assert [agent.wait(timeout=400) for agent in agents] == [0, 0], said.read_text()
+    assert [row["epoch"] for row in rows(folder)] == [str(epoch) for epoch in range(40)]
+    assert status(folder)["status"] == "finished"
+    assert status(folder)["pid"] != first
+
+
+def is_parent(pid, child):
+    """Whether Linux says so."""
+    with open(f"/proc/{child}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1]) == pid
+
+
+@POSIX
+@pytest.mark.slow
 def test_a_node_without_the_data_says_so_in_one_line(tmp_path):
     """Two agents stand for two machines, of which only the first has the folder."""
     from effkit.testing import write_image_folder
