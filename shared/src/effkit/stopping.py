@@ -154,14 +154,14 @@ def end_now(status: str, reason: str, code: int) -> None:
 
 
 @contextlib.contextmanager
-def heard(stuck: float = 10.0, step: float = 120.0) -> Iterator[None]:
+def heard(stuck: float = 20.0, still: float = 120.0) -> Iterator[None]:
     """See to it that a signal ends the process even where the main thread sits in a library that waits for others.
 
     Python runs a handler when the library returns, which it never does where the process that it waits for is gone.
 
     Args:
         stuck: Seconds until the handler must have run.
-        step: Seconds until the block must have ended after that.
+        still: Seconds after that for which the main thread may stand at one place of the program.
     """
     stop = current()
     if stop is None or threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
@@ -170,6 +170,7 @@ def heard(stuck: float = 10.0, step: float = 120.0) -> Iterator[None]:
     read, write = os.pipe()
     os.set_blocking(write, False)
     over = threading.Event()
+    main = threading.get_ident()
 
     def listen() -> None:
         signum = next((s for s in iter(lambda: _byte(read), 0) if name_of(s) in STOP_SIGNALS), 0)
@@ -177,7 +178,8 @@ def heard(stuck: float = 10.0, step: float = 120.0) -> Iterator[None]:
             return
         over.wait(stuck)
         if stop.received is not None:
-            over.wait(step)
+            while _moves(main, still, over) and not over.is_set():
+                pass
         if not over.is_set():
             end_now("interrupted", f"ended by {name_of(signum)} while it waited for other processes", 128 + signum)
 
@@ -192,6 +194,20 @@ def heard(stuck: float = 10.0, step: float = 120.0) -> Iterator[None]:
         os.close(write)
         thread.join()
         os.close(read)
+
+
+def _moves(thread: int, seconds: float, over: threading.Event) -> bool:
+    """Whether a thread leaves the place of the program where it is, or the block is over, within some seconds."""
+
+    def place() -> tuple[int, int]:
+        frame = sys._current_frames().get(thread)
+        return (id(frame.f_code), frame.f_lasti) if frame is not None else (0, 0)
+
+    first, deadline = place(), time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if over.wait(min(0.5, seconds / 4)) or place() != first:
+            return True
+    return False
 
 
 def _byte(read: int) -> int:
