@@ -102,6 +102,7 @@ with stop_signals() as stop, last_words(lambda status, why: print(status, why, f
         with deferred():
             print("ready", flush=True)
             while stop.received is None or time.monotonic() - stop.at < 1.5:
+                stop.alive()
                 time.sleep(0.05)
 print("left", flush=True)
 """

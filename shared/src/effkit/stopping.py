@@ -58,7 +58,12 @@ class Stop:
         self.pid = os.getpid()
         self.before: dict[int, Any] = {}
         self.first: list[Callable[[int], None]] = []
+        self.beat = 0.0
         self._calling = False
+
+    def alive(self) -> None:
+        """Give a sign of life: what waits for a good moment to stop is getting there."""
+        self.beat = time.monotonic()
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Note the signal, and raise in the main thread unless the end of a step is waited for.
@@ -161,7 +166,7 @@ def heard(stuck: float = 20.0, still: float = 120.0) -> Iterator[None]:
 
     Args:
         stuck: Seconds until the handler must have run.
-        still: Seconds after that for which the main thread may stand at one place of the program.
+        still: Seconds after that without a sign of life, :meth:`Stop.alive`.
     """
     stop = current()
     if stop is None or threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
@@ -170,7 +175,6 @@ def heard(stuck: float = 20.0, still: float = 120.0) -> Iterator[None]:
     read, write = os.pipe()
     os.set_blocking(write, False)
     over = threading.Event()
-    main = threading.get_ident()
 
     def listen() -> None:
         signum = next((s for s in iter(lambda: _byte(read), 0) if name_of(s) in STOP_SIGNALS), 0)
@@ -178,7 +182,7 @@ def heard(stuck: float = 20.0, still: float = 120.0) -> Iterator[None]:
             return
         over.wait(stuck)
         if stop.received is not None:
-            while _moves(main, still, over) and not over.is_set():
+            while time.monotonic() - max(stop.at, stop.beat) < still and not over.wait(still / 4):
                 pass
         if not over.is_set():
             end_now("interrupted", f"ended by {name_of(signum)} while it waited for other processes", 128 + signum)
@@ -194,20 +198,6 @@ def heard(stuck: float = 20.0, still: float = 120.0) -> Iterator[None]:
         os.close(write)
         thread.join()
         os.close(read)
-
-
-def _moves(thread: int, seconds: float, over: threading.Event) -> bool:
-    """Whether a thread leaves the place of the program where it is, or the block is over, within some seconds."""
-
-    def place() -> tuple[int, int]:
-        frame = sys._current_frames().get(thread)
-        return (id(frame.f_code), frame.f_lasti) if frame is not None else (0, 0)
-
-    first, deadline = place(), time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if over.wait(min(0.5, seconds / 4)) or place() != first:
-            return True
-    return False
 
 
 def _byte(read: int) -> int:
