@@ -126,9 +126,10 @@ class Job:
         task: The command's function.
         script: Absolute path of the console script.
         module: Module name instead, when the program was started as ``python -m module``.
-        home: Host and process that made it; elsewhere it runs in a worker of a launcher.
         flags: Words that go before the overrides when another rank composes the same config.
         keeps_folder: Whether the job has a folder of its own; a command that only reports has none.
+        unread: Groups that the task does not get.
+        home: Host and process that made it; elsewhere it runs in a worker of a launcher.
     """
 
     program: str
@@ -139,6 +140,7 @@ class Job:
     module: str | None = None
     flags: list[str] = field(default_factory=list)
     keeps_folder: bool = True
+    unread: tuple[str, ...] = ()
     home: tuple[str, int] = field(default_factory=_this_process)
 
     def __call__(self, cfg: DictConfig) -> Outcome:
@@ -239,7 +241,7 @@ class Job:
         return outcome
 
     def _run(self, cfg: DictConfig) -> Report | None:
-        from omegaconf import OmegaConf
+        from omegaconf import OmegaConf, open_dict
 
         choose("format", cfg.get("format", "table"), FORMATS)
         if cfg.get("precision") is not None:  # of every command, so that none takes a word it does not know
@@ -248,6 +250,9 @@ class Job:
             raise UserError("resume= is empty: give a run folder or a .ckpt file, or leave resume= out")
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
+        with open_dict(cfg):
+            for group in self.unread:
+                cfg.pop(group, None)
         return self.task(cfg)
 
     def _deleted(self, error: Exception, overrides: Sequence[str]) -> str | None:
