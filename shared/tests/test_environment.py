@@ -38,7 +38,11 @@ def parts():
 
 def test_srun_on_the_path_changes_nothing(srun, parts, capfd, tmp_path):
     """Warnings are errors here."""
-    train({"trainer": {**CPU, "enable_progress_bar": False}, "optimizer": {"opt": "sgd", "lr": 0.1}}, *parts, folder=tmp_path)
+    train(
+        {"trainer": {**CPU, "enable_progress_bar": False}, "optimizer": {"opt": "sgd", "lr": 0.1}},
+        *parts,
+        folder=tmp_path,
+    )
     evaluate({"trainer": {**CPU, "enable_progress_bar": False}}, *parts, folder=tmp_path)
     assert build_trainer(CPU, tmp_path).world_size == 1
     assert "srun" not in "".join(capfd.readouterr())
