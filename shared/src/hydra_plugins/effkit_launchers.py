@@ -1,4 +1,4 @@
-"""Hydra's door to ``effkit.launchers``: what Hydra starts jobs with must be defined in the name space ``hydra_plugins``.
+"""Hydra's door to ``effkit.launchers``: what Hydra starts jobs with must stand in the name space ``hydra_plugins``.
 
 Every program on Hydra in the same environment imports this file when it starts, so nothing heavy is imported here.
 """

@@ -93,7 +93,7 @@ def sweep_table(rows: Sequence[JobRow], title: str = "") -> Report:
         for number, row in enumerate(rows)
     ]
     note = f"all jobs: {' '.join(word for word in rows[0].overrides if word in common)}" if common else ""
-    return Report("", [Table(title or f"{len(rows)} jobs", columns, cells, note)])
+    return Report("", [Table(title or f"{len(rows)} {'job' if len(rows) == 1 else 'jobs'}", columns, cells, note)])
 
 
 @contextlib.contextmanager

@@ -42,9 +42,7 @@ class There:
         try:
             os.chdir(self.cwd)
         except OSError:
-            line = (
-                f"the node {platform.node()} does not see {self.cwd}: start the sweep in a folder that all nodes share"
-            )
+            line = f"the node {platform.node()} does not see {self.cwd}: start the sweep in a folder that nodes share"
             running = HydraConfig.get()
             return self.task.lost(list(running.overrides.task), str(running.runtime.output_dir), line)
         return self.task(config)

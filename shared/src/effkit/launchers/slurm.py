@@ -107,13 +107,16 @@ def _answers(sweep: Sweep, jobs: list[Any], watcher: Any) -> list[JobReturn]:
                 continue
             if all(path.exists() for path in _results(job)):
                 answers[index] = _result(sweep, index, job)
-            elif watcher.is_done(job.job_id):
-                if time.monotonic() - over.setdefault(index, time.monotonic()) > _PATIENCE:
-                    answers[index] = _lost(sweep, index, job, watcher)
+            elif watcher.is_done(job.job_id) and _ago(over.setdefault(index, time.monotonic())) > _PATIENCE:
+                answers[index] = _lost(sweep, index, job, watcher)
         told = _progress(jobs, answers, watcher, told)
         if len(answers) < len(jobs):
             time.sleep(_LOOK)
     return [answers[index] for index in range(len(jobs))]
+
+
+def _ago(moment: float) -> float:
+    return time.monotonic() - moment
 
 
 def _progress(jobs: list[Any], answers: Mapping[int, JobReturn], watcher: Any, told: str) -> str:
