@@ -83,11 +83,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, size: int, *, seed: int, train: bool, repeats: int = 1) -> None:
         self.size, self.seed, self.train, self.repeats = size, seed, train, repeats
-        self.epoch = 0
+        self.epoch = self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows (Lightning calls this)."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch whose order the next iteration follows (Lightning calls this).
+
+        Args:
+            epoch: Counting from 0.
+            start: Pictures of this process to leave out, which an interrupted run has seen already. They stay left out
+                while the epoch is the same.
+        """
+        if epoch != self.epoch or start:
+            self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         _, world = _rank_and_world()
@@ -112,8 +119,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
             own = [order[i % self.size] for i in range(rank, len(self) * world, world)]
         else:
             own = [i if i < self.size else IGNORE for i in range(rank, len(self) * world, world)]
-        for position, index in enumerate(own):
-            yield index, mix_seed(self.seed, self.epoch, position * world + rank) if self.train else 0
+        for position in range(self.start, len(own)):
+            yield own[position], mix_seed(self.seed, self.epoch, position * world + rank) if self.train else 0
 
 
 class SeededDataset(Dataset):
@@ -171,9 +178,14 @@ class TensorLoader:
         full, rest = divmod(len(self.sampler), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
+    def starts(self) -> range:
+        """Where the batches begin among what the sampler still yields of its epoch."""
+        left = len(self) - self.sampler.start // self.batch_size
+        return range(0, left * self.batch_size, self.batch_size)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         keys = list(self.sampler)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        for start in self.starts():
             batch = keys[start : start + self.batch_size]
             index = torch.tensor([i for i, _ in batch])
             images, labels = self.images[index], self.labels[index]

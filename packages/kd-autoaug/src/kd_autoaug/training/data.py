@@ -204,6 +204,8 @@ class ViewData(PreparedData):
         source = self.split(split)
         core = self.core
         sampler = ViewSampler(len(source), seed=core.seed, train=train, repeats=core.repeats, num_views=self.num_views)
+        if train:
+            self._set_begin(sampler, core.batch_size)
         drop_last = train and core.drop_last and len(sampler) >= core.batch_size  # never an epoch without a batch
         crop = self.keyed_crop if train else None
         if source.images is not None and crop is None:

@@ -1,0 +1,95 @@
+"""Which process of a job this is, what it tells the first, and when a signal is heard."""
+
+import os
+import signal
+
+import pytest
+
+from effkit.ranks import (
+    REPORTS,
+    RankReport,
+    lost_connection,
+    process_number,
+    read_report,
+    report_failure,
+    report_ready,
+)
+from effkit.stopping import Stop, Terminated, current, deferred, in_force
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1", "GROUP_RANK": "1"}
+LIGHTNING = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", "NODE_RANK": "2", "LOCAL_RANK": "5"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "number"),
+    [
+        ({}, 0),
+        ({"RANK": "3"}, 0),
+        ({"LOCAL_RANK": "3", "SLURM_PROCID": "2"}, 0),
+        (TORCHRUN, 3),
+        (LIGHTNING, 2 * 65536 + 5),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "7"}, 7),
+    ],
+)
+def test_a_number_is_believed_with_its_launcher_only(monkeypatch, variables, number):
+    for name in {*TORCHRUN, *LIGHTNING, "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert process_number() == number
+
+
+def test_a_rank_tells_the_first_why_it_ends(monkeypatch, tmp_path):
+    report = RankReport("ValueError: no", "Traceback ...", lost=True)
+    assert not report_failure(report)
+    for name, value in {**LIGHTNING, REPORTS: str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    report_ready()
+    assert report_failure(report)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["5.json", "5.ready"]
+    assert read_report(tmp_path, 5) == report
+    assert read_report(tmp_path, 4) is None
+    (tmp_path / "5.json").write_text("{")
+    assert read_report(tmp_path, 5) is None
+
+
+def test_a_lost_connection_is_told_from_an_error_of_ones_own():
+    assert lost_connection(RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer"))
+    assert not lost_connection(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not lost_connection(ValueError("gloo"))
+
+
+def test_signals_wait_for_the_end_of_a_step_and_not_for_ever():
+    with in_force(Stop()) as stop:
+        assert current() is stop
+        with pytest.raises(Terminated):
+            stop(signal.SIGTERM, None)
+    with in_force(Stop()) as stop, deferred() as noted:
+        assert noted is stop
+        stop(signal.SIGUSR2, None)
+        stop(signal.SIGTERM, None)  # of a group, and of the launcher: not two people
+        stop(signal.SIGINT, None)
+        assert (stop.received, stop.exit_code) == (signal.SIGUSR2, 128 + signal.SIGUSR2)
+        stop.at -= 5
+        with pytest.raises(Terminated):
+            stop(signal.SIGINT, None)
+    assert current() is None
+    with deferred() as noted:
+        assert noted is None
+
+
+def test_what_comes_first_is_called_before_the_signal_raises():
+    stop, seen = Stop(), []
+
+    def first(signum):
+        seen.append(signum)
+        stop(signum, None)  # once more, while this is at work
+
+    stop.first.append(first)
+    with pytest.raises(KeyboardInterrupt):
+        stop(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop(signal.SIGINT, None)
+    assert seen == [signal.SIGINT]
+    assert os.getpid() == stop.pid
