@@ -93,7 +93,7 @@ def sweep_table(rows: Sequence[JobRow], title: str = "") -> Report:
         for number, row in enumerate(rows)
     ]
     note = f"all jobs: {' '.join(word for word in rows[0].overrides if word in common)}" if common else ""
-    return Report("", [Table(title or f"{len(rows)} {'job' if len(rows) == 1 else 'jobs'}", columns, cells, note)])
+    return Report("", [Table(title or _count(len(rows)), columns, cells, note)])
 
 
 @contextlib.contextmanager
@@ -111,7 +111,7 @@ def told_if_ended(folder: Path, out: TextIO | None) -> Iterator[None]:
         if rows:
             from rich.console import Console
 
-            report = sweep_table(rows, f"{len(rows)} jobs that had begun when the sweep was ended")
+            report = sweep_table(rows, f"{_count(len(rows))} that had begun when the sweep was ended")
             report.print(None if out is not None else Console(stderr=True))
             (out or sys.stderr).flush()
         raise
@@ -141,3 +141,7 @@ def _read(file: Path) -> dict[str, Any]:
         value = json.loads(file.read_text(encoding="utf-8"))
         return value if isinstance(value, dict) else {}
     return {}
+
+
+def _count(jobs: int) -> str:
+    return "1 job" if jobs == 1 else f"{jobs} jobs"

@@ -6,12 +6,15 @@ Ray itself waits for minutes for a cluster that is not there, and then ends the 
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ PATIENCE = 10.0
 # Before Ray is imported. Nothing is reported to anybody; a program started by `uv run` runs in an environment that is
 # there already, and Ray would pack the working directory and build another one; GPUs that are hidden stay hidden; equal
 # lines of two jobs are two lines.
-_ENVIRONMENT = {
+_QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -40,7 +43,7 @@ def joined(what: str, address: str | None = None, **init: Any) -> Iterator[Any]:
     Args:
         what: What asks, as the user wrote it: ``"hydra/launcher=ray_cluster"``.
         address: Of a running cluster, ``HOST:PORT``, ``ray://HOST:PORT`` or ``auto``; ``None`` starts one on this
-            machine that ends with the block.
+            machine, of which nothing is left after the block.
         **init: Further arguments of ``ray.init``.
 
     Yields:
@@ -49,47 +52,67 @@ def joined(what: str, address: str | None = None, **init: Any) -> Iterator[Any]:
     Raises:
         UserError: If Ray is not installed, or no cluster answers at the address.
     """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    ray = library(what, "ray", "ray")
-    if ray.is_initialized():
+    with contextlib.ExitStack() as closing:
+        closing.enter_context(_environment(_QUIET))
+        ray = library(what, "ray", "ray")
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        # Ray prints what happens to its workers on standard output, which is for the report.
+        closing.enter_context(contextlib.redirect_stdout(sys.stderr))
+        if not ray.is_initialized():
+            options = {"configure_logging": False, "logging_level": "ERROR", **init}
+            if address is None:
+                _start(ray, closing, options)
+            else:
+                _join(ray, what, address, options)
+            closing.callback(ray.shutdown)
         yield ray
-        return
-    init.setdefault("configure_logging", False)
-    try:
-        if address is None:
-            _start(ray, init)
-        else:
-            _join(ray, what, address, init)
-        yield ray
-    finally:
-        ray.shutdown()
 
 
-def _start(ray: Any, init: dict[str, Any]) -> None:
-    """Start a cluster of this machine, for this process: nobody else is let in."""
-    if not {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # else Ray keeps one at home
-    ray.init(address="local", **{"_node_ip_address": "127.0.0.1", "include_dashboard": False} | init)
+def _start(ray: Any, closing: contextlib.ExitStack, options: dict[str, Any]) -> None:
+    """Start a cluster of this machine: no session is left under the temporary folder, no token in the home folder."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        closing.callback(os.environ.pop, "RAY_AUTH_MODE", None)  # Ray sets it
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        closing.enter_context(_environment({"RAY_AUTH_TOKEN": _token()}))
+    folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+    here = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder, "include_dashboard": False}
+    ray.init(address="local", **{**here, **options})
 
 
-def _join(ray: Any, what: str, address: str, init: dict[str, Any]) -> None:
+def _join(ray: Any, what: str, address: str, options: dict[str, Any]) -> None:
     """Connect to a cluster that runs: its sizes are its own, and may not be given."""
-    place = address.removeprefix("ray://")
-    if place == "auto":
+    place = address
+    if address == "auto":
         place = os.environ.get("RAY_ADDRESS") or _last_started() or "auto"
-        place = place.removeprefix("ray://")
-    host, colon, port = place.rpartition(":")
-    nobody = f"{what}: no Ray cluster answers at {address} within {PATIENCE:.0f} s"
+    nobody = f"{what}: no Ray cluster answers at {place} within {PATIENCE:.0f} s"
     if place != "auto":
-        if not (colon and host and port.isdecimal()):
-            raise UserError(f"{what}: the address {address!r} must be HOST:PORT, ray://HOST:PORT or auto")
-        if not _listens(host, int(port)):
+        host, colon, port = place.removeprefix("ray://").rpartition(":")
+        if not (colon and host and port.isdecimal() and int(port) < 2**16 and "/" not in host):
+            raise UserError(f"{what}: the address {place!r} must be HOST:PORT, ray://HOST:PORT or auto")
+        if not _answers(host, int(port)):
             raise UserError(nobody)
     try:
-        ray.init(address=address, **init)
+        ray.init(address=place, **options)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
         raise UserError(f"{nobody} ({_first_line(error)})") from error
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set, inside the block."""
+    ours = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@functools.cache
+def _token() -> str:
+    """Lets nobody else into a cluster that this process starts; one for all of them, because Ray reads it once."""
+    return secrets.token_hex(32)
 
 
 def _last_started() -> str:
@@ -100,7 +123,7 @@ def _last_started() -> str:
     return ""
 
 
-def _listens(host: str, port: int) -> bool:
+def _answers(host: str, port: int) -> bool:
     """Whether a server of Ray's protocol (gRPC) listens there, not only something."""
     deadline = time.monotonic() + PATIENCE
     try:

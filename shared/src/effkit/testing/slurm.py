@@ -70,8 +70,8 @@ class LocalSlurm:
         folder: Empty, short (a socket's path has 107 characters at most), and writable by nobody else.
 
     Attributes:
-        environment: Variables for the commands that use it. The nodes' names are known to SLURM alone, so processes that
-            look for the first of them are told its address.
+        environment: Variables for the commands that use it. SLURM alone knows the nodes' names, so processes that look
+            for the first of them are told its address.
     """
 
     def __init__(self, folder: Path) -> None:
