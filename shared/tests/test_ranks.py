@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -77,6 +79,51 @@ def test_signals_wait_for_the_end_of_a_step_and_not_for_ever():
     assert current() is None
     with deferred() as noted:
         assert noted is None
+
+
+PROGRAM = """
+import ctypes, sys, time
+from effkit.cli.process import stop_signals
+from effkit.stopping import deferred, heard, last_words
+
+mutex, libc = ctypes.create_string_buffer(128), ctypes.CDLL(None)
+libc.pthread_mutex_lock(mutex)
+with stop_signals() as stop, last_words(lambda status, why: print(status, why, flush=True)):
+    with heard(stuck=0.4, still=0.4):
+        if sys.argv[1] == "in a library":
+            print("ready", flush=True)
+            libc.pthread_mutex_lock(mutex)
+        if sys.argv[1] == "in the clean-up":
+            try:
+                print("ready", flush=True)
+                time.sleep(60)
+            finally:
+                libc.pthread_mutex_lock(mutex)
+        with deferred():
+            print("ready", flush=True)
+            while stop.received is None or time.monotonic() - stop.at < 1.5:
+                stop.alive()
+                time.sleep(0.05)
+print("left", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a mutex of glibc")
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("in a library", "interrupted ended by SIGTERM while it waited for other processes\n"),
+        ("in the clean-up", "interrupted ended by SIGTERM while it waited for other processes\n"),
+        ("at work", "left\n"),
+    ],
+)
+def test_a_process_that_no_handler_reaches_ends_and_one_at_work_does_not(tmp_path, where, said):
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, where], stdout=subprocess.PIPE, cwd=tmp_path, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == (said, 0 if where == "at work" else 143)
 
 
 def test_what_comes_first_is_called_before_the_signal_raises():

@@ -1,7 +1,13 @@
-"""A run that is told to stop keeps the step it was in, and ends like one that nobody stopped."""
+"""A run that is told to stop keeps the step it was in, and ends like one that nobody stopped.
 
+This file is also a program: ``python test_stepping.py FOLDER PICTURES`` trains and tells its whole group to stop.
+"""
+
+import os
 import random
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,16 +78,38 @@ def test_a_signal_in_the_last_batch_waits_for_the_epoch(whole, tmp_path, capfd):
     assert_same_run(model, tmp_path, whole_model, whole_folder)
 
 
+def pictures(root, workers):
+    options = {"image_size": 16, "batch_size": 4, "num_workers": workers, "repeats": 2, "seed": 3}
+    return create_data("imagefolder", root=str(root), augment="deit", **options)
+
+
+def pictures_recipe():
+    trainer = {**recipe(3)["trainer"], "accumulate_grad_batches": 2}
+    return recipe(trainer=trainer, scheduler={"sched": "cosine"}, ema=None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_training(tmp_path):
+    root = write_image_folder(tmp_path / "pictures", count=6)
+    words = [sys.executable, __file__, str(tmp_path / "cut"), str(root)]
+    done = subprocess.run(words, start_new_session=True, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "goes on in epoch 2 after batch 2 of " in done.stderr
+    whole_model, _ = run(tmp_path / "whole", pictures_recipe(), data=pictures(root, 0))
+    again = {**pictures_recipe(), "resume": str(tmp_path / "cut")}
+    model, _ = run(tmp_path / "cut", again, data=pictures(root, 2))
+    assert_same_run(model, tmp_path / "cut", whole_model, tmp_path / "whole")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_pictures_from_workers_go_on_where_they_were(tmp_path, workers):
     root = write_image_folder(tmp_path / "pictures", count=6)
 
     def data():
-        options = {"image_size": 16, "batch_size": 4, "num_workers": workers, "repeats": 2, "seed": 3}
-        return create_data("imagefolder", root=str(root), augment="deit", **options)
+        return pictures(root, workers)
 
-    trainer = {**recipe(3)["trainer"], "accumulate_grad_batches": 2}
-    cfg = recipe(trainer=trainer, scheduler={"sched": "cosine"}, ema=None)
+    cfg = pictures_recipe()
     whole_model, _ = run(tmp_path / "whole", cfg, data=data())
     cut = tmp_path / "cut"
     halted(cut, cfg, signal.SIGTERM, 1, 0, data=data())
@@ -153,3 +181,14 @@ def test_signals_at_random_moments_lose_nothing(whole, tmp_path):
             cfg = recipe(resume=str(folder))
         model, _ = run(folder, cfg)
         assert_same_run(model, folder, whole_model, whole_folder)
+
+
+if __name__ == "__main__":
+
+    class HaltAll(Halt):
+        def on_train_batch_end(self, trainer, *args):
+            if (trainer.current_epoch, args[-1]) == (self.epoch, self.batch):
+                os.killpg(0, self.how)
+
+    with stop_signals(), pytest.raises(KeyboardInterrupt):
+        run(sys.argv[1], pictures_recipe(), stop=HaltAll(int(signal.SIGTERM), 1, 0), data=pictures(sys.argv[2], 2))

@@ -58,7 +58,12 @@ class Stop:
         self.pid = os.getpid()
         self.before: dict[int, Any] = {}
         self.first: list[Callable[[int], None]] = []
+        self.beat = 0.0
         self._calling = False
+
+    def alive(self) -> None:
+        """Give a sign of life: what waits for a good moment to stop is getting there."""
+        self.beat = time.monotonic()
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
         """Note the signal, and raise in the main thread unless the end of a step is waited for.
@@ -154,14 +159,14 @@ def end_now(status: str, reason: str, code: int) -> None:
 
 
 @contextlib.contextmanager
-def heard(stuck: float = 10.0, step: float = 120.0) -> Iterator[None]:
+def heard(stuck: float = 20.0, still: float = 120.0) -> Iterator[None]:
     """See to it that a signal ends the process even where the main thread sits in a library that waits for others.
 
     Python runs a handler when the library returns, which it never does where the process that it waits for is gone.
 
     Args:
         stuck: Seconds until the handler must have run.
-        step: Seconds until the block must have ended after that.
+        still: Seconds after that without a sign of life, :meth:`Stop.alive`.
     """
     stop = current()
     if stop is None or threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
@@ -177,7 +182,8 @@ def heard(stuck: float = 10.0, step: float = 120.0) -> Iterator[None]:
             return
         over.wait(stuck)
         if stop.received is not None:
-            over.wait(step)
+            while time.monotonic() - max(stop.at, stop.beat) < still and not over.wait(still / 4):
+                pass
         if not over.is_set():
             end_now("interrupted", f"ended by {name_of(signum)} while it waited for other processes", 128 + signum)
 

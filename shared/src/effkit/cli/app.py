@@ -13,7 +13,7 @@ from effkit.cli import completion, help
 from effkit.cli.command import Program
 from effkit.cli.config import compose
 from effkit.cli.explain import debugging, explain
-from effkit.cli.process import die_with_first_rank, log_handlers_restored, stop_signals
+from effkit.cli.process import end_with_starter, log_handlers_restored, stop_signals
 from effkit.ranks import is_main_rank
 from effkit.stopping import Stop
 
@@ -61,7 +61,7 @@ class App(Program):
         """
         words = sys.argv[1:] if argv is None else list(argv)
         if argv is None:
-            die_with_first_rank()
+            end_with_starter()
         with stop_signals() as signals, log_handlers_restored():
             code = self._guarded(words, signals, ends_process=argv is None)
         if argv is None:

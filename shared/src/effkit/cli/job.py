@@ -95,6 +95,7 @@ class Status:
             "pid": os.getpid(),
             "host": platform.node(),
             "started": _now(),
+            "config": config,
         }
         if continued is not None:
             self.values |= {"started": continued.started or self.values["started"], "resumed": _now()}

@@ -93,16 +93,19 @@ def _flush_c_stdout() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-def die_with_first_rank() -> None:
-    """Let Linux end a rank that Lightning started when the first is gone, however it went.
+def end_with_starter() -> None:
+    """Let Linux tell a rank that whoever started it is gone, however it went.
 
-    After ``kill -9`` of the first it would otherwise wait for it in a collective, with its memory on the GPU.
+    After ``kill -9`` of the first rank those that Lightning started would wait for it in a collective, with their
+    memory on the GPU: they are killed. A worker of torchrun's agent would train on beside the one that a new agent
+    starts: it is asked to stop, and takes the others with it.
     """
-    if sys.platform == "linux" and started_by_first_rank():
+    elastic = "TORCHELASTIC_RUN_ID" in os.environ
+    if sys.platform == "linux" and (elastic or started_by_first_rank()):
         import ctypes
 
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM if elastic else signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 @contextlib.contextmanager

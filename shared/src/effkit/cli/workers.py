@@ -23,6 +23,9 @@ PATIENCE = 10.0
 SECOND_SIGNAL = 3.0
 """Seconds within which SLURM's warning follows SIGTERM where a job is preempted; after ``scancel`` none comes."""
 
+FIRST_TASK = 30.0
+"""Seconds that the first task of a job has to put it into the queue again."""
+
 
 def end_worker(stop: Stop) -> None:
     """End this worker after its job was told to stop, so that it begins no other.
@@ -41,6 +44,8 @@ def end_worker(stop: Stop) -> None:
         for signum in dict.fromkeys(stop.all):
             if callable(handler := stop.before.get(signum)):
                 handler(signum, None)
+        if _preempted(stop):  # submitit leaves that to the job's first task, whose end is the end of this one
+            time.sleep(FIRST_TASK)
     raise SystemExit(stop.exit_code)
 
 

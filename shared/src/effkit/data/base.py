@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from effkit.data.erasing import collate
 from effkit.data.facts import FACTS, normalization
 from effkit.data.preprocessing import Preprocessing
-from effkit.data.sampling import EpochSampler, SeededDataset
+from effkit.data.sampling import EpochSampler, SeededDataset, leave_signals
 from effkit.errors import UserError, choose
 
 __all__ = ["OPTIONS", "SPLITS", "DataModule", "PreparedData", "need_folder", "whole_number"]
@@ -270,6 +270,7 @@ class DataModule(PreparedData):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_signals,
             # Without one of its own an iterator draws its base seed from the global generator, and Lightning starts the
             # first iterator of a resumed run at another moment than that of an uninterrupted one: dropout would differ.
             generator=torch.Generator().manual_seed(self.seed),

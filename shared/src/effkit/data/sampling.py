@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +23,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
-__all__ = ["IGNORE", "EpochSampler", "SeededDataset", "TensorLoader", "mix_seed", "seed_all", "seeded", "spread"]
+from effkit.stopping import STOP_SIGNALS
+
+__all__ = [
+    "IGNORE",
+    "EpochSampler",
+    "SeededDataset",
+    "TensorLoader",
+    "leave_signals",
+    "mix_seed",
+    "seed_all",
+    "seeded",
+    "spread",
+]
 
 IGNORE = -1
 """The label of a filler picture: ``ignore_index`` of the loss and of the metrics."""
@@ -145,6 +158,18 @@ class SeededDataset(Dataset):
             return self.dataset[index]
         with seeded(seed):
             return self.dataset[index]
+
+
+def leave_signals(worker: int = 0) -> None:
+    """Let a loader's worker leave signals to its parent: ``worker_init_fn`` of a ``DataLoader``.
+
+    ``timeout``, ``scancel`` and a terminal tell a whole group to stop. A training that wants to finish its step first
+    would find its workers gone; they end with it, however it ends.
+    """
+    if get_worker_info() is not None:
+        for name in STOP_SIGNALS:
+            if (signum := getattr(signal, name, None)) is not None:
+                signal.signal(signum, signal.SIG_IGN)
 
 
 class TensorLoader:

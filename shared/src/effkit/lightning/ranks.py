@@ -216,7 +216,8 @@ def together(trainer: Trainer, folder: Path | None) -> Iterator[None]:
             _NOW.team.noticed.set()
         stop = current()
         asked = stop is not None and stop.received is not None
-        fallen = None if asked or trainer.global_rank else _blame(error, folder)
+        alone = trainer.world_size == 1
+        fallen = None if asked or alone or trainer.global_rank else _blame(error, folder)
         if _NOW.team is not None:
             _NOW.team.over.set()
             _NOW.team.kill()

@@ -66,6 +66,7 @@ class StepCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write the checkpoint, and stop, where that is asked for and an update has just been done."""
+        _alive()
         if whole_epoch(trainer) or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         asked, due = self._agreed(trainer)
@@ -73,6 +74,10 @@ class StepCheckpoint(Checkpoint):
             self._save(trainer, batch_idx + 1)
         if asked:
             self._stop(asked)
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        """Go on: the epoch's checkpoint follows."""
+        _alive()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop after the epoch's checkpoint; an epoch that was the last one ends the run as ever."""
@@ -137,6 +142,11 @@ class StepCheckpoint(Checkpoint):
         """Keep it until the first step."""
         step = checkpoint.get("step")
         self._restored = None if step is None else step["ranks"][trainer.global_rank]
+
+
+def _alive() -> None:
+    if (stop := current()) is not None:
+        stop.alive()
 
 
 def _gathered(own: dict[str, Any], trainer: Trainer) -> list[dict[str, Any]]:

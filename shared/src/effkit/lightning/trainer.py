@@ -1,11 +1,11 @@
 """Train from a configuration: the run folder, the loggers, resuming and the final figures.
 
 A run folder holds ``metrics.csv`` (one row per epoch), ``preprocessing.json``, ``checkpoints/last.ckpt`` and
-``best.ckpt``, and at the end ``metrics.json``. ``resume=RUN`` goes on from ``RUN/checkpoints/last.ckpt`` **in the
-folder RUN**; the configuration is that of the current command. It must agree with that of the run in all that shapes
-the result (``effkit.lightning.agreement``), unless ``resume_anyway`` says that the differences are meant. On the CPU,
-and with the same configuration, an interrupted and resumed run ends with the very weights and rows of an uninterrupted
-one.
+``best.ckpt``, after a signal ``step.ckpt`` (``effkit.lightning.stepping``), and at the end ``metrics.json``.
+``resume=RUN`` goes on from the newer of ``last.ckpt`` and ``step.ckpt`` **in the folder RUN**; the configuration is
+that of the current command. It must agree with that of the run in all that shapes the result
+(``effkit.lightning.agreement``), unless ``resume_anyway`` says that the differences are meant. On the CPU, and with the
+same configuration, an interrupted and resumed run ends with the very weights and rows of an uninterrupted one.
 """
 
 from __future__ import annotations

@@ -82,8 +82,9 @@ def fit(cfg):
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
-    from effkit.lightning import build_trainer
+    from effkit.lightning import build_trainer, quiet_lightning
     from effkit.lightning.ranks import together
+    from effkit.lightning.setup import own_settings
     from effkit.report import Report
 
     class Line(lightning.LightningModule):
@@ -102,12 +103,13 @@ def fit(cfg):
 
     x = torch.arange(16.0).reshape(8, 2)
     hardware = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "precision": "32-true"}
-    trainer = build_trainer({**hardware, "max_epochs": cfg.epochs, "enable_progress_bar": False}, run_dir())
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        (run_dir() / "starting").touch()
-        time.sleep(cfg.sleep)
-    with together(trainer, run_dir()):
-        trainer.fit(Line(), DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4))
+    with quiet_lightning(), own_settings():
+        trainer = build_trainer({**hardware, "max_epochs": cfg.epochs, "enable_progress_bar": False}, run_dir())
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            (run_dir() / "starting").touch()
+            time.sleep(cfg.sleep)
+        with together(trainer, run_dir()):
+            trainer.fit(Line(), DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4))
     facts = {"lr": cfg.lr, "rank": trainer.global_rank, "world": trainer.world_size, "steps": trainer.global_step}
     (run_dir() / f"rank{trainer.global_rank}.json").write_text(json.dumps(facts))
     return Report("fitted", data=facts, exit_code=1)
