@@ -34,6 +34,11 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+# A cluster of one machine listens on its loopback only; the name is from where Ray does so by itself.
+_HERE_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+_LOCALHOST = ("localhost", "127.0.0.1", "::1")
 
 
 @contextlib.contextmanager
@@ -53,7 +58,7 @@ def joined(what: str, address: str | None = None, **init: Any) -> Iterator[Any]:
         UserError: If Ray is not installed, or no cluster answers at the address.
     """
     with contextlib.ExitStack() as closing:
-        closing.enter_context(_environment(_QUIET))
+        closing.enter_context(_environment(_QUIET | _HERE_ONLY if address is None else _QUIET))
         ray = library(what, "ray", "ray")
         logging.getLogger("ray").setLevel(logging.ERROR)
         # Ray prints what happens to its workers on standard output, which is for the report.
@@ -75,7 +80,7 @@ def _start(ray: Any, closing: contextlib.ExitStack, options: dict[str, Any]) -> 
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         closing.enter_context(_environment({"RAY_AUTH_TOKEN": _token()}))
     folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-    here = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder, "include_dashboard": False}
+    here = {"_temp_dir": folder, "include_dashboard": False}
     ray.init(address="local", **{**here, **options})
 
 
@@ -84,17 +89,20 @@ def _join(ray: Any, what: str, address: str, options: dict[str, Any]) -> None:
     place = address
     if address == "auto":
         place = os.environ.get("RAY_ADDRESS") or _last_started() or "auto"
-    nobody = f"{what}: no Ray cluster answers at {place} within {PATIENCE:.0f} s"
+    nobody, seconds = f"{what}: no Ray cluster answers at {place}", f"within {PATIENCE:.0f} s"
     if place != "auto":
         host, colon, port = place.removeprefix("ray://").rpartition(":")
         if not (colon and host and port.isdecimal() and int(port) < 2**16 and "/" not in host):
             raise UserError(f"{what}: the address {place!r} must be HOST:PORT, ray://HOST:PORT or auto")
+        if host in _LOCALHOST and not place.startswith("ray://"):
+            host = ray.util.get_node_ip_address()  # which is where Ray will go
+            nobody += f" ({host}:{port} to Ray)" if host not in _LOCALHOST else ""
         if not _answers(host, int(port)):
-            raise UserError(nobody)
+            raise UserError(f"{nobody} {seconds}")
     try:
         ray.init(address=place, **options)
     except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
-        raise UserError(f"{nobody} ({_first_line(error)})") from error
+        raise UserError(f"{nobody} {seconds} ({_first_line(error)})") from error
 
 
 @contextlib.contextmanager
