@@ -7,6 +7,7 @@ of a sweep neither hides the others nor makes Hydra print its own message. All f
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import re
@@ -54,6 +55,8 @@ class Outcome:
         report: What the task returned.
         error: One line, if the user made a mistake.
         trace: The traceback, if the task crashed.
+        tail: The last that a job said on standard error that gave no outcome itself.
+        interrupted: Whether it was told to stop.
         lost: Whether the trace only says that another process of the job is gone.
         exit_code: 0 all is well, 1 a check did not hold or a crash, 2 a mistake of the user.
     """
@@ -63,8 +66,19 @@ class Outcome:
     report: Report | None = None
     error: str = ""
     trace: str = ""
+    tail: str = ""
+    interrupted: bool = False
     lost: bool = False
     exit_code: int = 0
+
+    @property
+    def status(self) -> str:
+        """How the job ended, in one of the words of ``status.json``; "does not hold" where its checks do not."""
+        if self.interrupted:
+            return "interrupted"
+        if self.error or self.trace:
+            return "failed"
+        return "finished" if self.exit_code == 0 else "does not hold"
 
 
 class Status:
@@ -202,6 +216,32 @@ class Job:
                     status = Status(Path(folder), self.command, continued, config=fingerprint(cfg))
                     stack.enter_context(last_words(status.last_word))
             return self._watched(cfg, outcome, status)
+
+    def lost(
+        self, overrides: list[str], folder: str, line: str, tail: str = "", *, interrupted: bool = False
+    ) -> Outcome:
+        """The outcome of a job that gave none: its process is gone. Its folder does not say any more that it runs.
+
+        Args:
+            overrides: The words that made it.
+            folder: Its folder.
+            line: What became of it.
+            tail: The last it said on standard error.
+            interrupted: It was told to stop.
+        """
+        from effkit.report import write_json
+
+        outcome = Outcome(overrides, error=line, tail=tail, interrupted=interrupted, exit_code=1)
+        file = Path(folder, "status.json")
+        if self.keeps_folder and file.is_file():
+            outcome.run_dir = folder
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                status = json.loads(file.read_text(encoding="utf-8"))
+                if status["status"] == "running":
+                    ended = "interrupted" if interrupted else "failed"
+                    write_json(file, {**status, "status": ended, "ended": _now(), "error": line})
+                outcome.interrupted = interrupted or status["status"] == "interrupted"
+        return outcome
 
     def _again(self, cfg: DictConfig, own: Path) -> Decision | None:
         """What ``resume=auto`` means here, put into the config; `None` where it is neither given nor the default."""
