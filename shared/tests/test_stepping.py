@@ -132,7 +132,7 @@ def test_a_machine_that_dies_loses_minutes_only(whole, tmp_path):
 
 @pytest.mark.parametrize("minutes", [-1, "often", True])
 def test_how_often_is_a_number(tmp_path, minutes):
-    with pytest.raises(UserError, match="checkpoint_minutes=.* must be a number of at least 0, or null for never"):
+    with pytest.raises(UserError, match=r"checkpoint_minutes=.* must be a number of at least 0, or null for never"):
         run(tmp_path, recipe(checkpoint_minutes=minutes))
     assert list(tmp_path.iterdir()) == []
 
