@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -124,6 +125,35 @@ def test_a_process_that_no_handler_reaches_ends_and_one_at_work_does_not(tmp_pat
     process.terminate()
     out, _ = process.communicate(timeout=30)
     assert (out, process.returncode) == (said, 0 if where == "at work" else 143)
+
+
+class Store(dict):
+    """What ``room`` asks of a store of torch."""
+
+    def set(self, key, value):
+        self[key] = value.encode()
+
+    def get(self, key):
+        return self[key]
+
+    def check(self, keys):
+        return all(key in self for key in keys)
+
+
+def test_attempts_never_meet_in_the_room_of_an_earlier_one():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from effkit.lightning.elastic import room
+
+    store, rooms = Store(), []
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            others = [pool.submit(room, store, rank, 3, 0.01) for rank in (1, 2)]  # they find the last one's name first
+            time.sleep(0.05)
+            found = {room(store, 0, 3, 0.01), *(other.result(timeout=10) for other in others)}
+            assert len(found) == 1
+            rooms += found
+    assert len(set(rooms)) == 3
 
 
 def test_what_comes_first_is_called_before_the_signal_raises():

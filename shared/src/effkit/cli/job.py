@@ -30,7 +30,7 @@ from effkit.cli.running import running
 from effkit.cli.workers import end_worker
 from effkit.errors import RankFailed, UserError, choose
 from effkit.ranks import is_main_rank, lost_connection
-from effkit.stopping import last_words
+from effkit.stopping import current, deferred, last_words
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -102,10 +102,11 @@ class Status:
         self.write("running")
 
     def write(self, status: str, **values: Any) -> None:
-        """Replace the file."""
+        """Replace the file; a signal waits for that, or it would leave the state before."""
         from effkit.report import write_json
 
-        write_json(self.path, {"status": status, **self.values, **values})
+        with deferred():
+            write_json(self.path, {"status": status, **self.values, **values})
 
     def end(self, status: str, **values: Any) -> None:
         """Write the last state; a disk that is full by now must not hide how the job ended."""
@@ -139,9 +140,10 @@ class Job:
         task: The command's function.
         script: Absolute path of the console script.
         module: Module name instead, when the program was started as ``python -m module``.
-        home: Host and process that made it; elsewhere it runs in a worker of a launcher.
         flags: Words that go before the overrides when another rank composes the same config.
         keeps_folder: Whether the job has a folder of its own; a command that only reports has none.
+        unread: Groups that the task does not get.
+        home: Host and process that made it; elsewhere it runs in a worker of a launcher.
     """
 
     program: str
@@ -152,6 +154,7 @@ class Job:
     module: str | None = None
     flags: list[str] = field(default_factory=list)
     keeps_folder: bool = True
+    unread: tuple[str, ...] = ()
     home: tuple[str, int] = field(default_factory=_this_process)
 
     def __call__(self, cfg: DictConfig) -> Outcome:
@@ -194,25 +197,24 @@ class Job:
                 return outcome
             continued = None if resumed is None else _continued(resumed, cfg, hydra_cfg)
             folder = str(hydra_cfg.runtime.output_dir)
-            with read_write(
-                hydra_cfg
-            ):  # in a sweep, and wherever the name holds the time: the ranks run this job, here
+            with read_write(hydra_cfg):  # in a sweep, and wherever the name holds the time: the ranks run this job here
                 hydra_cfg.run.dir = folder
+            if not is_main_rank():
+                quiet_console()
+            searchpath = [o for o in given["hydra"] if o.startswith("hydra.searchpath=")]
+            words = [self.command, *self.flags, *searchpath, *outcome.overrides]
+            if again is not None and "resume" in cfg:  # decided for all ranks
+                words = [word for word in words if not word.startswith("resume=")]
+                words.append(f"resume={'null' if resumed is None else quote(str(resumed))}")
+            stack.enter_context(rerunnable_as(self.script, self.module, words))
+            stack.enter_context(ranks_released())
+            stack.enter_context(running(self.package))
             status = None
             if self.keeps_folder:
                 outcome.run_dir = folder
                 if is_main_rank():
                     status = Status(Path(folder), self.command, continued, config=fingerprint(cfg))
                     stack.enter_context(last_words(status.last_word))
-            if not is_main_rank():
-                quiet_console()
-            searchpath = [o for o in given["hydra"] if o.startswith("hydra.searchpath=")]
-            words = [self.command, *self.flags, *searchpath, *outcome.overrides]
-            if again is not None and "resume" in cfg:  # decided for all ranks
-                words.append(f"resume={'null' if resumed is None else quote(str(resumed))}")
-            stack.enter_context(rerunnable_as(self.script, self.module, words))
-            stack.enter_context(ranks_released())
-            stack.enter_context(running(self.package))
             return self._watched(cfg, outcome, status)
 
     def lost(
@@ -256,6 +258,8 @@ class Job:
     def _watched(self, cfg: DictConfig, outcome: Outcome, status: Status | None) -> Outcome:
         """Run the task and record how it ended."""
         try:
+            if (asked := current()) is not None and asked.received is not None:
+                raise asked.error()
             outcome.report = self._run(cfg)
         except Exception as error:
             self._failed(outcome, error)
@@ -277,7 +281,7 @@ class Job:
         return outcome
 
     def _run(self, cfg: DictConfig) -> Report | None:
-        from omegaconf import OmegaConf
+        from omegaconf import OmegaConf, open_dict
 
         choose("format", cfg.get("format", "table"), FORMATS)
         if cfg.get("precision") is not None:  # of every command, so that none takes a word it does not know
@@ -286,6 +290,9 @@ class Job:
             raise UserError("resume= is empty: give a run folder or a .ckpt file, or leave resume= out")
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
+        with open_dict(cfg):
+            for group in self.unread:
+                cfg.pop(group, None)
         return self.task(cfg)
 
     def _deleted(self, error: Exception, overrides: Sequence[str]) -> str | None:

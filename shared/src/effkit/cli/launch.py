@@ -21,7 +21,7 @@ from effkit.cli.explain import one_line
 from effkit.cli.job import Job, Outcome
 from effkit.cli.place import check_folder, check_sweep
 from effkit.cli.process import stdout_to_stderr
-from effkit.cli.quoting import gather_positional, quote
+from effkit.cli.quoting import gather_positional, quote, refuse_unread
 from effkit.cli.session import Session, flags_for_ranks, parse_flags, session
 from effkit.cli.sweeps import JobRow, rows_of, shown, sweep_table, told_if_ended
 from effkit.cli.workers import jobs_settled
@@ -51,6 +51,7 @@ def launch(app: Program, command: Command, words: Sequence[str], ends_process: b
     flags = parse_flags(f"{app.prog} {command.name}", words)
     flags.overrides = gather_positional(flags.overrides, command.positional)
     with session(app.prog, command.name, app.config_module, command.config_name, flags) as hydra:
+        refuse_unread(hydra.program, flags.overrides, command.unread)
         if flags.help:
             print(help.command(app, command, hydra))
             return 0
@@ -65,6 +66,7 @@ def launch(app: Program, command: Command, words: Sequence[str], ends_process: b
             script=_script(app.prog, ends_process),
             module=main.name if main is not None else None,
             flags=flags_for_ranks(flags),
+            unread=command.unread,
         )
         return _run(app, job, hydra, flags.multirun, ends_process)
 

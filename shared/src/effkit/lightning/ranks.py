@@ -25,6 +25,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from effkit.errors import RankFailed
+from effkit.lightning.elastic import meet
 from effkit.lightning.resume import how_to_go_on
 from effkit.ranks import REPORTS, lost_connection, read_report, report_ready
 from effkit.stopping import current, end_now, heard, name_of
@@ -34,7 +35,7 @@ __all__ = ["RankLauncher", "own_ranks", "together"]
 POLL = 0.1
 PATIENCE = 3.0
 """Seconds for the first process to notice by itself that a rank is gone: its next exchange with it fails."""
-STUCK = 10.0
+STUCK = 20.0
 """Seconds until a process that sits in a library, where neither signals nor exceptions reach it, is ended."""
 _TOLD = {128 + s for s in (signal.SIGINT, signal.SIGTERM)} | {-signal.SIGINT, -signal.SIGTERM}
 
@@ -84,8 +85,15 @@ class Team:
             return self.fallen
 
     def _dead(self) -> list[tuple[int, int]]:
-        codes = [(index + 1, process.poll()) for index, process in enumerate(self.processes)]
-        return [(local, code) for local, code in codes if code]
+        """Number on this machine and exit code of those that have failed, or have told that they do."""
+        found = []
+        for local, process in enumerate(self.processes, 1):
+            code = process.poll()
+            if code is None and read_report(self.folder, local) is not None:
+                code = 1
+            if code:
+                found.append((local, code))
+        return found
 
     def _only_lost(self) -> bool:
         return all((r := read_report(self.folder, local)) is not None and r.lost for local, _ in self._dead())
@@ -210,6 +218,7 @@ def together(trainer: Trainer, folder: Path | None) -> Iterator[None]:
     before, _NOW.folder, _NOW.inside = _NOW.folder, folder, True
     try:
         with heard() if trainer.world_size > 1 else nullcontext():
+            meet(trainer)
             yield
     except BaseException as error:
         if _NOW.team is not None:
@@ -234,7 +243,7 @@ def _blame(error: BaseException, folder: Path | None) -> RankFailed | None:
         return error
     lost, team = lost_connection(error), _NOW.team
     if team is not None and (lost or isinstance(error, _Fallen)):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + STUCK
         while (fallen := team.look()) is None and time.monotonic() < deadline:
             time.sleep(POLL)
         if fallen is not None:
