@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from effkit.cli.process import is_main_rank
 from effkit.errors import UserError, nearest
+from effkit.ranks import is_main_rank
 
 __all__ = ["Command", "Program"]
 

@@ -249,7 +249,7 @@ class Session:
                 raise
             line = (
                 f"hydra/launcher: {one_line(error)}"
-                if raised_by(error, ("submitit",))
+                if raised_by(error, ("submitit",)) or type(error).__name__ == "TerminatedWorkerError"
                 else explain_composition(error, self.program, self.overrides, self.loader.options, self._compose)
             )
             if line is None:

@@ -102,6 +102,7 @@ class Classifier(LightningModule):
         self.val_top5 = PercentCorrect(num_classes, top_k=5) if num_classes > 5 else None
         self.updates_per_epoch = 0
         self.resume_anyway = False  # go on with another optimizer, schedule or batch size where that is possible
+        self.recipe_changes: dict[str, tuple[Any, Any]] = {}  # what that came to, beyond the config's own words
         self._resumed: Resumed | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -245,6 +246,7 @@ class Classifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another recipe: half of it would silently win over what the command says."""
-        check_network(checkpoint.get("state_dict", {}), self.state_dict())
+        if "state_dict" in checkpoint:  # otherwise the strategy has loaded it already
+            check_network(checkpoint["state_dict"], self.state_dict())
         self._resumed = Resumed(checkpoint, self.hparams)
         self._resumed.check_recipe(self.resume_anyway)
