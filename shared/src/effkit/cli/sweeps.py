@@ -92,8 +92,8 @@ def sweep_table(rows: Sequence[JobRow], title: str = "") -> Report:
         ]
         for number, row in enumerate(rows)
     ]
-    note = f"all jobs: {' '.join(word for word in rows[0].overrides if word in common)}" if common else ""
-    return Report("", [Table(title or _count(len(rows)), columns, cells, note)])
+    lines = [f"all jobs: {' '.join(word for word in rows[0].overrides if word in common)}"] if common else []
+    return Report(title or _count(len(rows)), [Table("", columns, cells)], lines=lines)
 
 
 @contextlib.contextmanager
