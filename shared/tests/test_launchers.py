@@ -105,6 +105,14 @@ def test_unknown_launchers_name_those_there_are(line):
     assert all(name in found for name in ("ray_cluster", "ray_local", "slurm_gpu", "effkit[launchers]", "effkit[ray]"))
 
 
+def test_a_command_without_a_folder_puts_its_jobs_where_nodes_see_them(line, programs, tmp_path):
+    programs(sbatch=f'echo "$1" > {tmp_path}/script; echo "sbatch: error: not today" >&2; exit 1')
+    assert line(["show-all", "-m", "images=[a],[b]", "hydra/launcher=slurm"]) == "hydra/launcher=slurm: not today"
+    asked = (tmp_path / "script").read_text().strip()
+    assert asked.startswith(f"{tmp_path}/.demo-")
+    assert not list(tmp_path.glob(".demo-*"))
+
+
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
