@@ -11,7 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["UserError", "choose", "nearest"]
+__all__ = ["UserError", "choose", "nearest", "written"]
 
 
 class UserError(ValueError):
@@ -30,6 +30,13 @@ def nearest(name: object, allowed: Iterable[object]) -> str | None:
     """
     found = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def written(value: object) -> str:
+    """A value as it is written in a config: null, true and false in YAML's words, all else as in Python."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
 
 
 def choose(field: str, value: T, allowed: Iterable[T]) -> T:
@@ -51,4 +58,6 @@ def choose(field: str, value: T, allowed: Iterable[T]) -> T:
         return value
     hint = nearest(value, options)
     did_you_mean = f"; did you mean {hint!r}?" if hint is not None else ""
-    raise UserError(f"{field}={value!r} is not known, choose one of {', '.join(map(str, options))}{did_you_mean}")
+    raise UserError(
+        f"{field}={written(value)} is not known, choose one of {', '.join(map(str, options))}{did_you_mean}"
+    )

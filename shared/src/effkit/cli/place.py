@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from effkit.errors import UserError
+from effkit.errors import UserError, written
 from effkit.lock import locked
 
 __all__ = ["check_folder", "check_sweep", "held"]
@@ -28,6 +28,8 @@ def check_folder(folder: Any, config: Any, key: str = "hydra.run.dir") -> None:
     Raises:
         UserError: Says how to go on with that run, or over it.
     """
+    if not isinstance(config.get("overwrite", False), bool):
+        raise UserError(f"overwrite={written(config.overwrite)} must be true or false")
     if folder in (None, ""):
         raise UserError(f"{key}= is empty: give a folder, or leave {key}= out")
     path = Path(folder)

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from effkit.arguments import check_arguments
 from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError, choose
@@ -25,12 +26,28 @@ __all__ = ["Classifier"]
 MIXUP_KEYS = ("mixup_alpha", "cutmix_alpha", "cutmix_minmax", "prob", "switch_prob", "mode", "correct_lam")
 
 
+def _mixup_kinds(
+    mixup_alpha: float,
+    cutmix_alpha: float,
+    cutmix_minmax: tuple[float, float],
+    prob: float,
+    switch_prob: float,
+    mode: str,
+    correct_lam: bool,
+) -> None:
+    """What timm's Mixup takes; it has no annotations of its own."""
+
+
 def _build_mixup(options: Mapping[str, Any] | None, num_classes: int, label_smoothing: float) -> Any:
     """Return timm's Mixup, or ``None`` if nothing is to be mixed."""
     options = dict(options or {})
     for key in options:
         choose("mixup argument", key, MIXUP_KEYS)
-    options = {"mixup_alpha": 0.0, **options}
+    options = {"mixup_alpha": 0.0, **{k: v for k, v in options.items() if v is not None}}
+    check_arguments(_mixup_kinds, options, "mixup.")
+    for key, most in (("mixup_alpha", math.inf), ("cutmix_alpha", math.inf), ("prob", 1), ("switch_prob", 1)):
+        if not 0 <= options.get(key, 0) <= most:
+            raise UserError(f"mixup.{key}={options[key]!r} must be at least 0" + (", at most 1" if most == 1 else ""))
     if not (options["mixup_alpha"] > 0 or options.get("cutmix_alpha", 0) > 0 or options.get("cutmix_minmax")):
         return None
     from timm.data import Mixup
@@ -79,6 +96,8 @@ class Classifier(LightningModule):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
+        given = {"ema": ema, "label_smoothing": label_smoothing}
+        check_arguments(Classifier, {**given, "optimizer": optimizer, "scheduler": scheduler, "mixup": mixup})
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
         if ema is not None and not 0 < ema < 1:

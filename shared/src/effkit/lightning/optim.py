@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
+from effkit.arguments import check_arguments
 from effkit.errors import UserError, choose
 
 __all__ = ["SCHEDULES", "TimmSchedule", "create_optimizer", "create_scheduler", "plain_options"]
@@ -130,6 +131,7 @@ def _one_cycle(optimizer: Optimizer, options: dict[str, Any], updates: int) -> O
     allowed = sorted(set(inspect.signature(OneCycleLR.__init__).parameters) - _ONECYCLE_SET_BY_US)
     for key in options:
         choose("scheduler=onecycle argument", key, allowed)
+    check_arguments(OneCycleLR, options, "scheduler.")
     peaks = [group["lr"] * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
     try:
         return OneCycleLR(optimizer, max_lr=peaks, total_steps=updates, **options)
@@ -145,6 +147,7 @@ def _timm(
     allowed = sorted(set(inspect.signature(create_scheduler_v2).parameters) - _SET_BY_US)
     for key in options:
         choose(f"scheduler={name} argument", key, allowed)
+    check_arguments(create_scheduler_v2, options, "scheduler.")
     warmup, cooldown = options.get("warmup_epochs", 0), options.get("cooldown_epochs", 0)
     prefix = warmup if options.get("warmup_prefix", False) else 0
     if min(warmup, cooldown) < 0 or warmup + cooldown >= epochs:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from effkit.arguments import check_arguments, named_below, named_path
 from effkit.device import resolve_device, resolve_precision, seed_everything, set_threads
 from effkit.errors import choose
 from esa_attention.commands.subject import Subject
@@ -34,7 +36,12 @@ def esa_config(esa: dict[str, Any], sizes: dict[str, Any], trained_context: int)
     known = {f.name for f in dataclasses.fields(ESAConfig)}
     for name in given:
         choose("esa field", name, sorted(known))
-    return ESAConfig.for_context(trained_context, **given)
+    with named_below("esa.", known):
+        return ESAConfig.for_context(trained_context, **given)
+
+
+def _group_kinds(name: str, options: Mapping[str, Any], sizes: Mapping[str, Any], rank: int | None) -> None:
+    """What a model group holds."""
 
 
 def build_subject(cfg: Any) -> Subject:
@@ -46,12 +53,17 @@ def build_subject(cfg: Any) -> Subject:
     Raises:
         UserError: If the model cannot be had or something does not fit.
     """
+    group = plain(cfg.model)
+    check_arguments(build_model, {k: group[k] for k in ("path", "device_map")}, "model.")
+    check_arguments(_group_kinds, group, "model.")
+    check_arguments(ESAConfig, plain(cfg.esa), "esa.", also=plain(cfg.esa))
     set_threads(cfg.get("threads"))
     seed_everything(cfg.get("seed", 0))
     device = resolve_device(cfg.get("device", "auto"))
     dtype = resolve_precision(cfg.get("precision", "auto"), device)
-    group = plain(cfg.model)
     name, path = group["name"], group["path"]
+    if path is not None:
+        named_path("model.path", path)
     options = {k: v for k, v in group["options"].items() if v is not None}
     if group["device_map"] is not None:
         options["device_map"] = group["device_map"]

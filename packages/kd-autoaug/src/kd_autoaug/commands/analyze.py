@@ -36,9 +36,10 @@ def run(cfg: Any) -> Report:
     Raises:
         UserError: If a value does not fit.
     """
+    options = measure_options(cfg)
     subject = build_subject(cfg)
     with shown("analyze"):
-        return analyze_report(subject, run_dir(), **measure_options(cfg))
+        return analyze_report(subject, run_dir(), **options)
 
 
 def analyze_report(subject: Subject, folder: str | os.PathLike[str], **options: Any) -> Report:

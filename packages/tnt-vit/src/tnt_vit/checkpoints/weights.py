@@ -20,6 +20,7 @@ from tnt_vit.model import TNT
 
 __all__ = [
     "adapt_state",
+    "classes_of",
     "is_legacy_state",
     "load_checkpoint",
     "read_state",
@@ -154,12 +155,18 @@ def adapt_state(state: Mapping[str, Tensor], model: TNT) -> dict[str, Tensor]:
     return out
 
 
-def load_checkpoint(model: TNT, path: str | os.PathLike[str], *, strict_head: bool = True) -> list[str]:
+def classes_of(weights: Checkpoint) -> int | None:
+    """Classes that the classifier in a file tells apart; ``None`` if there is none."""
+    head = weights.state.get("head.weight")
+    return None if head is None else len(head)
+
+
+def load_checkpoint(model: TNT, path: str | os.PathLike[str] | Checkpoint, *, strict_head: bool = True) -> list[str]:
     """Load a checkpoint into a model.
 
     Args:
         model: Receives the weights; position tables are resampled (bicubic) to its picture size.
-        path: See :func:`read_state`.
+        path: See :func:`read_state`; or such a file that was read already.
         strict_head: If false, a classifier of another number of classes is left as it is (fine-tuning).
 
     Returns:
@@ -178,7 +185,10 @@ def load_checkpoint(model: TNT, path: str | os.PathLike[str], *, strict_head: bo
         ]
         state = {k: v for k, v in state.items() if k not in left and not (k.startswith("head.") and k not in own)}
         state.update({k: own[k] for k in left})
-    check_fit(state, own, path, hints={"head.": "give num_classes, or strict_head=False to fine-tune"})
+    file = path.path if isinstance(path, Checkpoint) else path
+    classes = len(state.get("head.weight", ()))
+    hints = {"head.": f"build the model with num_classes={classes}, or give strict_head=False to fine-tune"}
+    check_fit(state, own, file, hints=hints)
     model.load_state_dict(state)
     return left
 

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effkit.arguments import check_arguments
 from effkit.errors import UserError
+from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 from effkit.runs import config_of
 from tnt_vit.checkpoints.layout import describe_layout
@@ -105,16 +107,18 @@ def convert_checkpoint(
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no TNT, is not the variant, or sizes cannot be told.
     """
-    source, target = Path(src).expanduser(), Path(dst).expanduser()
-    if target.suffix not in SUFFIXES:
-        raise UserError(f"dst={str(dst)!r} must end in one of {', '.join(SUFFIXES)}")
+    source, target = Path(src).expanduser(), check_output_file("dst", dst, SUFFIXES)
+    sizes_given = {"num_heads": num_heads, "inner_num_heads": inner_num_heads, "patch_size": patch_size}
+    for name, value in sizes_given.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name}={value} must be a whole number of at least 1")
     stored = read_weights(source)
     state = read_state(stored)
     if target.exists() and target.samefile(source):
         raise UserError(f"dst={str(dst)!r} is the source itself; give another name")
     layout, count = describe_layout(stored)
     size = tuple(img_size) if isinstance(img_size, list | tuple) else img_size
-    given = {"num_heads": num_heads, "inner_num_heads": inner_num_heads, "patch_size": patch_size, "img_size": size}
+    given = {**sizes_given, "img_size": size}
     sizes = infer_sizes(state, variant=variant, run=config_of(source).get("model"), given=given)
     args: dict[str, Any] = {**sizes.args, **({"img_size": size} if size is not None else {})}
     resized = _pair(args["img_size"]) != _pair(sizes.args["img_size"])
@@ -158,4 +162,6 @@ def run(cfg: Any) -> Report:
         ValueError: If the file holds no TNT, is not the variant, or sizes cannot be told.
     """
     keys = ("src", "dst", "variant", "img_size", "num_heads", "inner_num_heads", "patch_size")
-    return convert_checkpoint(**options(cfg, *keys))
+    given = options(cfg, *keys)
+    check_arguments(convert_checkpoint, given)
+    return convert_checkpoint(**given)
