@@ -47,14 +47,15 @@ def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_ch
     if in_chans is not None:
         args.setdefault("in_chans", in_chans)
     check_arguments(TNT, args, "model.")
-    check_arguments(create_model, {k: args.get(k) for k in ("name", "pretrained")}, "model.", also=["pretrained"])
+    check_arguments(create_model, {k: args[k] for k in ("name", "pretrained", "ema") if k in args}, "model.")
     if args.get("pretrained") == "":
         raise UserError("model.pretrained= is empty: give true, false or the path of a checkpoint")
-    pretrained = args.pop("pretrained", False)
+    pretrained, ema = args.pop("pretrained", False), args.pop("ema", "auto")
     if isinstance(pretrained, bool):
         with named_below("model.", args):
             return create_model(args.pop("name"), pretrained, **args)
-    stored = read_weights(pretrained)
+    with named_below("model.", ["ema"]):
+        stored = read_weights(pretrained, ema)
     classes = classes_of(stored)
     if classes is not None and args.setdefault("num_classes", classes) not in (0, classes):
         raise UserError(
@@ -84,7 +85,8 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT
     """
     data = create_data(**options(cfg, "data")["data"])
     model: dict[str, Any] = options(cfg, "model")["model"]
-    pretrained = model.pop("pretrained", False)
+    pretrained, ema = model.pop("pretrained", False), model.pop("ema", None)
+    ema = "auto" if ema is None else ema
     known = None if fresh_head else preprocessing_of_weights(pretrained)
     if known is not None:
         known = _with_words(known, data.preprocessing)
@@ -96,7 +98,10 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT
             f"model.num_classes={written(model['num_classes'])}, but data={data.name} has {data.num_classes} classes: "
             "leave model.num_classes out"
         )
-    stored = read_weights(pretrained) if isinstance(pretrained, str) and pretrained else None
+    stored = None
+    if isinstance(pretrained, str) and pretrained:
+        with named_below("model.", ["ema"]):
+            stored = read_weights(pretrained, ema)
     classes = classes_of(stored) if stored is not None else 1000 if pretrained is True else None
     if classes not in (None, data.num_classes) and not fresh_head:
         raise UserError(
