@@ -74,7 +74,7 @@ def test_what_fits_passes(values):
         ("numbers", "abc", "numbers='abc' must be a list of numbers"),
         ("numbers", [1, "b"], "numbers=[1, 'b']"),
         ("size", [1], "size=[1] must be a whole number or 2 whole numbers [a, b]"),
-        ("path", 5, "path=5 must be text or null"),
+        ("path", 5, "path=5 must be a path or null"),
         ("options", [1], "options=[1] must be a mapping of keys and values or null"),
         ("colour", "red", "colour='red' must be a whole number or a list of whole numbers"),
         ("rank", "most", "rank='most' must be a whole number or 'auto'"),
@@ -100,8 +100,11 @@ def test_null_may_stand_for_an_argument_left_out():
 def test_errors_name_the_key_below_its_group():
     with pytest.raises(UserError, match=r"^model\.depth=0 is too small"), named_below("model.", ["depth"]):
         raise UserError("depth=0 is too small")
-    with pytest.raises(UserError, match=r"^other=0"), named_below("model.", ["depth"]):
-        raise UserError("other=0")
+    names = ["depth", "embed_dim"]
+    with pytest.raises(UserError) as error, named_below("model.", names):
+        raise UserError("heads=5 must divide embed_dim=48, got 'depth=3' for x.depth=1 and mydepth=2; depth is odd")
+    wanted = "heads=5 must divide model.embed_dim=48, got 'depth=3' for x.depth=1 and mydepth=2; depth is odd"
+    assert str(error.value) == wanted
 
 
 def test_paths_are_text_and_not_empty(tmp_path):

@@ -30,7 +30,7 @@ def run(tmp_path, monkeypatch, capfd):
         (["visualize", "china", "blocks=2"], ["blocks=2", "list of whole numbers"]),
         (["visualize", "china", "blocks=[7]"], ["blocks=[7]", "1..2"]),
         (["visualize", "china", "figures=null"], ["figures=null"]),
-        (["visualize", "china", "feature_size=33"], ["feature_size=33", "multiple of patch_size=8"]),
+        (["visualize", "china", "feature_size=33"], ["feature_size=33", "multiple of model.patch_size=8"]),
         (["visualize", "images=5"], ["images=5", "list of words"]),
         (["visualize", "images=''"], ["images", "empty"]),
         (["visualize", "china", "run="], ["run= is empty"]),
@@ -90,7 +90,8 @@ def weights(tmp_path_factory) -> Path:
     """Weights of ten classes, without a word on how pictures were prepared."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "ten.safetensors"
-    save_file(tnt_vit.create_model("tnt_digits", depth=2, num_classes=10).state_dict(), path)
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "inner_dim": 12, "depth": 2, "num_heads": 3}
+    save_file(tnt_vit.TNT(**sizes, inner_num_heads=2, num_classes=10).state_dict(), path)
     return path
 
 
@@ -133,6 +134,7 @@ def test_a_bad_picture_does_not_stop_the_others(run, pictures, command):
     assert_one_line_mistake("tnt-vit", run(command, pictures, *CLASSES, *more), said)
 
 
+HEADS = ["num_heads=3", "inner_num_heads=2", "patch_size=8"]
 QUICK = ["providers=[ours_module]", "batch_sizes=[1]", "min_rounds=1", "min_seconds=0.01"]
 
 
@@ -145,8 +147,8 @@ def interrupt(first=None, *_args, **_kwargs):
     ("where", "words"),
     [
         ("tnt_vit.inference.export.run_torch_export", ["export", *CLASSES, "to=torch_export", "out=new/m.pt2"]),
-        ("tnt_vit.checkpoints.weights.write_state", ["convert", "src=WEIGHTS", "dst=new/m.safetensors"]),
-        ("effkit.atomic._to_disk", ["convert", "src=WEIGHTS", "dst=new/m.pth"]),
+        ("tnt_vit.checkpoints.weights.write_state", ["convert", *HEADS, "src=WEIGHTS", "dst=new/m.safetensors"]),
+        ("effkit.atomic._to_disk", ["convert", *HEADS, "src=WEIGHTS", "dst=new/m.pth"]),
         ("effkit.atomic._to_disk", ["visualize", "china", *CLASSES, "figures=word_maps", "hydra.run.dir=new"]),
         ("tnt_vit.commands.predict.probabilities", ["predict", "china", *CLASSES, "hydra.run.dir=new"]),
         ("effkit.bench.bench.append_csv", ["bench", *SMALL, *QUICK, "csv=new/m.csv"]),

@@ -63,11 +63,11 @@ def check_arguments(
 
 @contextmanager
 def named_below(prefix: str, names: Collection[str]) -> Iterator[None]:
-    """Let errors about an argument name the key that the user wrote: ``depth=0`` becomes ``model.depth=0``.
+    """Let errors about arguments name the keys that the user writes: ``depth=0`` becomes ``model.depth=0``.
 
     Args:
         prefix: What stands before the names on a command line, e.g. ``"model."``.
-        names: The arguments; an error that begins with something else passes as it is.
+        names: The arguments that have the prefix; all else in a line stays as it is.
 
     Raises:
         UserError: As was raised inside, with the prefix.
@@ -75,10 +75,13 @@ def named_below(prefix: str, names: Collection[str]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        first = re.match(r"\w+", str(error))
-        if type(error) is not UserError or first is None or first[0] not in names:
+        if type(error) is not UserError:
             raise
-        raise UserError(f"{prefix}{error}") from error
+        # At the beginning, and before an equals sign outside quotes.
+        listed = "|".join(map(re.escape, names))
+        found = re.compile(rf"'[^']*'|^(?:{listed})\b|(?<![\w.])(?:{listed})(?==)")
+        line = found.sub(lambda m: m[0] if m[0].startswith("'") else prefix + m[0], str(error))
+        raise UserError(line) from error
 
 
 def input_file(field: str, value: Any) -> str:
@@ -185,18 +188,19 @@ def _is_path(kind: Any) -> bool:
 def _words(kind: Any) -> str:
     """What is expected, in words; a path and a text are one thing to whoever writes a config."""
     ones = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    said = list(dict.fromkeys(word for one in ones if (word := _word(one, str in ones))))
+    paths = any(_is_path(get_origin(one) or one) for one in ones)
+    said = list(dict.fromkeys(word for one in ones if not (paths and one is str) and (word := _word(one))))
     return " or ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said) or f"a {kind}"
 
 
-def _word(kind: Any, has_text: bool) -> str:
+def _word(kind: Any) -> str:
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else repr(inner[0])
     if kind in _PLAIN:
         return _PLAIN[kind]
     if _is_path(origin or kind):
-        return "" if has_text else "a path"
+        return "a path"
     if (origin or kind) in _LISTS:
         if origin is tuple and inner and inner[-1] is not Ellipsis:
             letters = ", ".join("abcdefgh"[: len(inner)])

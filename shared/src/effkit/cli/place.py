@@ -11,6 +11,7 @@ from typing import Any
 
 from effkit.errors import UserError, written
 from effkit.lock import locked
+from effkit.outputs import check_output_folder
 
 __all__ = ["check_folder", "check_sweep", "held"]
 
@@ -32,7 +33,7 @@ def check_folder(folder: Any, config: Any, key: str = "hydra.run.dir") -> None:
         raise UserError(f"overwrite={written(config.overwrite)} must be true or false")
     if folder in (None, ""):
         raise UserError(f"{key}= is empty: give a folder, or leave {key}= out")
-    path = Path(folder)
+    path = check_output_folder(key, str(folder))
     if config.get("overwrite") or not _filled(path):
         return
     resumed = resumed_folder(config)

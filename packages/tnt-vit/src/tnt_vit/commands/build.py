@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,14 @@ from tnt_vit.commands.options import options
 from tnt_vit.model import TNT
 
 __all__ = ["build_data_and_model", "build_model", "set_up"]
+
+
+_ARGUMENTS = (
+    "name",
+    "pretrained",
+    "ema",
+    *(k for k in inspect.signature(TNT).parameters if k not in ("device", "dtype")),
+)
 
 
 def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_chans: int | None = None) -> TNT:
@@ -52,7 +61,7 @@ def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_ch
         raise UserError("model.pretrained= is empty: give true, false or the path of a checkpoint")
     pretrained, ema = args.pop("pretrained", False), args.pop("ema", "auto")
     if isinstance(pretrained, bool):
-        with named_below("model.", args):
+        with named_below("model.", _ARGUMENTS):
             return create_model(args.pop("name"), pretrained, **args)
     with named_below("model.", ["ema"]):
         stored = read_weights(pretrained, ema)
@@ -62,7 +71,7 @@ def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_ch
             f"model.num_classes={args['num_classes']}, but the weights {str(stored.path)!r} tell {classes} classes "
             "apart: leave model.num_classes out"
         )
-    with named_below("model.", args):
+    with named_below("model.", _ARGUMENTS):
         network = create_model(args.pop("name"), **args)
     load_checkpoint(network, stored, strict_head=network.num_classes > 0)
     return network.eval()

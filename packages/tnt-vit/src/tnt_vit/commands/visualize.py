@@ -147,7 +147,8 @@ def _check_sizes(model: TNT, img_size: Any, feature_size: Any) -> None:
         try:
             check_architecture(img_size=pair, patch_size=model.patch_size)
         except UserError as error:
-            raise UserError(str(error).replace("img_size", field, 1)) from None
+            line = str(error).replace("img_size", field, 1).replace("patch_size=", "model.patch_size=")
+            raise UserError(line) from None
 
 
 def _check_places(
