@@ -24,12 +24,7 @@ from tnt_vit.model import TNT
 __all__ = ["build_data_and_model", "build_model", "set_up"]
 
 
-_ARGUMENTS = (
-    "name",
-    "pretrained",
-    "ema",
-    *(k for k in inspect.signature(TNT).parameters if k not in ("device", "dtype")),
-)
+_ARGUMENTS = {"name", "pretrained", "ema", *inspect.signature(TNT).parameters} - {"device", "dtype"}
 
 
 def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_chans: int | None = None) -> TNT:
