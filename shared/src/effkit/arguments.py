@@ -14,13 +14,13 @@ import os
 import re
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin
 
 from effkit.errors import UserError, written
 
-__all__ = ["check_arguments", "input_file", "named_below", "named_path"]
+__all__ = ["check_arguments", "input_file", "named_below", "named_path", "renamed"]
 
 _LISTS: tuple[Any, ...] = (list, tuple, Sequence, Collection, Iterable)
 _MAPPINGS: tuple[Any, ...] = (dict, Mapping)
@@ -62,26 +62,37 @@ def check_arguments(
 
 
 @contextmanager
-def named_below(prefix: str, names: Collection[str]) -> Iterator[None]:
-    """Let errors about arguments name the keys that the user writes: ``depth=0`` becomes ``model.depth=0``.
+def renamed(keys: Mapping[str, str]) -> Iterator[None]:
+    """Let errors about arguments name the keys that the user writes, where those have other names.
 
     Args:
-        prefix: What stands before the names on a command line, e.g. ``"model."``.
-        names: The arguments that have the prefix; all else in a line stays as it is.
+        keys: Argument -> key, e.g. ``{"depth": "model.depth"}``. A line that begins with an argument, or has it before
+            an equals sign outside quotes, gets the key there.
 
     Raises:
-        UserError: As was raised inside, with the prefix.
+        UserError: As was raised inside, in the user's words.
     """
     try:
         yield
     except UserError as error:
-        if type(error) is not UserError:
+        if type(error) is not UserError or not keys:
             raise
-        # At the beginning, and before an equals sign outside quotes.
-        listed = "|".join(map(re.escape, names))
-        found = re.compile(rf"'[^']*'|^(?:{listed})\b|(?<![\w.])(?:{listed})(?==)")
-        line = found.sub(lambda m: m[0] if m[0].startswith("'") else prefix + m[0], str(error))
+        listed = "|".join(re.escape(name) for name in sorted(keys, key=len, reverse=True))
+        found = re.compile(rf"'[^']*'|^(?:{listed})(?![\w.])|(?<![\w.])(?:{listed})(?==)")
+        line = found.sub(lambda m: keys.get(m[0], m[0]), str(error))
+        if line == str(error):
+            raise
         raise UserError(line) from error
+
+
+def named_below(prefix: str, names: Iterable[str]) -> AbstractContextManager[None]:
+    """Let errors name arguments with what stands before them on a command line: ``depth=0`` as ``model.depth=0``.
+
+    Args:
+        prefix: E.g. ``"model."``.
+        names: The arguments; see :func:`renamed`.
+    """
+    return renamed({name: f"{prefix}{name}" for name in names})
 
 
 def input_file(field: str, value: Any) -> str:

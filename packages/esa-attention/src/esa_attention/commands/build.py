@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from effkit.arguments import check_arguments, named_below, named_path
+from effkit.arguments import check_arguments, named_below, named_path, renamed
 from effkit.device import resolve_device, resolve_precision, seed_everything, set_threads
 from effkit.errors import choose
+from effkit.report import Report
 from esa_attention.commands.subject import Subject
 from esa_attention.compression.geometry import geometry
 from esa_attention.config import ESAConfig
 from esa_attention.evaluation.models.registry import build_model, load_tokenizer
 
-__all__ = ["build_subject", "esa_config", "plain"]
+__all__ = ["build_subject", "esa_config", "in_keys", "plain"]
 
 
 def plain(value: Any) -> Any:
@@ -22,6 +24,23 @@ def plain(value: Any) -> Any:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def in_keys(run: Callable[[Any], Report]) -> Callable[[Any], Report]:
+    """Let errors of a command name its keys: fields of `ESAConfig` are those of ``esa``, a path is the model's.
+
+    Args:
+        run: The command's function; what has the name of one of its own keys keeps it.
+    """
+
+    @functools.wraps(run)
+    def named(cfg: Any) -> Report:
+        keys = {field.name: f"esa.{field.name}" for field in dataclasses.fields(ESAConfig)}
+        keys |= {"path": "model.path", "strict": "compressor.strict", "num_tokens": "compressor.num_tokens"}
+        with renamed({name: key for name, key in keys.items() if name not in cfg}):
+            return run(cfg)
+
+    return named
 
 
 def esa_config(esa: dict[str, Any], sizes: dict[str, Any], trained_context: int) -> ESAConfig:

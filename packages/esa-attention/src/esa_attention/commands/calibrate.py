@@ -12,7 +12,7 @@ from effkit.errors import UserError
 from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 from esa_attention.calibration.spectrum import rank_for_tail
-from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.build import build_subject, in_keys, plain
 from esa_attention.commands.methods import build_compressors, check_group
 from esa_attention.commands.subject import Subject
 from esa_attention.compression.compressor import save_compressors
@@ -21,6 +21,7 @@ from esa_attention.plots import spectrum_curves
 __all__ = ["calibration_report", "run"]
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     out = run_dir() / "compressors.safetensors" if cfg.out is None else plain(cfg.out)

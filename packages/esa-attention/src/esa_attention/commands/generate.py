@@ -16,7 +16,7 @@ from effkit.errors import UserError, choose
 from effkit.progress import report_progress
 from effkit.report import Report, Table, write_text
 from esa_attention.attention.segments import Segments
-from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.build import build_subject, in_keys, plain
 from esa_attention.commands.methods import METHODS, check_group, method_setup
 from esa_attention.commands.subject import Subject
 from esa_attention.evaluation.tasks.multi_needle import multi_needle
@@ -32,6 +32,7 @@ _KEYS = (
 )
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     options = plain(cfg)

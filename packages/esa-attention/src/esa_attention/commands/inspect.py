@@ -18,7 +18,7 @@ from effkit.arguments import check_arguments, named_path
 from effkit.errors import UserError
 from effkit.report import Report, Table
 from esa_attention.attention.rope import LENGTH_DEPENDENT
-from esa_attention.commands.build import plain
+from esa_attention.commands.build import in_keys, plain
 from esa_attention.commands.inspect_tables import (
     by_length_table,
     memory_table,
@@ -42,6 +42,7 @@ __all__ = ["LENGTHS", "inspect_report", "meta_model", "run"]
 LENGTHS = (8_192, 32_768, 65_536, 131_072, 262_144, 1_048_576)
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     options = plain(cfg)

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effkit.arguments import check_arguments, input_file
+from effkit.arguments import check_arguments, input_file, renamed
 from effkit.cli import run_dir
 from effkit.errors import UserError
 from effkit.progress import part
 from effkit.report import Report, write_bytes
-from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.build import build_subject, in_keys, plain
 from esa_attention.commands.methods import check_group, method_setup
 from esa_attention.commands.subject import Subject
 from esa_attention.commands.texts import read_text
@@ -33,6 +33,7 @@ def _kinds(length: int, text: str | None) -> None:
     """What the command's keys of the text hold."""
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     options = plain(cfg)
@@ -41,7 +42,8 @@ def run(cfg: Any) -> Report:
     check_group(options["compressor"])
     text = None if options["text"] is None else input_file("text", options["text"])
     subject = build_subject(cfg)
-    ids, label = read_text(subject, options["length"], "test", text, options["seed"])
+    with renamed({"num_tokens": "length"}):
+        ids, label = read_text(subject, options["length"], "test", text, options["seed"])
     return perplexity_report(
         subject,
         ids,

@@ -12,7 +12,7 @@ from effkit.errors import UserError, choose
 from effkit.report import Report, Table
 from esa_attention.calibration.calibrate import METHODS
 from esa_attention.calibration.recall import per_layer_recall
-from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.build import build_subject, in_keys, plain
 from esa_attention.commands.methods import build_compressors, check_group
 from esa_attention.commands.subject import Subject
 from esa_attention.commands.texts import read_text
@@ -22,6 +22,7 @@ from esa_attention.plots import recall_curves
 __all__ = ["recall_report", "run"]
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     options = plain(cfg)

@@ -15,7 +15,7 @@ from effkit.errors import UserError, choose
 from effkit.progress import part
 from effkit.report import Report, Table, write_json
 from effkit.report import plain as jsonable
-from esa_attention.commands.build import build_subject, plain
+from esa_attention.commands.build import build_subject, in_keys, plain
 from esa_attention.commands.methods import check_group, method_setup
 from esa_attention.commands.subject import Subject
 from esa_attention.compression.compressor import Compressors
@@ -42,6 +42,7 @@ TASKS = tuple(_MAKERS)
 _SINGLE = ("needle", "passkey")  # one fact, hidden at a depth
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     options = plain(cfg)

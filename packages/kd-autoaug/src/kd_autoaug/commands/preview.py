@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from effkit.arguments import check_arguments
+from effkit.arguments import check_arguments, renamed
 from effkit.cli import run_dir
 from effkit.data import Unreadable
 from effkit.errors import UserError
@@ -110,9 +110,11 @@ def preview_report(
     if not 1 <= views <= _MOST_COLUMNS:
         raise UserError(f"views={views!r} must be in 1..{_MOST_COLUMNS}: one column each")
     if operators is None:
-        every = Policy.random(n=1, m=float(magnitudes[0]), space=space, extrapolate=extrapolate)
+        with renamed({"m": "magnitudes"}):
+            every = Policy.random(n=1, m=float(magnitudes[0]), space=space, extrapolate=extrapolate)
         operators = every.operators()
-    names = [operator(o).name.lower() for o in operators]
+    with renamed({"operator": "operators"}):
+        names = [operator(o).name.lower() for o in operators]
     if not names or len(names) > _MOST_ROWS:
         raise UserError(f"operators={names} must name 1 to {_MOST_ROWS} operators: one row each")
     unreadable = Unreadable()
@@ -121,7 +123,8 @@ def preview_report(
     shown = dict(list(pictures.items())[:_MOST_ROWS])
     folder, files, lines = Path(folder), [], []
     for stem, picture in shown.items():
-        grid = operator_views(picture, names, magnitudes, space, seed=seed, extrapolate=extrapolate)
+        with renamed({"m": "magnitudes", "operator": "operators"}):
+            grid = operator_views(picture, names, magnitudes, space, seed=seed, extrapolate=extrapolate)
         title = f"{stem}, {size} pixels, space {space}"
         files.append(plot_operators(grid, names, magnitudes, folder / f"operators_{_file(stem)}.png", title))
     meanings = Table(

@@ -11,7 +11,10 @@ from kd_autoaug.analysis.measure import measure
 from kd_autoaug.analysis.subject import Subject
 from kd_autoaug.commands.build import build_data, build_teacher, chosen_policy, set_up
 
-__all__ = ["build_subject", "measure_options"]
+__all__ = ["MEASURED", "build_subject", "measure_options"]
+
+# What one cell is measured with, and the key that lists them.
+MEASURED = {"m": "magnitudes", "operator": "operators"}
 
 _MEASURE = (
     "operators", "magnitudes", "space", "extrapolate", "draws", "seed", "probe", "probe_epochs", "policy_layers",

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from effkit.arguments import check_arguments, named_path
+from effkit.arguments import check_arguments, named_path, renamed
 from effkit.cli import run_dir
 from effkit.errors import UserError
 from effkit.lightning.optim import plain_options
@@ -16,7 +16,7 @@ from kd_autoaug.analysis.measure import measure
 from kd_autoaug.analysis.result import read_analysis
 from kd_autoaug.analysis.subject import Subject
 from kd_autoaug.analysis.suggest import check_advice, suggest
-from kd_autoaug.commands.subject import build_subject, measure_options
+from kd_autoaug.commands.subject import MEASURED, build_subject, measure_options
 from kd_autoaug.plots.analysis import plot_heat, plot_k
 
 __all__ = ["run", "suggest_report"]
@@ -38,7 +38,7 @@ def run(cfg: Any) -> Report:
         return suggest_report(run_dir(), analysis=named_path("analysis", cfg["analysis"]), **advice)
     options = measure_options(cfg)
     subject = build_subject(cfg)
-    with shown("suggest"):
+    with shown("suggest"), renamed(MEASURED):
         return suggest_report(run_dir(), subject=subject, **advice, **options)
 
 

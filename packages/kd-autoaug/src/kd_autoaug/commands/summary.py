@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from effkit.arguments import check_arguments
+from effkit.arguments import check_arguments, renamed
 from effkit.cost import measure_image
 from effkit.errors import UserError
 from effkit.lightning.optim import plain_options
@@ -59,7 +59,7 @@ def summary_report(networks: Sequence[str] | None = None, *, num_classes: int = 
     costs: list[list[Any]] = []
     for name in networks or list(NETWORKS):
         side, channels = (8, 1) if name == "digits_cnn" else (32, 3)
-        with torch.device("meta"):
+        with torch.device("meta"), renamed({"model.name": "networks"}):
             model = create_network(name, num_classes, channels, image_size=side)
         cost = measure_image(model, side, channels)
         costs.append([name, f"{channels}x{side}x{side}", cost.params, cost.macs])

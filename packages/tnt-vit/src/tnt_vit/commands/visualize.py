@@ -99,7 +99,7 @@ def visualize_report(
     if not names or len(set(names)) != len(names):
         raise UserError(f"figures={names} must name each figure once; choose from {', '.join(FIGURES)}")
     _check_sizes(model, img_size, feature_size)
-    _check_places(model, names, img_size or model.img_size, blocks, sentence, word)
+    _check_places(model, names, img_size, blocks, sentence, word)
     asked: dict[str, dict[str, Any]] = {
         "feature_maps": {"blocks": blocks, "seed": seed},
         "channel_tsne": {"seed": seed},
@@ -154,7 +154,7 @@ def _check_sizes(model: TNT, img_size: Any, feature_size: Any) -> None:
 def _check_places(
     model: TNT,
     figures: Sequence[str],
-    img_size: int | Sequence[int],
+    img_size: int | Sequence[int] | None,
     blocks: Sequence[int] | None,
     sentence: Sequence[int] | None,
     word: Sequence[int] | None,
@@ -166,7 +166,7 @@ def _check_places(
         check_blocks(blocks, range(1, model.depth + 1))
     if blocks is not None and "inner_attention" in figures and model.tnt_blocks:
         check_blocks(blocks, model.tnt_blocks, " (blocks that have an inner part)")
-    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size or model.img_size
     grid = (height // model.patch_size[0], width // model.patch_size[1])
     for field, value, cells in (("sentence", sentence, grid), ("word", word, model.pixel_embed.word_grid)):
         if value is not None:

@@ -11,12 +11,13 @@ from effkit.errors import UserError, choose
 from effkit.report import Report
 from esa_attention.commands.bench.report import KINDS, bench_report
 from esa_attention.commands.bench.shape import LayerShape
-from esa_attention.commands.build import plain
+from esa_attention.commands.build import in_keys, plain
 from esa_attention.config import ESAConfig
 
 __all__ = ["run"]
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command.
 
