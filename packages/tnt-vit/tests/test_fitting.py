@@ -121,6 +121,18 @@ def test_resampling_keeps_the_gradient_and_the_type():
     assert float(model.patch_pos.grad[:, 1:].abs().sum()) > 0
 
 
+def test_its_own_size_leaves_the_table_to_its_optimizer():
+    model = small(64)
+    table = model.patch_pos
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model.set_input_size(64)
+    assert model.patch_pos is table
+    before = table.detach().clone()
+    model(torch.randn(1, 3, 64, 64)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(model.patch_pos, before)
+
+
 @pytest.mark.parametrize("rows", [0, 1, 8], ids=str)
 def test_a_table_whose_rows_are_no_grid_is_one_line(tmp_path, rows):
     state = small(64).state_dict()

@@ -263,6 +263,9 @@ class TNT(nn.Module):
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Change the picture size for good: the sentence positions are resampled (bicubic), the word positions stay.
 
+        The table becomes a new parameter, which an optimizer that was made before does not know; the model's own size
+        changes nothing.
+
         Args:
             img_size: New height and width; multiples of the patch.
 
@@ -271,6 +274,8 @@ class TNT(nn.Module):
         """
         size = to_2tuple(img_size)
         check_architecture(img_size=size, patch_size=self.patch_size)
+        if size == self.img_size:
+            return  # an optimizer that was made before goes on training this very table
         table = self._sentence_positions((size[0] // self.patch_size[0], size[1] // self.patch_size[1]))
         self.patch_pos = nn.Parameter(table.detach().clone(), requires_grad=self.patch_pos.requires_grad)
         self.img_size = size
