@@ -56,7 +56,7 @@ def check_arguments(
     kinds = _kinds(function)
     for name, value in values.items():
         kind = kinds.get(name)
-        if kind is None or (value is None and name in also) or _fits(value, kind):
+        if kind is None or (isinstance(value, types.NoneType) and name in also) or _fits(value, kind):
             continue
         raise UserError(f"{prefix}{name}={written(value)} must be {_words(kind)}")
 
@@ -160,11 +160,11 @@ def _fits(value: Any, kind: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(_fits(value, one) for one in inner)
     if origin is Literal:
-        return any(type(value) is type(one) and value == one for one in inner)
+        return any(value.__class__ is type(one) and value == one for one in inner)
     if kind is Any or kind is object:
         return True
     if kind is None or kind is types.NoneType:
-        return value is None
+        return isinstance(value, types.NoneType)
     if kind is bool:
         return isinstance(value, bool)
     if kind is int:

@@ -11,11 +11,25 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["UserError", "choose", "nearest", "written"]
+__all__ = ["RankFailed", "UserError", "choose", "nearest", "written"]
 
 
 class UserError(ValueError):
     """A mistake in what the user asked for, with everything needed to mend it in one line."""
+
+
+class RankFailed(RuntimeError):
+    """A process of a distributed job has ended before the others, who cannot go on without it; says which, and why.
+
+    Args:
+        line: The whole story in one line.
+        trace: The traceback of the process, where it crashed.
+        interrupted: It was told to stop, and the job with it.
+    """
+
+    def __init__(self, line: str, trace: str = "", *, interrupted: bool = False) -> None:
+        super().__init__(line)
+        self.trace, self.interrupted = trace, interrupted
 
 
 def nearest(name: object, allowed: Iterable[object]) -> str | None:

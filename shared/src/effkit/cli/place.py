@@ -15,7 +15,7 @@ from effkit.outputs import check_output_folder
 
 __all__ = ["check_folder", "check_sweep", "held"]
 
-_RESULTS = ("metrics.json", "checkpoints/last.ckpt")
+_RESULTS = ("metrics.json", "checkpoints/last.ckpt", "checkpoints/step.ckpt")
 
 
 def check_folder(folder: Any, config: Any, key: str = "hydra.run.dir") -> None:

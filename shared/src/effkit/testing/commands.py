@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from effkit.cli import App
-from effkit.testing.keys import assert_known_keys
+from effkit.testing.named import assert_known_keys
 
 if TYPE_CHECKING:
     import pytest

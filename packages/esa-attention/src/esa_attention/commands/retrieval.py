@@ -15,6 +15,7 @@ from effkit.errors import UserError, choose
 from effkit.progress import part
 from effkit.report import Report, Table, write_json
 from effkit.report import plain as jsonable
+from effkit.runs import given_words
 from esa_attention.commands.build import build_subject, in_keys, plain
 from esa_attention.commands.methods import check_group, method_setup
 from esa_attention.commands.subject import Subject
@@ -39,7 +40,7 @@ _MAKERS: dict[str, Callable[..., Any]] = {
     "variable_tracking": variable_tracking,
 }
 TASKS = tuple(_MAKERS)
-_SINGLE = ("needle", "passkey")  # one fact, hidden at a depth
+SINGLE = ("needle", "passkey")  # one thing is hidden, at a depth
 
 
 @in_keys
@@ -47,6 +48,8 @@ def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     options = plain(cfg)
     task = options["task"]
+    if task["name"] not in SINGLE and "depths" in given_words():
+        raise UserError(f"depths: {task['name']} spreads over the context, leave depths out")
     given = {k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")}
     check_arguments(retrieval_report, given)
     check_arguments(retrieval_report, task, "task.")
@@ -77,7 +80,7 @@ def make_samples(task: str, vocab: Any, length: int, depth: float, options: dict
         UserError: If the task is unknown or a number does not fit.
     """
     choose("task", task, TASKS)
-    place = {"depth": depth} if task in _SINGLE else {}
+    place = {"depth": depth} if task in SINGLE else {}
     with named_below("task.options.", options):
         made = _MAKERS[task](vocab, length, seed=seed, **place, **options)
     return made if isinstance(made, list) else [made]
@@ -122,7 +125,7 @@ def retrieval_report(
         raise UserError(
             f"samples must be at least 1 and lengths and methods not empty, got {samples}, {lengths}, {methods}"
         )
-    single = task in _SINGLE
+    single = task in SINGLE
     grid = list(depths) if single else [0.5]
     if not grid:
         raise UserError("depths is empty, give numbers in 0..1")

@@ -13,6 +13,7 @@ from torch import Tensor
 from effkit.arguments import check_arguments, renamed
 from effkit.cli import run_dir
 from effkit.data import Unreadable
+from effkit.device import set_threads
 from effkit.errors import UserError
 from effkit.lightning.optim import plain_options
 from effkit.report import Report, Table
@@ -38,6 +39,7 @@ def run(cfg: Any) -> Report:
         UserError: If a value does not fit.
     """
     options = plain_options(cfg)
+    set_threads(options["threads"])
     keys = ("operators", "magnitudes", "space", "extrapolate", "size", "views", "seed")
     check_arguments(preview_report, {k: options[k] for k in keys})
     images = options["images"] or [name for name in BUNDLED if name in ("chelsea", "china")]

@@ -98,7 +98,12 @@ def open_elsewhere(cfg: Any) -> Opened | None:
         return open_run(named_path("run", cfg.run), cfg.weights, given)
     if cfg.weights != "auto":
         raise UserError(f"weights={written(cfg.weights)} chooses among those of a run: give run=RUN")
-    return None if cfg.get("exported") is None else open_exported(named_path("exported", cfg.exported), given)
+    if cfg.get("exported") is None:
+        return None
+    exported = named_path("exported", cfg.exported)
+    if cfg.precision not in ("auto", "fp32"):
+        raise UserError(f"exported={exported!r} computes in the types it was written with: leave precision out")
+    return open_exported(exported, given)
 
 
 def open_network(cfg: Any) -> Opened:

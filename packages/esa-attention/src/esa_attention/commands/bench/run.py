@@ -7,6 +7,7 @@ from typing import Any
 from effkit.arguments import check_arguments
 from effkit.bench import check_csv
 from effkit.cli import compose, run_dir
+from effkit.device import seed_everything
 from effkit.errors import UserError, choose
 from effkit.report import Report
 from esa_attention.commands.bench.report import KINDS, bench_report
@@ -47,6 +48,7 @@ def run(cfg: Any) -> Report:
         csv=check_csv(options["csv"], run_dir()),
         folder=run_dir(),
         **{k: options[k] for k in ("device", "precision", "threads", "min_rounds", "min_seconds")},
+        seed=seed_everything(options["seed"]),
     )
 
 
