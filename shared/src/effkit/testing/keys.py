@@ -27,8 +27,8 @@ _PASSING_MODULES = (
     *("lightning.pytorch.core.mixins", "lightning.pytorch.utilities.parsing", "lightning_utilities"),
 )
 _PASSING_FUNCTIONS = ("plain_options", "plain", "options")
-# Values are held against annotations there, which is no use of them.
-_CHECKING_MODULES = ("effkit.arguments",)
+# There values are held against annotations, which is no use of them.
+_CHECKING = {("effkit.arguments", function) for function in ("check_arguments", "_fits", "<genexpr>")}
 _BETWEEN = (__name__, "abc", "typing", "_collections_abc", "dataclasses")
 
 
@@ -58,7 +58,7 @@ class _Reads:
 
     def note(self, key: str) -> None:
         """A value was used."""
-        if key in self.unread and not _handed_on() and not _within(_asker()[0], _CHECKING_MODULES):
+        if key in self.unread and not _handed_on() and _asker() not in _CHECKING:
             self.unread.discard(key)
             if not self.unread:
                 raise _AllRead
