@@ -28,7 +28,7 @@ from effkit.cli.process import log_to_file, quiet_console, ranks_released, rerun
 from effkit.cli.quoting import quote
 from effkit.cli.running import running
 from effkit.cli.workers import end_worker
-from effkit.errors import RankFailed, UserError, choose
+from effkit.errors import RankFailed, UserError, choose, written
 from effkit.ranks import is_main_rank, lost_connection
 from effkit.stopping import current, deferred, last_words
 
@@ -142,6 +142,7 @@ class Job:
         module: Module name instead, when the program was started as ``python -m module``.
         flags: Words that go before the overrides when another rank composes the same config.
         keeps_folder: Whether the job has a folder of its own; a command that only reports has none.
+        positional: Key of the words without ``=``.
         unread: Groups that the task does not get.
         home: Host and process that made it; elsewhere it runs in a worker of a launcher.
     """
@@ -154,6 +155,7 @@ class Job:
     module: str | None = None
     flags: list[str] = field(default_factory=list)
     keeps_folder: bool = True
+    positional: str | None = None
     unread: tuple[str, ...] = ()
     home: tuple[str, int] = field(default_factory=_this_process)
 
@@ -288,12 +290,30 @@ class Job:
             choose("precision", cfg.precision, PRECISIONS)
         if cfg.get("resume") == "":
             raise UserError("resume= is empty: give a run folder or a .ckpt file, or leave resume= out")
+        if not isinstance(cfg.get("resume"), str | None):
+            raise UserError(f"resume={written(cfg.resume)} must be a run folder or a .ckpt file")
+        if not isinstance(cfg.get("resume_anyway", False), bool):
+            raise UserError(f"resume_anyway={written(cfg.resume_anyway)} must be true or false")
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
         with open_dict(cfg):
             for group in self.unread:
                 cfg.pop(group, None)
+        self._check_words(cfg)
         return self.task(cfg)
+
+    def _check_words(self, cfg: DictConfig) -> None:
+        """The key of the words without ``=`` may be given by its name too; one word is a list of one."""
+        key = self.positional
+        if key is None:
+            return
+        value = cfg.get(key)
+        words = [value] if isinstance(value, str) else [] if value is None else value
+        if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+            raise UserError(f"{key}={written(value)} must be a list of words")
+        if "" in words:
+            raise UserError(f"{key} holds an empty word: leave it out")
+        cfg[key] = list(words)
 
     def _deleted(self, error: Exception, overrides: Sequence[str]) -> str | None:
         """The word that took away what the task then missed (``~trainer``), if it was one."""

@@ -66,6 +66,7 @@ def launch(app: Program, command: Command, words: Sequence[str], ends_process: b
             script=_script(app.prog, ends_process),
             module=main.name if main is not None else None,
             flags=flags_for_ranks(flags),
+            positional=command.positional,
             unread=command.unread,
         )
         return _run(app, job, hydra, flags.multirun, ends_process)

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from effkit.arguments import check_arguments
 from effkit.device import resolve_device, resolve_precision
 from effkit.errors import UserError, choose
 from effkit.lightning.callbacks import RunCheckpoint, TimeLimit
@@ -86,6 +87,7 @@ def build_trainer(
         choose("trainer argument", key, allowed)
     count_epochs(options)
     options = _resolve_hardware(options, device, precision)
+    check_arguments(Trainer, options, "trainer.", also=["enable_progress_bar"])
     bar = options.pop("enable_progress_bar", None)
     bar = sys.stderr.isatty() if bar is None else bar
     callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
