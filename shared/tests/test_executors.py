@@ -340,7 +340,7 @@ def test_submitit_runs_here_for_a_trial_and_refuses_what_is_not_there(tasks, tmp
     with pytest.raises(UserError, match="submitit key='partitoin' is not known"):
         Choice("submitit", submitit={"partitoin": "gpu"}, folder=tmp_path).open()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"submitit\.cluster=slurm: SLURM is not installed here"):
+    with pytest.raises(UserError, match=r"submitit\.cluster=slurm: sbatch is not on the path"):
         Choice("submitit", submitit={"cluster": "slurm"}, folder=tmp_path).open()
 
 
@@ -360,8 +360,8 @@ def test_a_cluster_that_is_not_there_is_one_line():
         ):
             Choice("ray", ray={"address": place}).open()
         assert time.monotonic() - start < 30
-    for address in ("nonsense", "ray://127.0.0.1:1", "127.0.0.1:port"):
-        with pytest.raises(UserError, match=r"must be HOST:PORT or auto"):
+    for address in ("nonsense", "127.0.0.1:port"):
+        with pytest.raises(UserError, match=r"must be HOST:PORT, ray://HOST:PORT or auto"):
             Choice("ray", ray={"address": address}).open()
     assert sys.stdout is not sys.stderr
 
@@ -375,7 +375,7 @@ def test_something_else_that_listens_is_no_cluster():
         other.bind(("127.0.0.1", 0))
         other.listen()
         place = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(UserError, match=rf"^ray\.address='{place}': no Ray cluster answers there within 10 s$"):
+        with pytest.raises(UserError, match=rf"^executor=ray: no Ray cluster answers at {place} .*10 s"):
             Choice("ray", ray={"address": place}).open()
 
 

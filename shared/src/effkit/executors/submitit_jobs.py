@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from effkit.errors import UserError, choose
+from effkit.cluster import check_slurm, library, outside_a_job, watch_queue
+from effkit.errors import choose
 from effkit.executors.errors import Stopped, WorkerDied
-from effkit.executors.extras import library
 from effkit.executors.worker import Call
 
 __all__ = ["CLUSTERS", "Jobs", "open_jobs"]
@@ -22,6 +22,7 @@ __all__ = ["CLUSTERS", "Jobs", "open_jobs"]
 CLUSTERS = ("slurm", "local", "debug")
 _LOOK = {"slurm": 1.0, "local": 0.1, "debug": 0.0}  # seconds between looks at a job
 _in_this_process = threading.Lock()  # for "debug", which changes the environment while it runs
+_submitting = threading.Lock()
 
 
 @dataclass
@@ -60,7 +61,8 @@ class JobLane:
             with _in_this_process:
                 answer: bytes = self._executor.submit(call).result()
                 return answer
-        job = self._executor.submit(call)
+        with _submitting, outside_a_job():  # which changes the environment, as the other
+            job = self._executor.submit(call)
         try:
             while not job.done():
                 if self._stop.wait(_LOOK[self._cluster]):
@@ -113,12 +115,13 @@ def open_jobs(
     Raises:
         UserError: If submitit or SLURM is not installed, or a value does not fit.
     """
-    submitit: Any = library("submitit", "submitit", "launchers")
+    submitit: Any = library("executor=submitit", "submitit", "launchers")
     if cluster is None:
         cluster = "slurm" if shutil.which("srun") else "local"
     choose("submitit.cluster", cluster, CLUSTERS)
-    if cluster == "slurm" and not shutil.which("srun"):
-        raise UserError("submitit.cluster=slurm: SLURM is not installed here (no srun); take local, or leave it out")
+    if cluster == "slurm":
+        check_slurm("submitit.cluster=slurm")
+        watch_queue()  # the accounting need not be there
     logging.getLogger("submitit").setLevel(logging.ERROR)
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     asked: dict[str, Any] = {"timeout_min": minutes, "cpus_per_task": threads, "gpus_per_node": gpus, "name": "effkit"}

@@ -15,9 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import check_arguments
 from effkit.errors import UserError
 from effkit.executors import Choice, SerialExecutor, Task, one_thread, run
 from effkit.lock import locked
+from effkit.outputs import check_output_folder
 from effkit.papers import GROUP, select_papers
 from effkit.progress import Display, display
 from effkit.provenance import commit_hash, now, package_version
@@ -70,16 +72,15 @@ def reproduce_all(
         UserError: If a paper asked for is not installed (names those that are), `workers` does not fit, the executor
             cannot be had, or another run holds the folder.
     """
-    for key, value in {"claims": claims, "full": full, "fresh": fresh, "serial": serial}.items():
-        if not isinstance(value, bool):
-            raise UserError(f"{key}={value!r}: it must be true or false")
+    given = {"papers": papers, "jobs": jobs, "claims": claims, "full": full, "fresh": fresh, "serial": serial}
+    check_arguments(reproduce_all, given)
+    wanted = Wanted(check_output_folder("output", output).resolve(), claims, full)
     selected = list(select_papers(papers))
     if not selected:
         line = f"No paper is installed: no package offers an entry point {GROUP!r}. For example: pip install tnt-vit"
         return Report("effkit reproduce", lines=[line], exit_code=1)
     choice = _choice(jobs, serial, executor, workers, ray, submitit)
     jobs = choice.count(len(selected) * (2 if claims else 1))
-    wanted = Wanted(Path(output).resolve(), claims, full)
     wanted.output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with display() as shown, locked(wanted.output, shown.note):

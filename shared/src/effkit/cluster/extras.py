@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import Any
 
 from effkit.errors import UserError
 
 __all__ = ["library"]
 
 
-def library(executor: str, module: str, extra: str) -> ModuleType:
+def library(what: str, module: str, extra: str) -> Any:
     """Import a library.
 
     Args:
-        executor: The executor that needs it.
+        what: What needs it, as the user wrote it: ``"hydra/launcher=slurm"``.
         module: Its name.
         extra: The extra of effkit that brings it.
 
@@ -24,8 +24,7 @@ def library(executor: str, module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise UserError(
-            f"executor={executor} needs {module}, which is not installed: pip install 'effkit[{extra}]'"
-        ) from error
+        needed = module.split(".")[-1 if module.startswith("hydra_plugins.") else 0]
+        raise UserError(f"{what} needs {needed}, which is not installed: pip install 'effkit[{extra}]'") from error
