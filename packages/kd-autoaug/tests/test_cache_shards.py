@@ -151,6 +151,7 @@ def test_the_command_gives_the_same_bytes(workers, words, tmp_path: Path, capfd:
     [
         (["executor=proces"], "executor='proces' is not known"),
         (["workers=2"], "workers=2 needs an executor other than serial"),
+        (["ray.address=head:6379"], "ray.address='head:6379' needs executor=ray"),
         (["executor=process", "workers=0"], "workers=0 must be a whole number of at least 1"),
         (["executor=process", "batch_size=0"], "batch_size=0 at least 1"),
         (["executor=process", "end=100000"], "end=100000 must be in 0.."),

@@ -66,13 +66,14 @@ def reproduce(cfg: DictConfig) -> Report:
 @main.command("bench", positional="what")
 def bench(cfg: DictConfig) -> Report:
     """Time what executors cost a task (overhead), or reproduction on several workers against one (reproduce)."""
+    from effkit.bench import check_csv
     from effkit.cli import run_dir
     from effkit.errors import UserError, choose
 
     if len(cfg.what) != 1:
         raise UserError(f"bench times one thing at a time, overhead or reproduce, got {' '.join(cfg.what) or 'none'}")
     kind = choose("bench", cfg.what[0], ["overhead", "reproduce"])
-    options = {"workers": cfg.workers, "rounds": cfg.rounds, "csv": cfg.csv or run_dir() / "bench.csv"}
+    options = {"workers": cfg.workers, "rounds": cfg.rounds, "csv": check_csv(cfg.csv, run_dir())}
     if kind == "overhead":
         from effkit.bench.overhead import overhead_report
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import threading
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effkit.errors import UserError, choose
+from effkit.arguments import check_arguments
+from effkit.errors import UserError, choose, written
 from effkit.executors.pool import PoolExecutor
 from effkit.executors.serial import SerialExecutor
 from effkit.executors.threads import available_cores, divided
@@ -20,6 +22,23 @@ __all__ = ["EXECUTORS", "Choice"]
 
 EXECUTORS = ("serial", "process", "ray", "submitit")
 log = logging.getLogger(__name__)
+
+
+def _ray(address: str | None = None, gpus: float = 0) -> None:
+    """Options of ``executor=ray``, and their defaults."""
+
+
+def _submitit(
+    cluster: str | None = None,
+    partition: str | None = None,
+    minutes: int = 60,
+    memory_gb: float | None = None,
+    gpus: int = 0,
+) -> None:
+    """Options of ``executor=submitit``, and their defaults."""
+
+
+_OPTIONS = {"ray": _ray, "submitit": _submitit}
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,8 @@ class Choice:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UserError(f"{name}={value!r} must be a whole number of at least 1; leave it out for one a core")
+        for group, function in _OPTIONS.items():
+            _check_options(group, function, getattr(self, group), used=group == self.executor)
         if self.executor == "serial" and self.workers not in (None, 1):
             raise UserError(
                 f"workers={self.workers} needs an executor other than serial: executor={'|'.join(EXECUTORS[1:])}"
@@ -127,21 +148,28 @@ class Choice:
         if self.executor == "ray":
             from effkit.executors.ray_tasks import open_cluster
 
-            cluster = open_cluster(count, threads, stop, fresh=fresh, **_known("ray", self.ray, ("address", "gpus")))
+            cluster = open_cluster(count, threads, stop, fresh=fresh, **self.ray)
             return PoolExecutor("ray", cluster.lanes, stop, threads=threads, tell=tell, release=cluster.release)
         from effkit.executors.submitit_jobs import open_jobs
 
         if self.folder is None:
             raise UserError("executor=submitit needs a folder for its jobs on a disk that the nodes share, got none")
-        keys = _known("submitit", self.submitit, ("cluster", "partition", "minutes", "memory_gb", "gpus"))
-        jobs = open_jobs(count, threads, stop, Path(self.folder), **keys)
+        jobs = open_jobs(count, threads, stop, Path(self.folder), **self.submitit)
         origin = os.getpid() if jobs.cluster == "local" else None
         return PoolExecutor(
             "submitit", jobs.lanes, stop, threads=threads, tell=tell, release=jobs.release, origin=origin
         )
 
 
-def _known(group: str, given: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _check_options(group: str, function: Callable[..., None], given: Mapping[str, Any], used: bool) -> None:
+    """Refuse options that are none, of a wrong kind or range, or of an executor that was not chosen."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
     for key in given:
-        choose(f"{group} key", key, names)
-    return {key: value for key, value in given.items() if value is not None}
+        choose(f"{group} key", key, defaults)
+    check_arguments(function, given, f"{group}.")
+    for key, value in given.items():
+        if not used and value != defaults[key]:
+            raise UserError(f"{group}.{key}={written(value)} needs executor={group}: leave it out, or take that")
+        least = 0 if key == "gpus" else 1 if key == "minutes" else 0.001
+        if isinstance(value, int | float) and value < least:
+            raise UserError(f"{group}.{key}={written(value)} must be at least {least:g}")

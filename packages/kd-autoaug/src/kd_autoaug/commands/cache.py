@@ -57,9 +57,12 @@ def cache_report(what: str | Sequence[str], cfg: Mapping[str, Any]) -> Report:
     named_path("cache.path", cfg["cache"]["path"])
     check_arguments(_kinds, cfg)
     check_arguments(_cache_kinds, cfg["cache"], "cache.")
+    choice = Choice.from_config(cfg)
+    if action != "build" and choice.executor != "serial":
+        raise UserError(f"executor={choice.executor} is of `cache build`: {action} runs in this process, leave it out")
     if action == "info":
         return _report(LogitCache.open(cfg["cache"]["path"]), "info")
-    return _build(cfg) if action == "build" else _verify(cfg)
+    return _build(cfg, choice) if action == "build" else _verify(cfg)
 
 
 def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,8 +82,7 @@ def _cache_kinds(k: int | None, dtype: str | None, temperatures: Sequence[float]
     """What the group ``cache`` holds."""
 
 
-def _build(cfg: Mapping[str, Any]) -> Report:
-    choice = Choice.from_config(cfg)
+def _build(cfg: Mapping[str, Any], choice: Choice) -> Report:
     check_output_folder("cache.path", cfg["cache"]["path"])
     source = _source(cfg)
     cache = _open_or_create(cfg["cache"], source)
