@@ -1,5 +1,6 @@
 """Which process of a job this is, what it tells the first, and when a signal is heard."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,9 +9,12 @@ import time
 
 import pytest
 
+from effkit.errors import RankFailed
 from effkit.ranks import (
     REPORTS,
     RankReport,
+    agents_store,
+    failed_elsewhere,
     lost_connection,
     process_number,
     read_report,
@@ -154,6 +158,21 @@ def test_attempts_never_meet_in_the_room_of_an_earlier_one():
             assert len(found) == 1
             rooms += found
     assert len(set(rooms)) == 3
+
+
+def test_the_first_hears_of_a_rank_that_will_not_come_and_not_of_one_long_gone(monkeypatch):
+    from effkit.lightning.elastic import room
+
+    store = Store()
+    assert failed_elsewhere(store) == failed_elsewhere(None) == ""
+    store.set("effkit/failed", json.dumps({"rank": 1, "host": "b", "line": "no data", "at": time.time() - 3600}))
+    assert failed_elsewhere(store) == ""
+    store.set("effkit/failed", json.dumps({"rank": 1, "host": "b", "line": "no data", "at": time.time()}))
+    with pytest.raises(RankFailed, match=r"^rank 1 on b failed: no data$"):
+        room(store, 0, 2, 0.01)
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+    assert agents_store() is None  # the agents say that they keep none
 
 
 def test_what_comes_first_is_called_before_the_signal_raises():

@@ -130,6 +130,13 @@ def test_a_machine_that_dies_loses_minutes_only(whole, tmp_path):
     assert_same_run(model, tmp_path, whole_model, whole_folder)
 
 
+@pytest.mark.parametrize("minutes", [-1, "often", True])
+def test_how_often_is_a_number(tmp_path, minutes):
+    with pytest.raises(UserError, match=r"checkpoint_minutes=.* must be a number of at least 0, or null for never"):
+        run(tmp_path, recipe(checkpoint_minutes=minutes))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_part_of_an_epoch_fits_nothing_but_its_rest(tmp_path):
     cfg = recipe(scheduler={"sched": "cosine"})
     halted(tmp_path, cfg, signal.SIGTERM, 0, 1)

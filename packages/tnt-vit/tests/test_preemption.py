@@ -230,7 +230,7 @@ def test_a_node_without_the_data_says_so_in_one_line(tmp_path):
     from effkit.testing import write_image_folder
 
     root = write_image_folder(tmp_path / "pictures", count=4)
-    port, words = free_port(), ["train", *TINY[:4], "data=imagefolder", "data.image_size=16", "trainer.strategy=ddp"]
+    port, words = free_port(), ["train", *TINY[:4], "data=imagefolder", "data.image_size=32", "trainer.strategy=ddp"]
     words += ["trainer.num_nodes=2", "hydra.run.dir=run", "trainer.max_epochs=1"]
     agents = [
         torchrun(

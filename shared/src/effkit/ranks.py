@@ -6,17 +6,23 @@ shell and forgotten belongs to no job.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import platform
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "RANK_VARIABLES",
     "REPORTS",
     "RankReport",
+    "agents_store",
     "believed_ranks",
+    "failed_elsewhere",
     "is_main_rank",
     "lost_connection",
     "process_number",
@@ -29,6 +35,10 @@ __all__ = [
 
 # Lightning sets these in the process that starts the other ranks, and takes them for an outer launcher the next time.
 RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_BEGUN = time.time()
+_FAILED = "effkit/failed"
+CLOCKS = 1.0
+"""Seconds by which the clocks of two machines may differ."""
 REPORTS = "EFFKIT_RANKS"
 """Names the folder in which the ranks that the first has started tell how they fare."""
 
@@ -109,8 +119,12 @@ def report_ready() -> None:
 
 
 def report_failure(report: RankReport) -> bool:
-    """Tell the first rank why this one ends; `False` if there is nobody to tell."""
+    """Tell the first rank why this one ends; `False` if that is no process that reads it aloud."""
     if (file := _file("json")) is None:
+        if not report.lost and (store := agents_store()) is not None:
+            told = {"rank": process_number(), "host": platform.node(), "line": report.line, "at": time.time()}
+            with contextlib.suppress(RuntimeError):
+                store.set(_FAILED, json.dumps(told))
         return False
     temporary = file.with_suffix(".tmp")
     try:
@@ -127,6 +141,35 @@ def read_report(folder: Path, rank: int) -> RankReport | None:
         return RankReport(**json.loads((folder / f"{rank}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def agents_store(seconds: float = 5.0) -> Any:
+    """The store that torchrun's agents keep for their workers; `None` if there is none, or it is gone."""
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and "RANK" in believed_ranks()
+    if not shared or "torch" not in sys.modules:
+        return None
+    from datetime import timedelta
+
+    from torch.distributed import TCPStore
+
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=seconds))
+    except (KeyError, ValueError, RuntimeError):
+        return None
+
+
+def failed_elsewhere(store: Any) -> str:
+    """Which rank has failed since this process began, and why, in one line; empty if none has told."""
+    try:
+        if store is None or not store.check([_FAILED]):
+            return ""
+        told = json.loads(store.get(_FAILED))
+    except (RuntimeError, ValueError):
+        return ""
+    if told["at"] < _BEGUN - CLOCKS:  # of an earlier attempt
+        return ""
+    return f"rank {told['rank']} on {told['host']} failed: {told['line']}"
 
 
 def lost_connection(error: BaseException) -> bool:

@@ -89,8 +89,10 @@ def _run(app: Program, job: Job, hydra: Session, multirun: bool, ends_process: b
                 elif is_main_rank() and config.get("resume") != AUTO and not may_be_started_again(in_worker=False):
                     check_folder(config.hydra.run.dir, config)
             elif multirun:
-                # A command that only reports keeps no folder, but Hydra writes the sweep's config into one.
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{app.prog}-"))
+                # A command that only reports keeps no folder, but Hydra writes the sweep's config into one, and SLURM
+                # its jobs' answers: nodes see the folder that the command is started in, but no temporary one.
+                place = "." if "lurm" in str(config.hydra.launcher.get("_target_")) else None
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{app.prog}-", dir=place))
                 extra.append(f"hydra.sweep.dir={quote(folder)}")
         if multirun and job.keeps_folder and config is not None:  # told once: it holds the time
             extra.append(f"hydra.sweep.dir={quote(str(config.hydra.sweep.dir))}")

@@ -92,8 +92,8 @@ def sweep_table(rows: Sequence[JobRow], title: str = "") -> Report:
         ]
         for number, row in enumerate(rows)
     ]
-    note = f"all jobs: {' '.join(word for word in rows[0].overrides if word in common)}" if common else ""
-    return Report("", [Table(title or _count(len(rows)), columns, cells, note)])
+    lines = [f"all jobs: {' '.join(word for word in rows[0].overrides if word in common)}"] if common else []
+    return Report(title or _count(len(rows)), [Table("", columns, cells)], lines=lines)
 
 
 @contextlib.contextmanager
@@ -104,17 +104,22 @@ def told_if_ended(folder: Path, out: TextIO | None) -> Iterator[None]:
         folder: The sweep's.
         out: Where tables go; ``None``: standard error, because standard output belongs to a document.
     """
+    before = _stamps(folder)
     try:
         yield
     except BaseException:
-        rows = rows_in(folder) if folder.is_dir() else []
-        if rows:
+        if _stamps(folder) != before:  # else no job has begun: what stands there is of an earlier sweep
+            rows = rows_in(folder)
             from rich.console import Console
 
             report = sweep_table(rows, f"{_count(len(rows))} that had begun when the sweep was ended")
             report.print(None if out is not None else Console(stderr=True))
             (out or sys.stderr).flush()
         raise
+
+
+def _stamps(folder: Path) -> set[tuple[Path, int]]:
+    return {(file, file.stat().st_mtime_ns) for file in folder.rglob("status.json")} if folder.is_dir() else set()
 
 
 def shown(folder: str) -> str:

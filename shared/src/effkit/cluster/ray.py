@@ -10,9 +10,11 @@ import functools
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -65,10 +67,11 @@ def joined(what: str, address: str | None = None, **init: Any) -> Iterator[Any]:
         closing.enter_context(contextlib.redirect_stdout(sys.stderr))
         if not ray.is_initialized():
             options = {"configure_logging": False, "logging_level": "ERROR", **init}
-            if address is None:
-                _start(ray, closing, options)
-            else:
-                _join(ray, what, address, options)
+            with _signals_kept():
+                if address is None:
+                    _start(ray, closing, options)
+                else:
+                    _join(ray, what, address, options)
             closing.callback(ray.shutdown)
         yield ray
 
@@ -115,6 +118,17 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in ours:
             os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back what SIGTERM did: Ray would answer it with an exit code of its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 @functools.cache

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,9 +60,12 @@ def launch(sweep: Sweep, *, submitit_folder: str, max_num_timeout: int = 0, **op
     kept = Path(submitit_folder).absolute() if "%" in submitit_folder else Path(submitit_folder, "%j").absolute()
     with outside_a_job():
         executor = submitit.AutoExecutor(cluster="slurm", folder=str(kept), slurm_max_num_timeout=max_num_timeout)
+        said = io.StringIO()  # submitit prints what `sbatch` said, and raises it too
         try:
-            executor.update_parameters(**parameters)
-            jobs = executor.map_array(runner, *zip(*words, strict=True))
+            with contextlib.redirect_stderr(said):
+                executor.update_parameters(**parameters)
+                jobs = executor.map_array(runner, *zip(*words, strict=True))
+            print(said.getvalue(), end="", file=sys.stderr)
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, ValueError) as error:
             raise UserError(f"{_WHAT}: {_refusal(error)}") from error
     number = jobs[0].job_id.partition("_")[0]
@@ -68,7 +75,10 @@ def launch(sweep: Sweep, *, submitit_folder: str, max_num_timeout: int = 0, **op
     try:
         return _answers(sweep, jobs, watcher)
     except KeyboardInterrupt:
-        log.warning(f"SLURM goes on with the job {number} into {folder}: scancel {number} ends it")
+        if sweep.task.keeps_folder:
+            log.warning(f"SLURM goes on with the job {number} into {folder}: scancel {number} ends it")
+        else:  # what it would answer, nobody would read
+            subprocess.run(["scancel", number], check=False, timeout=60)
         raise
 
 

@@ -8,15 +8,16 @@ apart by a number that every agent counts for itself). Here the first process op
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
-from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Trainer
+
+from effkit.errors import RankFailed
+from effkit.ranks import agents_store, failed_elsewhere
 
 __all__ = ["meet", "room"]
 
@@ -25,14 +26,11 @@ PREFIX = "effkit"
 
 def meet(trainer: Trainer) -> None:
     """Start the process group of a trainer whose processes torchrun has started; others are left alone."""
-    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and "TORCHELASTIC_RUN_ID" in os.environ
-    if not shared or trainer.world_size == 1 or dist.is_initialized():
-        return
     strategy: Any = trainer.strategy
-    if not hasattr(strategy, "_get_process_group_backend"):
+    if trainer.world_size == 1 or dist.is_initialized() or not hasattr(strategy, "_get_process_group_backend"):
         return
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(minutes=30))
+    if (store := agents_store(seconds=strategy._timeout.total_seconds())) is None:
+        return
     mine = dist.PrefixStore(f"{PREFIX}/{room(store, trainer.global_rank, trainer.world_size)}", store)
     device: torch.device = strategy.root_device
     options: dict[str, Any] = {}
@@ -60,13 +58,16 @@ def room(store: Any, rank: int, world: int, poll: float = 0.1) -> str:
         rank: Of this process.
         world: How many there are.
         poll: Seconds between two looks.
+
+    Raises:
+        RankFailed: If one of them tells that it has failed and will not come.
     """
     me = uuid.uuid4().hex
     if rank == 0:
         store.set(f"{PREFIX}/name", me)
         doors = [f"{PREFIX}/{me}/knock/{other}" for other in range(1, world)]
         while not store.check(doors):
-            time.sleep(poll)
+            _go_on_waiting(store, poll)
         store.set(f"{PREFIX}/{me}/guests", json.dumps([store.get(door).decode() for door in doors]))
         return me
     while True:
@@ -76,4 +77,10 @@ def room(store: Any, rank: int, world: int, poll: float = 0.1) -> str:
             guests = f"{PREFIX}/{name}/guests"
             if store.check([guests]) and me in json.loads(store.get(guests).decode()):
                 return name
-        time.sleep(poll)
+        _go_on_waiting(store, poll)
+
+
+def _go_on_waiting(store: Any, poll: float) -> None:
+    if line := failed_elsewhere(store):
+        raise RankFailed(line)
+    time.sleep(poll)

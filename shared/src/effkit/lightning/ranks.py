@@ -27,7 +27,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 from effkit.errors import RankFailed
 from effkit.lightning.elastic import meet
 from effkit.lightning.resume import how_to_go_on
-from effkit.ranks import REPORTS, lost_connection, read_report, report_ready
+from effkit.ranks import REPORTS, agents_store, failed_elsewhere, lost_connection, read_report, report_ready
 from effkit.stopping import current, end_now, heard, name_of
 
 __all__ = ["RankLauncher", "own_ranks", "together"]
@@ -250,5 +250,7 @@ def _blame(error: BaseException, folder: Path | None) -> RankFailed | None:
             return fallen
     if not lost:
         return None
+    told = failed_elsewhere(agents_store())
     first = " ".join(str(error).split("\n")[0].split())[:200]
-    return RankFailed(f"another process of the job is gone ({first}): its own output says why{how_to_go_on(folder)}")
+    why = told or f"another process of the job is gone ({first}): its own output says why"
+    return RankFailed(f"{why}{how_to_go_on(folder)}")

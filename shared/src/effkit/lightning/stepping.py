@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from torchmetrics import Metric
 
+from effkit.errors import UserError
 from effkit.lightning.callbacks import whole_epoch
 from effkit.lightning.resume import STEP_FILE
 from effkit.stopping import current, deferred
@@ -37,9 +38,14 @@ class StepCheckpoint(Checkpoint):
     Args:
         folder: Where the checkpoint lives.
         minutes: How often to write it unasked, so that a machine that dies loses no more; ``None`` for never.
+
+    Raises:
+        UserError: If ``minutes`` is no number of at least 0.
     """
 
     def __init__(self, folder: Path, minutes: float | None = None) -> None:
+        if minutes is not None and (isinstance(minutes, bool) or not isinstance(minutes, int | float) or minutes < 0):
+            raise UserError(f"checkpoint_minutes={minutes!r} must be a number of at least 0, or null for never")
         self.file, self.seconds = folder / STEP_FILE, None if minutes is None else 60 * minutes
         self.stopped = False
         self._written = 0.0

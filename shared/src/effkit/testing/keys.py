@@ -156,11 +156,12 @@ def _watch(config: Any, groups: Iterable[str], reads: _Reads | None) -> tuple[An
             return self.__dict__["held"]
 
     keys: list[str] = []
-    copy = OmegaConf.create(OmegaConf.to_container(config, resolve=True), flags={"allow_objects": True})
+    copy: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True), flags={"allow_objects": True})
 
     def visit(node: DictConfig, prefix: str) -> None:
         for name in list(node):
-            key, child = f"{prefix}{name}", node._get_node(name)
+            key = f"{prefix}{name}"
+            child: Any = node._get_node(name)
             if isinstance(child, DictConfig) and key not in groups and len(child):
                 visit(child, f"{key}.")
                 continue

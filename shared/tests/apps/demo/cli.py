@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import signal
 import time
 
 from effkit.cli import App, build, run_dir
@@ -32,6 +33,8 @@ def train(cfg):
         (run_dir() / "missing.pt").read_bytes()
     if cfg.fail == "exit":
         raise SystemExit(5)
+    if cfg.fail == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if cfg.fail == "library":
         import json
 
