@@ -20,7 +20,7 @@ class _Launcher(Launcher):
     """Keeps what Hydra hands over; `hydra/launcher=OPTION` names the keys."""
 
     def __init__(self, **options: Any) -> None:
-        self.options = {
+        self.options: dict[str, Any] = {
             key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
             for key, value in options.items()
         }

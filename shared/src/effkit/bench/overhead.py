@@ -12,7 +12,7 @@ from pathlib import Path
 from effkit.bench.checks import check_providers
 from effkit.bench.turns import in_turns
 from effkit.errors import UserError
-from effkit.executors import EXECUTORS, Choice, Task, run
+from effkit.executors import EXECUTORS, Choice, PoolExecutor, SerialExecutor, Task, run
 from effkit.report import Report, Table
 from effkit.results import append_csv
 
@@ -54,7 +54,8 @@ def overhead_report(
         for name in names:
             choice = Choice(name, None if name == "serial" else workers, folder=folder / "jobs")
             begin = time.perf_counter()
-            pool = stack.enter_context(choice.open())
+            pool: PoolExecutor | SerialExecutor = choice.open()
+            stack.enter_context(pool)
             warm = [Task(f"first {number}", number) for number in range(pool.workers)]
             list(run(pool, _nothing, warm, progress=False))
             started[name] = time.perf_counter() - begin

@@ -128,7 +128,7 @@ class _Loader(ConfigLoaderImpl):
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
         config: DictConfig = super()._compose_config_from_defaults_list(defaults, repo)
         # Before the words of the command line change it; without Hydra's node, which is most of it.
-        self._held = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        self._held = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         return config
 
     def options(self, group: str) -> list[str]:

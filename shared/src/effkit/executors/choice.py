@@ -38,7 +38,7 @@ def _submitit(
     """Options of ``executor=submitit``, and their defaults."""
 
 
-_OPTIONS = {"ray": _ray, "submitit": _submitit}
+_OPTIONS: dict[str, Callable[..., Any]] = {"ray": _ray, "submitit": _submitit}
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Choice:
         )
 
 
-def _check_options(group: str, function: Callable[..., None], given: Mapping[str, Any], used: bool) -> None:
+def _check_options(group: str, function: Callable[..., Any], given: Mapping[str, Any], used: bool) -> None:
     """Refuse options that are none, of a wrong kind or range, or of an executor that was not chosen."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
     for key in given:

@@ -89,8 +89,8 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT
     """
     data = create_data(**options(cfg, "data")["data"])
     model: dict[str, Any] = options(cfg, "model")["model"]
-    pretrained, ema = model.pop("pretrained", False), model.pop("ema", None)
-    ema = "auto" if ema is None else ema
+    pretrained, given = model.pop("pretrained", False), model.pop("ema", None)
+    ema: Any = "auto" if given is None else given
     known = None if fresh_head else preprocessing_of_weights(pretrained)
     if known is not None:
         known = _with_words(known, data.preprocessing)

@@ -135,8 +135,8 @@ def convert_checkpoint(
     layout, count = describe_layout(stored)
     size = tuple(img_size) if isinstance(img_size, list | tuple) else img_size
     given = {**sizes_given, "img_size": size}
-    run, known = config_of(source).get("model"), partial(stored_grid, stored)
-    sizes = infer_sizes(state, variant=variant, run=run, given=given, table_grid=known)
+    run = config_of(source).get("model")
+    sizes = infer_sizes(state, variant=variant, run=run, given=given, table_grid=partial(stored_grid, stored))
     args: dict[str, Any] = {**sizes.args, **({"img_size": size} if size is not None else {})}
     resized = _pair(args["img_size"]) != _pair(sizes.args["img_size"])
 
