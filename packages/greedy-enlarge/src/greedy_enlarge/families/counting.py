@@ -122,7 +122,7 @@ def _whole_numbers(key: str, value: Any) -> np.ndarray:
 
 
 def _check_range(spec: ArchSpec, arrays: dict[str, np.ndarray], what: str, count_bias: bool) -> None:
-    """Refuse what the family cannot be or what cannot be added up exactly, by the smallest and the largest network there could be."""
+    """Refuse what is not of the family or cannot be added up exactly, by the smallest and largest corner."""
     for reduce in (np.min, np.max):
         corner = spec.replace(
             **{
@@ -137,12 +137,9 @@ def _check_range(spec: ArchSpec, arrays: dict[str, np.ndarray], what: str, count
             raise UserError(
                 f"{what} of the population's largest network, {largest:.3g}, are too many to add up exactly"
             )
-    if spec.family in ("resnet", "regnet") and "widths" in arrays:
-        grain = (
-            4 if spec.template == ("bottleneck",) else net_of(spec).blocks[0].group if spec.family == "regnet" else 1
-        )
-        if (arrays["widths"] % grain).any():
-            raise UserError(f"widths of this {spec.family} must be multiples of {grain}")
+    grain = FAMILIES[spec.family].width_grain(spec)
+    if "widths" in arrays and (arrays["widths"] % grain).any():
+        raise UserError(f"widths of this {spec.family} must be multiples of {grain}")
 
 
 def part_names(spec: ArchSpec) -> list[str]:

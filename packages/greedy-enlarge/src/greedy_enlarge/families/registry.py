@@ -49,6 +49,12 @@ class Family:
             total *= stride
         return total
 
+    def width_grain(self, spec: ArchSpec) -> int:
+        """What every width must be a multiple of."""
+        if self.name == "regnet":
+            return self.blocks(spec)[0].group
+        return 4 if spec.template == ("bottleneck",) else 1
+
     def stage_strides(self, spec: ArchSpec) -> list[int]:
         """Picture side over feature side at the end of each stage."""
         total, found = self.stem_stride, []

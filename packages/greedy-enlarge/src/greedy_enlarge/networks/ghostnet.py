@@ -175,12 +175,11 @@ class GhostNet(nn.Module):
         self.stage_ends = [0]
         for number, row in enumerate(stages):
             reduction *= STRIDES[number]
-            if number + 1 == len(stages) or STRIDES[number + 1] > 1:
-                if reduction > 2:  # the first stage has the stem's size
-                    self.feature_info.append(
-                        {"num_chs": row[-1].outputs, "reduction": reduction, "module": f"blocks.{number}"}
-                    )
-                    self.stage_ends.append(number + 1)
+            ends = number + 1 == len(stages) or STRIDES[number + 1] > 1
+            if ends and reduction > 2:  # the first stage has the stem's size
+                info = {"num_chs": row[-1].outputs, "reduction": reduction, "module": f"blocks.{number}"}
+                self.feature_info.append(info)
+                self.stage_ends.append(number + 1)
         self._init_weights()
 
     def _init_weights(self) -> None:

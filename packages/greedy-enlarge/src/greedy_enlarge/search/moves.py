@@ -81,11 +81,9 @@ class Moves:
         """Channels a step for a network's family."""
         if self.width_step is not None:
             return self.width_step
-        step = FAMILIES[spec.family].width_step
-        if spec.family == "regnet":
-            group = FAMILIES["regnet"].blocks(spec)[0].group
-            step = group * max(1, -(-step // group))
-        return step
+        family = FAMILIES[spec.family]
+        grain = family.width_grain(spec)
+        return grain * max(1, -(-family.width_step // grain))
 
     def check(self, spec: ArchSpec) -> None:
         """Refuse a start that these moves cannot lead anywhere from.
@@ -106,12 +104,9 @@ class Moves:
             else:
                 choose("moves.frozen", str(frozen), names)
         step = self.width_step_of(spec)
-        if spec.family == "regnet" and step % family.blocks(spec)[0].group:
-            raise UserError(
-                f"moves.width_step={step} must be a multiple of the group width {family.blocks(spec)[0].group}"
-            )
-        if spec.template == ("bottleneck",) and step % 4:
-            raise UserError(f"moves.width_step={step} must be a multiple of 4 in a bottleneck resnet")
+        grain = family.width_grain(spec)
+        if step % grain:
+            raise UserError(f"moves.width_step={step} must be a multiple of {grain}, as widths of {spec.family} are")
         allowed = self.allowed(spec)
         for i, width in enumerate(spec.widths):
             if f"width_{i + 1}" in allowed and width % step:

@@ -65,8 +65,8 @@ class Schedule:
             raise UserError(f"steps={steps!r} must be a whole number of at least 1")
         if target <= start:
             raise UserError(
-                f"budget={target:,} is {start - target:,} MACs below the start's {start:,}: a search only grows, give a "
-                f"budget above {start:,} or a smaller start"
+                f"budget={target:,} is {start - target:,} MACs below the start's {start:,}: a search only grows, "
+                f"give a budget above {start:,} or a smaller start"
             )
         if target <= start * (1 + delta_final):
             return cls(start, target, 0, delta, delta_final)
