@@ -165,7 +165,7 @@ BAD = {
     "population shape": (lambda: count_many(base("tiny"), depths=[[1, 1]]), "has shape (1, 2)"),
     "population lengths": (lambda: count_many(base("tiny"), [[1, 1, 1]], resolutions=[1, 2]), "differ in length"),
     "population zero": (lambda: count_many(base("tiny"), depths=[[1, 0, 1]]), "spec.depths[1]=0"),
-    "population group": (lambda: count_many(base("regnety_004"), widths=[[48, 104, 204, 440]]), "multiple of the group"),
+    "population group": (lambda: count_many(base("regnety_004"), widths=[[48, 104, 204, 440]]), "multiple of the"),
     "population nothing": (lambda: count_many(base("tiny")), "needs depths"),
     "too many": (
         lambda: count_many(

@@ -68,8 +68,8 @@ def scale(
     """Scale to a MACs budget.
 
     The factor is solved for. Where the roundings of several coordinates change at the same factor, the combination
-    closest to the budget is taken; where one coordinate alone jumps over the budget (the picture side does at a multiple
-    of the total stride), it is held on one side of its jump while the others go on.
+    closest to the budget is taken; where one coordinate alone jumps over the budget (the picture side does at
+    a multiple of the total stride), it is held on one side of its jump while the others go on.
 
     Args:
         spec: The start.
@@ -193,5 +193,3 @@ def _solve(grid: _Grid, budget: int, tolerance: float, held: dict[int, int], dep
 
 def _prefixes(number: int) -> list[tuple[int, ...]]:
     return [(1,) * i + (0,) * (number - i) for i in range(number + 1)]
-
-

@@ -123,5 +123,5 @@ def _synflow(spec: ArchSpec, seed: int) -> float:
         parameter.data.abs_()
     picture = torch.ones(1, spec.in_chans, spec.resolution, spec.resolution, dtype=torch.float64)
     model(picture).sum().backward()
-    found = sum(float((p * p.grad).abs().sum()) for p in model.parameters() if p.grad is not None)
+    found = sum(float((p.detach() * p.grad).abs().sum()) for p in model.parameters() if p.grad is not None)
     return math.log(found) if found > 0 else -math.inf

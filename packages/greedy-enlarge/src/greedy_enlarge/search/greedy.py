@@ -138,7 +138,7 @@ def check_search(spec: ArchSpec, budget: int, settings: Settings) -> tuple[Sched
     if most is not None and most < budget * (1 - settings.delta_final):
         raise UserError(
             f"budget={budget:,} is above everything that {schedule.steps} steps of these moves reach; the largest "
-            f"network there has {most:,} MACs: give that or less, more steps, or larger caps (moves.largest, moves.capped)"
+            f"network there has {most:,} MACs: give that or less, more steps, or larger caps (moves.largest)"
         )
     return schedule, _proposal(spec, schedule, 1, moves)
 

@@ -94,9 +94,7 @@ class Moves:
         """
         family = family_of(spec)
         if not family.grows:
-            raise UserError(
-                f"spec.family={spec.family} is fixed and cannot grow; ghostnet_large is the form that scales"
-            )
+            raise UserError(f"spec.family={spec.family} is fixed and cannot grow; ghostnet_large is what scales")
         names = move_names(spec)
         for frozen in self.frozen:
             if isinstance(frozen, int) and not isinstance(frozen, bool):

@@ -135,8 +135,8 @@ def run_task(evaluator: Evaluator, task: Task) -> Result:
         value = result.metrics.get(evaluator.metric)
         if value is None or isinstance(value, bool) or not math.isfinite(value):
             raise UserError(
-                f"evaluator {type(evaluator).__name__} returned {evaluator.metric}={value!r} for {task.spec.to_json()}: "
-                "it must return a finite number there, or status 'failed'"
+                f"evaluator {type(evaluator).__name__} returned {evaluator.metric}={value!r} for "
+                f"{task.spec.to_json()}: it must return a finite number there, or status 'failed'"
             )
     return result
 
