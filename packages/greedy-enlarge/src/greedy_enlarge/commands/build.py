@@ -20,7 +20,7 @@ from greedy_enlarge.spec import ArchSpec
 
 __all__ = ["make_evaluator", "make_moves", "make_settings", "plain", "read_spec"]
 
-EVALUATORS = ("synthetic", "zero_cost", "table")
+EVALUATORS = ("synthetic", "zero_cost", "table", "proxy_train")
 
 
 def plain(cfg: Any) -> dict[str, Any]:
@@ -114,17 +114,29 @@ def make_settings(options: Mapping[str, Any]) -> Settings:
     )
 
 
-def make_evaluator(options: Mapping[str, Any]) -> Evaluator:
+def make_evaluator(cfg: Mapping[str, Any], folder: Path, spec: ArchSpec) -> Evaluator:
     """The group ``evaluator`` of a config.
+
+    Args:
+        cfg: The whole config: proxy training also reads ``data``, ``device`` and ``threads``.
+        folder: Where states are kept.
+        spec: The start.
 
     Raises:
         UserError: If its name is not known or its file cannot be read.
     """
+    options = cfg["evaluator"]
     name = choose("evaluator.name", options["name"], EVALUATORS)
     if name == "synthetic":
         return Synthetic()
     if name == "zero_cost":
         return ZeroCost(options["metric"])
+    if name == "proxy_train":
+        from greedy_enlarge.training.proxy import ProxyTrain
+
+        how = {key: value for key, value in options.items() if key != "name"}
+        shared = {"device": cfg["device"], "threads": cfg["threads"]}
+        return ProxyTrain.for_search(spec, folder=str(folder / "states"), data=cfg["data"], **how, **shared)
     from greedy_enlarge.search.tables import read_table
 
     return TableLookup(read_table(options["path"]), options["metric"], options["n_val"])

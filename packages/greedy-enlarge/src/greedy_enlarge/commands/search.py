@@ -23,17 +23,21 @@ from greedy_enlarge.spec import ArchSpec
 
 __all__ = ["FOLDER", "SETTINGS", "SHAPING", "execute", "path_table", "plan_table", "run", "shaping"]
 
+RUNNING = ("executor", "workers", "device", "threads")  # how fast, not what
 FOLDER = "search"  # inside the run folder: journal, decisions, states
 SETTINGS = "search.json"
 SHAPING = (
     "spec", "budget", "steps", "delta", "delta_final", "beam", "repeats", "tie_margin", "samples", "racing", "seed",
-    "moves", "evaluator",
+    "moves", "evaluator", "data",
 )  # fmt: skip
 
 
 def shaping(options: Mapping[str, Any]) -> dict[str, Any]:
     """What of a config shapes the result, canonical: what a journal is compared by."""
-    return {**{key: options[key] for key in SHAPING}, "spec": read_spec(options["spec"]).to_dict()}
+    found = {**{key: options[key] for key in SHAPING}, "spec": read_spec(options["spec"]).to_dict()}
+    if options["evaluator"]["name"] != "proxy_train":
+        del found["data"]
+    return found
 
 
 def plan_table(spec: ArchSpec, budget: int, settings: Settings) -> Table:
@@ -85,10 +89,11 @@ def execute(options: Mapping[str, Any], folder: Path) -> tuple[SearchResult, Eva
     Raises:
         UserError: If it cannot succeed; before anything is evaluated where that can be known.
     """
-    spec, settings, evaluator = read_spec(options["spec"]), make_settings(options), make_evaluator(options["evaluator"])
+    spec, settings = read_spec(options["spec"]), make_settings(options)
     check_search(spec, options["budget"], settings)
+    evaluator = make_evaluator(options, folder / FOLDER, spec)
     config = shaping(options)
-    write_json(folder / SETTINGS, {key: options[key] for key in (*SHAPING, "executor", "workers")})
+    write_json(folder / SETTINGS, {key: options[key] for key in (*SHAPING, *RUNNING)})
     with (
         Journal.open(folder / FOLDER, config, _say) as journal,
         make_executor(options["executor"], options["workers"]) as executor,

@@ -1,7 +1,7 @@
 """The released networks of the paper in timm's registry, without weights: none were ever published.
 
 ``s_ghostnet_b1`` is the truly stage-wise network of the release's evaluation script (48 % of its MACs are in the last
-stage), ``s_ghostnet_b1_uniform`` the one its README calls b1, which is a uniformly scaled GhostNet. ``s_ghostnet_b4`` is
+stage), ``s_ghostnet_b1_uniform`` the one its README calls b1, a uniformly scaled GhostNet. ``s_ghostnet_b4`` is
 the README's, ``s_ghostnet_b4_train`` that of its training command. Which of them gave the paper's figures is unknown.
 """
 
