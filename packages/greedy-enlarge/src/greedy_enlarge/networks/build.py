@@ -84,9 +84,9 @@ def _ghost(spec: ArchSpec, shared: dict[str, Any]) -> nn.Module:
 def _resnet(spec: ArchSpec, shared: dict[str, Any]) -> nn.Module:
     from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 
-    if spec.template == ("basic",):
-        return ResNet(BasicBlock, layers=spec.depths, channels=spec.widths, **shared)
-    return ResNet(Bottleneck, layers=spec.depths, channels=tuple(w // 4 for w in spec.widths), **shared)
+    basic = spec.template == ("basic",)
+    block: Any = BasicBlock if basic else Bottleneck  # timm's annotation says an instance
+    return ResNet(block, spec.depths, channels=spec.widths if basic else tuple(w // 4 for w in spec.widths), **shared)
 
 
 def _regnet(spec: ArchSpec, shared: dict[str, Any]) -> nn.Module:

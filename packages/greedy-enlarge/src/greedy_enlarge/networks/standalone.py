@@ -109,11 +109,11 @@ def standalone_source(spec: ArchSpec, name: str) -> str:
             "from timm.models._features import feature_take_indices",
             "from timm.models._manipulate import checkpoint_seq", "from torch import Tensor, nn",
         ]  # fmt: skip
-        rows = [[vars(b) for b in row] for row in ghost.blocks(spec.depths, spec.widths, large=large)]
+        numbers = [[vars(b) for b in row] for row in ghost.blocks(spec.depths, spec.widths, large=large)]
         head = ghost.head_width(spec.widths) if large else 1280
         body = f"UserError = ValueError\nSTRIDES = {ghost.STRIDES}\n\n\n"
         body += "def blocks(depths, widths, *, large):\n"
-        body += f"    return [[SimpleNamespace(**block) for block in row] for row in {rows!r}]\n\n\n"
+        body += f"    return [[SimpleNamespace(**block) for block in row] for row in {numbers!r}]\n\n\n"
         body += f"def head_width(widths):\n    return {head}\n\n\n"
         parts = (ghostnet.GhostModule, ghostnet.GhostBottleneck, ghostnet.GhostNet)
         body += "\n\n".join(inspect.getsource(part) for part in parts)

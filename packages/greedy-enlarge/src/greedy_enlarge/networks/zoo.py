@@ -63,7 +63,7 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
         if not kwargs.get("features_only"):
             classes, chans = kwargs.get("num_classes", 1000), kwargs.get("in_chans", 3)
             if classes:
-                model.arch_spec = spec.replace(classes=classes, in_chans=chans)
+                model.arch_spec = spec.replace(classes=classes, in_chans=chans)  # type: ignore[assignment]
         return model
 
     build.__name__ = build.__qualname__ = name

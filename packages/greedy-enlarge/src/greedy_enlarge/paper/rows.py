@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from effkit.papers import Paper, collect_rows
 from effkit.rows import Row
 from greedy_enlarge.paper import figures
+from greedy_enlarge.spec import ArchSpec
 
 __all__ = ["ORDER", "PAPER", "paper_rows"]
 
@@ -26,28 +28,34 @@ def _row(table: str, name: str, metric: str, figure: float, compute: Callable[[]
     return Row(table=table, name=name, metric=metric, paper=figure, compute=compute, **{**defaults, **more})
 
 
+def _of_base(count: Callable[[ArchSpec], float], name: str) -> float:
+    from greedy_enlarge.families import base
+
+    return count(base(name))
+
+
 def network_rows() -> list[Row]:
     """Parameters and MACs of the networks known by name."""
-    from greedy_enlarge.families import base, macs, params
+    from greedy_enlarge.families import macs, params
 
     rows = []
     for name, (parameters, cost) in figures.NETWORKS.items():
         how = {"command": f"greedy-enlarge count spec={name}"}
-        rows.append(_row("networks", name, "params", parameters, lambda n=name: params(base(n)), **how))
-        rows.append(_row("networks", name, "MACs", cost, lambda n=name: macs(base(n)), **how))
+        rows.append(_row("networks", name, "params", parameters, partial(_of_base, params, name), **how))
+        rows.append(_row("networks", name, "MACs", cost, partial(_of_base, macs, name), **how))
     return rows
 
 
 def counter_rows() -> list[Row]:
     """What other counters report for the same networks."""
-    from greedy_enlarge.families import base, explain, macs
+    from greedy_enlarge.families import explain, macs
 
-    def fvcore(name: str) -> float:
-        return sum(p["conv"] + p["linear"] + p["norm"] + p["pool"] for p in explain(base(name)))
+    def fvcore(spec: ArchSpec) -> float:
+        return sum(p["conv"] + p["linear"] + p["norm"] + p["pool"] for p in explain(spec))
 
     rows = []
     for (name, counter), figure in figures.OTHER_COUNTERS.items():
-        compute = (lambda n=name: macs(base(n), count_bias=True)) if counter == "pycls" else (lambda n=name: fvcore(n))
+        compute = partial(_of_base, partial(macs, count_bias=True) if counter == "pycls" else fvcore, name)
         source = "pycls' model_complexity.json" if counter == "pycls" else "fvcore 0.1.5"
         command = f"greedy-enlarge count spec={name} explain=true"
         more = {"source": source, "evidence": "found", "command": command}
@@ -59,13 +67,16 @@ def share_rows() -> list[Row]:
     """How ResNets distribute their MACs, which the paper's second figure shows."""
     from greedy_enlarge.families import base, stage_shares
 
+    def share_of(name: str, stage: int) -> float:
+        return round(stage_shares(base(name)).percent[stage], 1)
+
     rows = []
     for name, shares in _SHARES.items():
         for stage, share in enumerate(shares, 1):
             rows.append(
                 _row(
                     "fig2", name, f"share of stage {stage}", share,
-                    lambda n=name, s=stage: round(stage_shares(base(n)).percent[s], 1),
+                    partial(share_of, name, stage),
                     unit="%", command=f"greedy-enlarge count spec={name}",
                 )
             )  # fmt: skip
@@ -77,12 +88,15 @@ def scaling_rows() -> list[Row]:
     from greedy_enlarge.families import base, macs
     from greedy_enlarge.scaling import scale_by_factor
 
+    def scaled(factor: float) -> float:
+        return macs(scale_by_factor(base("efficientnet_b0"), factor, "fast"))
+
     rows = []
     for factor, figure in ((2, 781_816_464), (4, 1_381_104_800), (1.78, 733_542_384)):
         rows.append(
             _row(
                 "scaling", f"efficientnet_b0, asked for x{factor}", "MACs by fast scaling", figure,
-                lambda f=factor: macs(scale_by_factor(base("efficientnet_b0"), f, "fast")),
+                partial(scaled, factor),
                 source="pycls' rounding", command=f"greedy-enlarge scale factor={factor} method=fast",
             )
         )  # fmt: skip
@@ -110,13 +124,13 @@ def search_rows() -> list[Row]:
     for move, figure in figures.CANDIDATES.items():
         command = "greedy-enlarge candidates budget=445648184 moves.capped=false"
         name = f"efficientnet_b0, {move}"
-        rows.append(_row("candidates", name, "MACs", figure, lambda m=move: candidate(m), command=command, **source))
+        rows.append(_row("candidates", name, "MACs", figure, partial(candidate, move), command=command, **source))
     for name, (budget, steps, figure) in figures.KNOWN_ANSWERS.items():
         words = f"budget={budget} steps={steps} delta_final=0.05 moves.capped=false"
         rows.append(
             _row(
                 "search", f"{name} to {budget:,} in {steps} steps, synthetic score", "final MACs", figure,
-                lambda n=name, b=budget, s=steps: end(n, b, s),
+                partial(end, name, budget, steps),
                 command=f"greedy-enlarge search spec={name} {words}", **source,
             )
         )  # fmt: skip

@@ -107,9 +107,14 @@ class Evaluator(Protocol):
         n_val: Pictures the metric is a share of, as a fraction; 0 if it is no such share.
     """
 
-    metric: str
-    inherits: bool
-    n_val: int
+    @property
+    def metric(self) -> str: ...
+
+    @property
+    def inherits(self) -> bool: ...
+
+    @property
+    def n_val(self) -> int: ...
 
     def evaluate(self, task: Task) -> Result: ...
 
