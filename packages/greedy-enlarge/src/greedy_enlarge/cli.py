@@ -72,6 +72,14 @@ def export(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("bench")
+def bench(cfg: DictConfig) -> Report:
+    """Time counting and proposing on this machine, beside a counter that runs the network."""
+    from greedy_enlarge.commands.bench import run
+
+    return run(cfg)
+
+
 @main.command("reproduce")
 def reproduce(cfg: DictConfig) -> Report:
     """All published figures beside ours; claim=true also runs the laptop-scale claim."""
