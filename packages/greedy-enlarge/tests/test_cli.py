@@ -211,3 +211,15 @@ def test_doctor_and_reproduce(run):
     result = run("reproduce", "table=fig2")
     assert result.code == 0, result.stderr
     assert "match" in result.stdout
+
+
+def test_train_and_eval(run, tmp_path):
+    words = ["spec=tiny", "data.limit=170", "trainer=cpu", "trainer.max_epochs=1", "threads=1", "hydra.run.dir=trained"]
+    trained = run("train", *words, "format=json")
+    assert (tmp_path / "trained/model.safetensors").is_file(), trained.stderr
+    assert data_of(trained)["macs"] == macs(base("tiny"))
+    found = data_of(run("eval", "run=trained", "trainer=cpu", "format=json"))
+    assert found["images"] == 170
+    assert 0 <= found["test_top1"] <= 100
+    assert_one_line_mistake("greedy-enlarge", run("train", "spec=tiny", "data=photos"), ["spec.in_chans=1"])
+    assert_one_line_mistake("greedy-enlarge", run("eval", "run=nowhere"), ["run='nowhere'"])

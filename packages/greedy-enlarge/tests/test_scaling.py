@@ -8,7 +8,7 @@ import pytest
 
 from effkit.errors import UserError
 from greedy_enlarge.families import base, macs
-from greedy_enlarge.scaling import METHODS, scale, scale_by_factor
+from greedy_enlarge.families.scaling import METHODS, scale, scale_by_factor
 
 
 @pytest.mark.parametrize(("factor", "expected"), [(2, 781_816_464), (4, 1_381_104_800), (1.780, 733_542_384)])

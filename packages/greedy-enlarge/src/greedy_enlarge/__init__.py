@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from greedy_enlarge.families.counting import params as params
     from greedy_enlarge.families.counting import stage_shares as stage_shares
     from greedy_enlarge.families.registry import base as base
+    from greedy_enlarge.families.scaling import scale as scale
+    from greedy_enlarge.families.scaling import scale_by_factor as scale_by_factor
     from greedy_enlarge.growth.grow import GrowthReport as GrowthReport
     from greedy_enlarge.growth.grow import grow as grow
     from greedy_enlarge.growth.grow import grow_optimizer as grow_optimizer
     from greedy_enlarge.networks.build import build as build
-    from greedy_enlarge.scaling import scale as scale
-    from greedy_enlarge.scaling import scale_by_factor as scale_by_factor
     from greedy_enlarge.search.greedy import Settings as Settings
     from greedy_enlarge.search.greedy import search as search
     from greedy_enlarge.search.journal import Journal as Journal
@@ -49,8 +49,8 @@ __getattr__, __dir__, __all__ = attach(
         "macs": "greedy_enlarge.families.counting",
         "params": "greedy_enlarge.families.counting",
         "propose": "greedy_enlarge.search.propose",
-        "scale": "greedy_enlarge.scaling",
-        "scale_by_factor": "greedy_enlarge.scaling",
+        "scale": "greedy_enlarge.families.scaling",
+        "scale_by_factor": "greedy_enlarge.families.scaling",
         "search": "greedy_enlarge.search.greedy",
         "stage_shares": "greedy_enlarge.families.counting",
     },

@@ -56,6 +56,22 @@ def scale(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("train")
+def train(cfg: DictConfig) -> Report:
+    """Train a network on a data set; resume=RUN goes on with an interrupted run."""
+    from greedy_enlarge.commands.train import run
+
+    return run(cfg)
+
+
+@main.command("eval")
+def evaluate(cfg: DictConfig) -> Report:
+    """Measure a trained network on the test split of its data set."""
+    from greedy_enlarge.commands.evaluate import run
+
+    return run(cfg)
+
+
 @main.command("report")
 def report(cfg: DictConfig) -> Report:
     """What a search decided and why, with pictures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,16 +53,16 @@ def run(cfg: Any) -> Report:
         moves = Moves(capped=False)
         budget = round(1.155 * macs(spec))
         single = {
-            "ours": lambda s=spec: macs(s),
-            "counter": lambda m=model, s=spec: reference.macs(m, s.resolution, s.in_chans),
+            "ours": partial(macs, spec),
+            "counter": partial(reference.macs, model, spec.resolution, spec.in_chans),
         }
         one = bench.run(single, case=name, mode="count", x=1, title=f"{name}: one network", baseline="counter")
         many = bench.run(
-            {"ours": lambda s=spec, a=arrays: count_many(s, *a)}, case=name, mode="count population",
+            {"ours": partial(count_many, spec, *arrays)}, case=name, mode="count population",
             x=options["population"], title=f"{name}: {options['population']:,} networks", baseline="ours",
         )  # fmt: skip
         step = bench.run(
-            {"ours": lambda s=spec, b=budget, m=moves: propose(s, b, 0.05, m)}, case=name, mode="propose", x=1,
+            {"ours": partial(propose, spec, budget, 0.05, moves)}, case=name, mode="propose", x=1,
             title=f"{name}: the candidates of one step", baseline="ours",
         )  # fmt: skip
         data[name] = {

@@ -13,8 +13,8 @@ from greedy_enlarge.commands.build import plain
 from greedy_enlarge.commands.resume import read_settings
 from greedy_enlarge.commands.search import FOLDER
 from greedy_enlarge.families import macs, params, stage_shares
+from greedy_enlarge.families.scaling import scale
 from greedy_enlarge.plots.path import draw_path, draw_ranking
-from greedy_enlarge.scaling import scale
 from greedy_enlarge.search.greedy import DECISIONS
 from greedy_enlarge.spec import ArchSpec
 

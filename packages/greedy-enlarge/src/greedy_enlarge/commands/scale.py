@@ -8,7 +8,7 @@ from effkit.errors import UserError
 from effkit.report import Report, Table
 from greedy_enlarge.commands.build import plain, read_spec
 from greedy_enlarge.families import macs, params
-from greedy_enlarge.scaling import scale, scale_by_factor
+from greedy_enlarge.families.scaling import scale, scale_by_factor
 
 __all__ = ["run"]
 

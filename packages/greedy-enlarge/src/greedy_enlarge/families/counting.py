@@ -15,9 +15,9 @@ import numpy as np
 
 from effkit.errors import UserError, choose
 from greedy_enlarge.families.net import Net
-from greedy_enlarge.families.numbers import EXACT
 from greedy_enlarge.families.registry import FAMILIES, net_of
 from greedy_enlarge.families.sinks import Explained, Macs, MacsByPart, MacsWithBias, Params
+from greedy_enlarge.ops.numbers import EXACT
 from greedy_enlarge.spec import ArchSpec
 
 __all__ = ["Shares", "count_many", "explain", "macs", "params", "part_names", "stage_shares"]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from greedy_enlarge.families.net import Net
-from greedy_enlarge.families.numbers import ceil_half, divisible, halved
 from greedy_enlarge.families.sinks import Sink
+from greedy_enlarge.ops.numbers import ceil_half, divisible, halved
 
 __all__ = ["KERNELS", "PUBLISHED", "STRIDES", "GhostBlock", "blocks", "head_width", "hidden_width", "walk_large",
            "walk_published"]  # fmt: skip

@@ -17,8 +17,8 @@ from typing import Any
 
 from effkit.errors import UserError
 from greedy_enlarge.families.net import Net
-from greedy_enlarge.families.numbers import halved, nearest_even, scaled_divisible
 from greedy_enlarge.families.sinks import Sink
+from greedy_enlarge.ops.numbers import halved, nearest_even, scaled_divisible
 
 __all__ = ["EFFICIENTNET", "Block", "arch_string", "parse", "walk"]
 

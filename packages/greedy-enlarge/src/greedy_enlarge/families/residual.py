@@ -8,8 +8,8 @@ from typing import Any
 
 from effkit.errors import UserError
 from greedy_enlarge.families.net import Net
-from greedy_enlarge.families.numbers import halved, nearest_even
 from greedy_enlarge.families.sinks import Sink
+from greedy_enlarge.ops.numbers import halved, nearest_even
 
 __all__ = ["RegNetKind", "regnet_kind", "walk_regnet", "walk_resnet"]
 

@@ -22,10 +22,10 @@ from effkit.report import Table
 from greedy_enlarge.commands.build import plain
 from greedy_enlarge.commands.search import execute
 from greedy_enlarge.families import base, macs, params, stage_shares
+from greedy_enlarge.families.scaling import scale
 from greedy_enlarge.paper import figures
 from greedy_enlarge.plots.compare import draw_compare
 from greedy_enlarge.plots.path import draw_path
-from greedy_enlarge.scaling import scale
 from greedy_enlarge.search.evaluators import Synthetic
 from greedy_enlarge.search.greedy import DECISIONS, Settings, search
 from greedy_enlarge.search.journal import Journal

@@ -86,7 +86,7 @@ def share_rows() -> list[Row]:
 def scaling_rows() -> list[Row]:
     """What pycls' fast scaling gives for EfficientNet-B0."""
     from greedy_enlarge.families import base, macs
-    from greedy_enlarge.scaling import scale_by_factor
+    from greedy_enlarge.families.scaling import scale_by_factor
 
     def scaled(factor: float) -> float:
         return macs(scale_by_factor(base("efficientnet_b0"), factor, "fast"))

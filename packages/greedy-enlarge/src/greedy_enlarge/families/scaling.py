@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from effkit.errors import UserError, choose
-from greedy_enlarge.families import family_of, macs
+from greedy_enlarge.families.counting import macs
+from greedy_enlarge.families.registry import family_of
 from greedy_enlarge.spec import ArchSpec
 
 __all__ = ["METHODS", "scale", "scale_by_factor"]
