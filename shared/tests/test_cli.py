@@ -2,15 +2,17 @@
 
 import json
 import os
+import platform
 import re
 from pathlib import Path
 
 import pytest
 
 from effkit.cli import App, run_dir
-from effkit.cli.launch import gather_positional, quote
-from effkit.cli.process import RANK_VARIABLES, is_main_rank, ranks_released
+from effkit.cli.process import ranks_released
+from effkit.cli.quoting import gather_positional, quote
 from effkit.errors import UserError
+from effkit.ranks import RANK_VARIABLES, is_main_rank
 
 
 def files(folder):
@@ -264,7 +266,9 @@ def test_a_slurm_sweep_needs_slurm(demo, capfd, monkeypatch):
     assert re.search(r"^demo: error: hydra/launcher: Could not detect .srun.", capfd.readouterr().err, re.M)
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+@pytest.mark.parametrize(
+    "launcher", ["joblib", "submitit_local", "submitit_slurm", "slurm", "slurm_gpu", "ray_local", "ray_cluster"]
+)
 def test_launchers_compose(demo, capfd, launcher):
     assert demo(["train", "--cfg", "hydra", "-p", "hydra.launcher", f"hydra/launcher={launcher}"]) == 0
     assert "hydra_plugins." in capfd.readouterr().out
@@ -336,6 +340,13 @@ def test_other_ranks_print_and_record_nothing(demo, capfd, monkeypatch, tmp_path
     assert demo(["train", "exit_code=1", *words]) == 0
     assert capfd.readouterr() == ("", "")
     assert files(tmp_path / "runs" / "mine") == ["train_ddp_process_1.log", "weights.txt"]
+    monkeypatch.setattr("effkit.cli.launch.PATIENCE", 0.1)
+    assert demo(["train", "fail=value", *words]) == 2
+    line = f"demo: error: rank 1 on {platform.node()}: epochs must be at least 1, got 3\n"
+    assert capfd.readouterr() == ("", line)  # on this machine only, as far as the folder tells
+    (tmp_path / "runs/mine/status.json").write_text(
+        json.dumps({"status": "failed", "error": "epochs must be at least 1, got 3"})
+    )
     assert demo(["train", "fail=value", *words]) == 2
     assert capfd.readouterr() == ("", "")
 

@@ -205,6 +205,18 @@ def test_a_sweep_on_workers(tmp_path, launcher):
     assert statuses == ["finished", "failed"]
 
 
+@POSIX
+def test_a_sweep_whose_worker_was_killed(tmp_path):
+    """What joblib does then is to give up the sweep; the table says what had become of its jobs."""
+    words = ["train", "-m", "fail=killed", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=s"]
+    code, out, err = demo(*words, cwd=tmp_path)
+    assert code == 2, err
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert lines[0] == ["1", "job", "that", "had", "begun", "when", "the", "sweep", "was", "ended"]
+    assert lines[3] == ["0", "fail=killed", "failed", "s/0"]
+    assert err.splitlines()[-1].startswith("demo: error: hydra/launcher: A worker process managed by the executor was")
+
+
 @pytest.mark.slow
 def test_a_sweep_of_distributed_jobs(tmp_path):
     """Two jobs on two processes each: every rank trains in its own job's folder, and the second job has ranks too."""
@@ -244,3 +256,89 @@ def test_the_end_of_the_first_rank_is_the_end_of_all(tmp_path, name, code, statu
     while group_lives(process.pid):
         assert time.monotonic() < deadline, "a rank outlived the first"
         time.sleep(0.1)
+
+
+def begin(*words, cwd, err):
+    """Start the program in a group of its own, as ``timeout`` and ``srun`` do, with standard error in a file."""
+    environment = {**os.environ, **ENV, "OMP_NUM_THREADS": "1"}
+    with err.open("w") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "demo", *words],
+            cwd=cwd,
+            env=environment,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
+def assert_group_ends(group):
+    deadline = time.monotonic() + 30
+    while group_lives(group):
+        assert time.monotonic() < deadline, "a process outlived the job"
+        time.sleep(0.1)
+
+
+def status_of(folder):
+    return json.loads((folder / "status.json").read_text())
+
+
+@pytest.mark.slow
+@POSIX
+@pytest.mark.parametrize("how", ["killed", "broken"])
+def test_a_rank_that_falls_ends_the_others_in_one_line(tmp_path, how):
+    err = tmp_path / "err.txt"
+    words = ["epochs=1000000"] + (["fail_rank=1"] if how == "broken" else [])
+    process = begin("fit", *words, "hydra.run.dir=run", cwd=tmp_path, err=err)
+    if how == "killed":
+        os.kill(int(wait_for_text(tmp_path / "run" / "rank1.started")), signal.SIGKILL)
+    assert process.wait(timeout=120) == 1
+    why = {
+        "killed": "was killed by SIGKILL (by hand, or because the memory was full)",
+        "broken": "failed: RuntimeError: this rank is broken",
+    }
+    line = f"rank 1 {why[how]}; its first epoch had not ended"
+    assert err.read_text() == f"demo: error: {line}\n"
+    found = status_of(tmp_path / "run")
+    assert (found["status"], found["error"]) == ("failed", line)
+    assert ("this rank\nis broken" in (tmp_path / "run" / "fit.log").read_text()) == (how == "broken")
+    assert_group_ends(process.pid)
+
+
+def wait_for_text(file):
+    wait_for(file.parent, file.name)
+    while not (text := file.read_text()):
+        time.sleep(0.05)
+    return text
+
+
+@pytest.mark.slow
+@POSIX
+def test_a_signal_to_all_while_the_ranks_start_is_an_interruption(tmp_path):
+    process = begin("fit", "sleep=60", "hydra.run.dir=run", cwd=tmp_path, err=tmp_path / "err.txt")
+    wait_for(tmp_path, "run/starting")
+    os.killpg(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert status_of(tmp_path / "run")["status"] == "interrupted"
+    assert (tmp_path / "err.txt").read_text() == "demo: interrupted\n"
+    assert_group_ends(process.pid)
+
+
+@pytest.mark.slow
+@POSIX
+@pytest.mark.parametrize("victim", ["parent", "worker"])
+def test_no_job_of_a_sweep_says_that_it_runs_after_its_end(tmp_path, victim):
+    words = ["--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sleep=60", "solver.lr=1,2,3"]
+    process = begin("train", *words, "hydra.sweep.dir=sweep", cwd=tmp_path, err=tmp_path / "err.txt")
+    folders = [wait_for(tmp_path, f"sweep/{job}/sleeping").parent for job in (0, 1)]
+    if victim == "parent":
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    else:
+        os.kill(status_of(folders[0])["pid"], signal.SIGKILL)
+        assert process.wait(timeout=60) == 2
+        assert "a worker process" in (tmp_path / "err.txt").read_text().splitlines()[-1].lower()
+    statuses = [status_of(folder)["status"] for folder in folders]
+    assert statuses == (["interrupted"] * 2 if victim == "parent" else ["failed"] * 2)
+    assert not (tmp_path / "sweep" / "2" / "status.json").exists()
+    assert_group_ends(process.pid)

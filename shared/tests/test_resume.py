@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import signal
 import sys
@@ -16,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -27,83 +25,7 @@ from effkit.lightning import AtomicCheckpointIO, find_resume, network_state, tra
 from effkit.lightning.agreement import RECORD
 from effkit.lightning.logging import read_rows
 from effkit.testing import run_cli, write_image_folder
-
-EPOCHS = 4
-TIMED = {"seconds", "images_per_second"}
-
-
-class TinyNet(nn.Module):
-    """Everything that keeps state or draws random numbers: batch norm and dropout."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        stem = nn.Conv2d(3, 8, 5, 2, 2), nn.BatchNorm2d(8), nn.ReLU()
-        self.layers = nn.Sequential(*stem, nn.Dropout(0.2), nn.Flatten(), nn.Linear(512, num_classes))
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-class Stop(Callback):
-    """Ends the process or raises, in the middle of an epoch.
-
-    Args:
-        how: A signal number to send to this process, or an exception to raise.
-        epoch: In which epoch, counting from 0.
-        batch: After which batch, counting from 0.
-    """
-
-    def __init__(self, how, epoch: int, batch: int) -> None:
-        self.how, self.epoch, self.batch = how, epoch, batch
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == (self.epoch, self.batch):
-            if isinstance(self.how, int):
-                os.kill(os.getpid(), self.how)
-            else:
-                raise self.how
-
-
-def recipe(epochs: int = EPOCHS, **changes):
-    trainer = {"max_epochs": epochs, "accelerator": "cpu", "devices": 1, "precision": "32-true", "deterministic": True}
-    cfg = {
-        "trainer": {**trainer, "gradient_clip_val": 1.0},
-        "optimizer": {"opt": "adamw", "lr": 2e-3, "weight_decay": 0.05},
-        "scheduler": {"sched": "onecycle", "pct_start": 0.2},
-        "mixup": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
-        "label_smoothing": 0.1,
-        "ema": 0.9,
-        "seed": 3,
-        "resume": None,
-    }
-    return {**cfg, **changes}
-
-
-def run(folder, cfg, *, stop=None, data=None):
-    """Train from scratch, or go on if ``cfg`` says so; returns the network and the figures."""
-    torch.set_num_threads(1)
-    torch.manual_seed(cfg["resume"] is not None)  # a resumed process may start from any weights
-    data = data or create_data("digits", image_size=16, batch_size=16, limit=72, augment="shift", seed=cfg["seed"])
-    model = TinyNet(data.num_classes)
-    metrics = train(cfg, model, data, folder=Path(folder), callbacks=[stop] if stop else [])
-    return model, metrics
-
-
-def rows(folder):
-    return [{k: v for k, v in row.items() if k not in TIMED} for row in read_rows(Path(folder) / "metrics.csv")]
-
-
-def assert_same_run(model, folder, other_model, other_folder):
-    for key, value in model.state_dict().items():
-        assert torch.equal(value, other_model.state_dict()[key]), key
-    assert rows(folder) == rows(other_folder)
-    a, b = (torch.load(Path(f) / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, other_folder))
-    for part in ("state_dict", "current_model_state"):
-        for key, value in a.get(part, {}).items():
-            assert torch.equal(value, b[part][key]), (part, key)
-    for key, state in a["optimizer_states"][0]["state"].items():
-        for name, value in state.items():
-            assert torch.equal(value, b["optimizer_states"][0]["state"][key][name]), (key, name)
+from effkit.testing.training import Halt, assert_same_run, recipe, rows, run
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +99,7 @@ def test_killed_again_and_again(whole, killed, tmp_path):
     folder = copy(killed, tmp_path)
     for epoch in (2, 3):
         with pytest.raises(RuntimeError, match="power cut"):
-            run(folder, recipe(resume=str(folder)), stop=Stop(RuntimeError("power cut"), epoch, 1))
+            run(folder, recipe(resume=str(folder)), stop=Halt(RuntimeError("power cut"), epoch, 1))
     model, metrics = run(folder, recipe(resume=str(folder)))
     assert_same_run(model, folder, whole_model, whole_folder)
     assert metrics["seconds"] > sum(float(r["seconds"]) for r in read_rows(folder / "metrics.csv")[:2])
@@ -198,7 +120,7 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_can_be_resumed(whole, tmp_path):
     whole_folder, whole_model, _ = whole
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, recipe(), stop=Stop(int(signal.SIGINT), 1, 1))
+        run(tmp_path, recipe(), stop=Halt(int(signal.SIGINT), 1, 1))
     assert signal.getsignal(signal.SIGINT) is handler
     model, _ = run(tmp_path, recipe(resume=str(tmp_path)))
     assert_same_run(model, tmp_path, whole_model, whole_folder)
@@ -216,7 +138,7 @@ def test_augmented_pictures_and_other_schedules_resume_alike(tmp_path, schedule)
     cfg = recipe(scheduler=schedule, ema=None, optimizer={"opt": "sgd", "lr": 0.02, "momentum": 0.9})
     whole_model, _ = run(tmp_path / "whole", cfg, data=data())
     with pytest.raises(RuntimeError, match="power cut"):
-        run(tmp_path / "cut", cfg, stop=Stop(RuntimeError("power cut"), 2, 1), data=data())
+        run(tmp_path / "cut", cfg, stop=Halt(RuntimeError("power cut"), 2, 1), data=data())
     model, _ = run(tmp_path / "cut", {**cfg, "resume": str(tmp_path / "cut")}, data=data())
     assert_same_run(model, tmp_path / "cut", whole_model, tmp_path / "whole")
 
@@ -393,4 +315,4 @@ def test_a_checkpoint_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 if __name__ == "__main__":
     target, epoch, batch = sys.argv[1:]
-    run(target, recipe(), stop=Stop(int(signal.SIGKILL), int(epoch), int(batch)))
+    run(target, recipe(), stop=Halt(int(signal.SIGKILL), int(epoch), int(batch)))

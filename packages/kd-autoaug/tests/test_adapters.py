@@ -282,3 +282,17 @@ def test_a_pillow_picture_gets_the_bits_of_a_batch(size):
                 with sample_key(n, view):
                     out = transform(VF.to_pil_image(picture))
                 assert torch.equal(VF.pil_to_tensor(out), batch[n]), (channels, view, n)
+
+
+def test_a_stale_rank_in_the_shell_draws_nothing_else(monkeypatch):
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def drawn():
+        return AugmentTransform(NAME)(images)
+
+    alone = drawn()
+    monkeypatch.setenv("RANK", "3")
+    assert torch.equal(drawn(), alone)
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert not torch.equal(drawn(), alone)

@@ -1,15 +1,21 @@
 """The Lightning module and the parts of a run: the teacher stays out, views agree, mixing, resuming."""
 
+import json
+import signal
+
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from effkit.cli.process import stop_signals
 from effkit.data import Preprocessing
 from effkit.errors import UserError
 from effkit.lightning import load_checkpoint, train
 from effkit.lightning.logging import read_rows
 from effkit.lightning.optim import create_optimizer
+from effkit.testing.training import Halt
 from kd_autoaug.augmentation.augment import BatchAugment
+from kd_autoaug.cache.cache import LogitCache
 from kd_autoaug.commands.build import build_augment, build_teacher, set_up
 from kd_autoaug.commands.parts import build_everything
 from kd_autoaug.distillation.loss import TopKDistillationLoss
@@ -198,11 +204,12 @@ def test_what_cannot_go_together_is_refused():
 # --- whole runs -------------------------------------------------------------------------------------------------------
 
 
-def run(tmp_path, name, teacher=None, **changes):
+def run(tmp_path, name, teacher=None, halt=None, **changes):
     cfg = config(**changes)
     set_up(cfg)
     parts = build_everything(cfg, teacher)
-    metrics = train(cfg, parts.student, parts.data, module=parts.module, folder=tmp_path / name)
+    callbacks = [] if halt is None else [halt]
+    metrics = train(cfg, parts.student, parts.data, module=parts.module, callbacks=callbacks, folder=tmp_path / name)
     return parts, metrics, read_rows(tmp_path / name / "metrics.csv")
 
 
@@ -248,8 +255,41 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path):
     with pytest.raises(UserError, match=r"resume: loss was .*temperature"):
         run(tmp_path, "part", a_teacher(), **options | {"loss": {**KD, "temperature": 3.0}}, trainer=_epochs(5),
             scheduler={"sched": "none"}, resume=folder)  # fmt: skip
+    longer = {**options, "trainer": _epochs(5), "scheduler": {"sched": "none"}, "resume": folder}
     with pytest.raises(UserError, match="resume: teacher was"):
-        run(tmp_path, "part", a_teacher(6), **options, trainer=_epochs(5), scheduler={"sched": "none"}, resume=folder)
+        run(tmp_path, "part", a_teacher(6), **longer)
+    _, metrics, _ = run(tmp_path, "part", a_teacher(6), **longer, resume_anyway=True)
+    assert metrics["epochs"] == 5
+    entry = json.loads((tmp_path / "part" / "resumed.json").read_text())[-1]
+    before, now = a_teacher().fingerprint(), a_teacher(6).fingerprint()
+    assert entry["changed"] == {"recipe.teacher": {"before": before, "now": now}}  # the config's words are the same
+
+
+def test_a_signal_within_an_epoch_loses_no_record_and_asks_for_none_twice(tmp_path, monkeypatch):
+    options = {"loss": {**KD, "k": 3}, "trainer": _epochs(4), "scheduler": {"sched": "none"}}
+    options["view"] = {"crop": "pad", "padding": 1, "num_views": 2}
+    asked, write = [], LogitCache.write
+    monkeypatch.setattr(
+        LogitCache, "write", lambda self, i, v, logits: (asked.append(len(i)), write(self, i, v, logits))
+    )
+
+    def cached(name):
+        return options | {"cache": {"path": str(tmp_path / f"{name} cache"), "mode": "readwrite"}}
+
+    whole, _, rows = run(tmp_path, "whole", a_teacher(), **cached("whole"))
+    assert sum(asked) == 96 * 2
+    asked.clear()
+    resume = None
+    for epoch, batch in [(0, 0), (1, 1), (3, 1)]:
+        with stop_signals(), pytest.raises(KeyboardInterrupt):
+            run(tmp_path, "cut", a_teacher(), Halt(int(signal.SIGUSR2), epoch, batch), **cached("cut"), resume=resume)
+        resume = str(tmp_path / "cut")
+    again, _, more = run(tmp_path, "cut", a_teacher(), **cached("cut"), resume=resume)
+    assert sum(asked) == 96 * 2
+    assert torch.equal(weights(whole), weights(again))
+    assert [r["train_loss"] for r in rows] == [r["train_loss"] for r in more]
+    files = {p.name: p.read_bytes() for p in (tmp_path / "whole cache").iterdir()}
+    assert {p.name: p.read_bytes() for p in (tmp_path / "cut cache").iterdir()} == files
 
 
 def _epochs(count: int) -> dict:

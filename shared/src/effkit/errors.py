@@ -11,11 +11,25 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["UserError", "choose", "nearest"]
+__all__ = ["RankFailed", "UserError", "choose", "nearest", "written"]
 
 
 class UserError(ValueError):
     """A mistake in what the user asked for, with everything needed to mend it in one line."""
+
+
+class RankFailed(RuntimeError):
+    """A process of a distributed job has ended before the others, who cannot go on without it; says which, and why.
+
+    Args:
+        line: The whole story in one line.
+        trace: The traceback of the process, where it crashed.
+        interrupted: It was told to stop, and the job with it.
+    """
+
+    def __init__(self, line: str, trace: str = "", *, interrupted: bool = False) -> None:
+        super().__init__(line)
+        self.trace, self.interrupted = trace, interrupted
 
 
 def nearest(name: object, allowed: Iterable[object]) -> str | None:
@@ -30,6 +44,13 @@ def nearest(name: object, allowed: Iterable[object]) -> str | None:
     """
     found = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def written(value: object) -> str:
+    """A value as it is written in a config: null, true and false in YAML's words, all else as in Python."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
 
 
 def choose(field: str, value: T, allowed: Iterable[T]) -> T:
@@ -51,4 +72,6 @@ def choose(field: str, value: T, allowed: Iterable[T]) -> T:
         return value
     hint = nearest(value, options)
     did_you_mean = f"; did you mean {hint!r}?" if hint is not None else ""
-    raise UserError(f"{field}={value!r} is not known, choose one of {', '.join(map(str, options))}{did_you_mean}")
+    raise UserError(
+        f"{field}={written(value)} is not known, choose one of {', '.join(map(str, options))}{did_you_mean}"
+    )

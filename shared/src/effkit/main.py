@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effkit.cli import App
 from effkit.cli.explain import one_line
@@ -55,11 +54,12 @@ def reproduce(cfg: DictConfig) -> Report:
     Runs every installed paper, or those in papers=[...], side by side; claims in their short form, or full=true.
     A second run goes on where the first was stopped. Exit code 1 if a claim does not hold.
     """
+    from omegaconf import OmegaConf
+
     from effkit.reproduce import reproduce_all
 
-    papers = cfg.papers if cfg.papers is None or isinstance(cfg.papers, str) else list(cfg.papers)
-    options = {key: cfg[key] for key in ("claims", "full", "jobs", "fresh", "serial")}
-    return reproduce_all(output=Path(cfg.output), papers=papers, **options)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    return reproduce_all(**{k: plain[k] for k in ("output", "papers", "claims", "full", "jobs", "fresh", "serial")})
 
 
 if __name__ == "__main__":

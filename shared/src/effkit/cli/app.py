@@ -13,7 +13,9 @@ from effkit.cli import completion, help
 from effkit.cli.command import Program
 from effkit.cli.config import compose
 from effkit.cli.explain import debugging, explain
-from effkit.cli.process import Signals, die_with_first_rank, is_main_rank, log_handlers_restored, stop_signals
+from effkit.cli.process import end_with_starter, log_handlers_restored, stop_signals
+from effkit.ranks import is_main_rank
+from effkit.stopping import Stop
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,14 +61,14 @@ class App(Program):
         """
         words = sys.argv[1:] if argv is None else list(argv)
         if argv is None:
-            die_with_first_rank()
+            end_with_starter()
         with stop_signals() as signals, log_handlers_restored():
             code = self._guarded(words, signals, ends_process=argv is None)
         if argv is None:
             raise SystemExit(code)
         return code
 
-    def _guarded(self, words: list[str], signals: Signals, ends_process: bool) -> int:
+    def _guarded(self, words: list[str], signals: Stop, ends_process: bool) -> int:
         """Run, and turn whatever is raised into an exit code and a message."""
         try:
             if sys.stdout is None:  # started with a closed standard output
@@ -94,7 +96,7 @@ class App(Program):
             self.complain(line)
             return 2
 
-    def _interrupted(self, signals: Signals) -> int:
+    def _interrupted(self, signals: Stop) -> int:
         if is_main_rank():
             print(f"{self.prog}: interrupted", file=sys.stderr)
         return signals.exit_code

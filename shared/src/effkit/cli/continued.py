@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["Continued", "continue_in"]
 
 _MARKS = ("checkpoints", "status.json", ".hydra")
-_PROGRESS = ("metrics.csv", "metrics.json", "checkpoints/last.ckpt")
+_PROGRESS = ("metrics.csv", "metrics.json", "checkpoints/last.ckpt", "checkpoints/step.ckpt")
 
 
 def continue_in(resume: Any, cwd: str | Path = ".") -> Path | None:

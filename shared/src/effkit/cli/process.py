@@ -9,60 +9,41 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
-# Lightning sets these in the process that starts the other ranks, and takes them for an outer launcher the next time.
-RANK_VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP, raised where the program was; clean-up written for Ctrl-C then runs for these as well."""
-
-
-class Signals:
-    """Which signal asked this process to stop; Lightning turns the exception itself into ``SystemExit(1)``."""
-
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self.pid = os.getpid()
-
-    def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """Note the signal and raise in the main thread; a forked worker that is told to stop just stops."""
-        if os.getpid() != self.pid and signum != signal.SIGINT:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-            return
-        self.received = signum
-        raise KeyboardInterrupt if signum == signal.SIGINT else Terminated
-
-    @property
-    def exit_code(self) -> int:
-        """128 + signal, the shell's convention: 130 after Ctrl-C, 143 after SIGTERM."""
-        return 128 + (self.received or signal.SIGINT)
+from effkit.ranks import RANK_VARIABLES, REPORTS, believed_ranks, started_by_first_rank
+from effkit.stopping import STOP_SIGNALS, Stop, in_force
 
 
 @contextlib.contextmanager
-def stop_signals() -> Iterator[Signals]:
-    """Let Ctrl-C, SIGTERM and SIGHUP raise, except where the parent asked for them to be ignored (``nohup``).
+def stop_signals(over: bool = False) -> Iterator[Stop]:
+    """Let Ctrl-C, SIGTERM and their like raise, except where the parent asked for them to be ignored (``nohup``).
 
     Ctrl-C reaches all processes of a terminal. The ranks that Lightning started leave it to the first, which ends them:
-    if one of them stopped by itself, Lightning would kill the first before it could leave its run folder in order.
+    if one of them stopped by itself, the first could not leave its run folder in order.
+
+    Args:
+        over: Also take signals that somebody else handles; their handlers are back after the block.
     """
-    signals = Signals()
-    before: dict[int, Any] = {}
+    stop = Stop()
+    before = stop.before
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            signum = getattr(signal, name, None)  # Windows has no SIGHUP
-            if signum is not None and signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
-                ignored = name == "SIGINT" and _started_by_first_rank()
-                before[signum] = signal.signal(signum, signal.SIG_IGN if ignored else signals)
+        for name in STOP_SIGNALS:
+            signum = getattr(signal, name, None)  # Windows has few of them
+            if signum is None:
+                continue
+            handler = signal.getsignal(signum)
+            if handler in (signal.SIG_DFL, signal.default_int_handler) or (over and callable(handler)):
+                ignored = name == "SIGINT" and started_by_first_rank()
+                before[signum] = signal.signal(signum, signal.SIG_IGN if ignored else stop)
     try:
-        yield signals
+        with in_force(stop):
+            yield stop
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
@@ -112,56 +93,19 @@ def _flush_c_stdout() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-def is_main_rank() -> bool:
-    """Whether this process is the first of a distributed job (or the only one): it alone prints and writes results."""
-    return not any(_number(name) for name in believed_ranks())
+def end_with_starter() -> None:
+    """Let Linux tell a rank that whoever started it is gone, however it went.
 
-
-def believed_ranks() -> set[str]:
-    """Names of the variables that tell ranks because a launcher set them.
-
-    A ``RANK`` that was exported in a shell and forgotten is not among them: no launcher sets it alone.
+    After ``kill -9`` of the first rank those that Lightning started would wait for it in a collective, with their
+    memory on the GPU: they are killed. A worker of torchrun's agent would train on beside the one that a new agent
+    starts: it is asked to stop, and takes the others with it.
     """
-    names: set[str] = set()
-    if "TORCHELASTIC_RUN_ID" in os.environ and _number("WORLD_SIZE", 1) > 1:
-        names |= {"RANK", "LOCAL_RANK", "GROUP_RANK"}
-    if os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT"):  # Lightning, or set by hand for it
-        names |= {"LOCAL_RANK", "NODE_RANK"}
-    if max(_number("SLURM_NTASKS", 1), _number("SLURM_STEP_NUM_TASKS", 1)) > 1:
-        names.add("SLURM_PROCID")
-    return names
-
-
-def _number(name: str, default: int = 0) -> int:
-    try:
-        return int(os.environ.get(name) or default)
-    except ValueError:
-        return default
-
-
-def _started_by_first_rank() -> bool:
-    if "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" not in believed_ranks():
-        return False
-    return _number("LOCAL_RANK") != 0
-
-
-def die_with_first_rank() -> None:
-    """Let Linux end a rank that Lightning started when the first is gone, however it went.
-
-    After ``kill -9`` of the first it would otherwise wait for it in a collective, with its memory on the GPU.
-    """
-    if sys.platform == "linux" and _started_by_first_rank():
+    elastic = "TORCHELASTIC_RUN_ID" in os.environ
+    if sys.platform == "linux" and (elastic or started_by_first_rank()):
         import ctypes
 
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def started_with_others() -> str:
-    """Name of the launcher that started this process as one of several (torchrun, srun), empty if there is none."""
-    if "TORCHELASTIC_RUN_ID" in os.environ and _number("WORLD_SIZE", 1) > 1:
-        return "torchrun"
-    return "srun" if _number("SLURM_STEP_NUM_TASKS", 1) > 1 else ""
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM if elastic else signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 @contextlib.contextmanager
@@ -174,12 +118,16 @@ def ranks_released() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in {*RANK_VARIABLES, *ranks}}
     for name in ranks - believed_ranks():
         os.environ.pop(name, None)
+    if not started_by_first_rank():  # one that an enclosing job left, or a shell
+        os.environ.pop(REPORTS, None)
     try:
         yield
     finally:
         distributed = sys.modules.get("torch.distributed")
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+        if not started_by_first_rank() and (reports := os.environ.pop(REPORTS, None)):
+            shutil.rmtree(reports, ignore_errors=True)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

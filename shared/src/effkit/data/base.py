@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from effkit.data.erasing import collate
 from effkit.data.facts import FACTS, normalization
 from effkit.data.preprocessing import Preprocessing
-from effkit.data.sampling import EpochSampler, SeededDataset
+from effkit.data.sampling import EpochSampler, SeededDataset, leave_signals
 from effkit.errors import UserError, choose
 
 __all__ = ["OPTIONS", "SPLITS", "DataModule", "PreparedData", "need_folder", "whole_number"]
@@ -62,6 +62,23 @@ class PreparedData(LightningDataModule):
     """Pictures of three splits with a preprocessing, which says what they are."""
 
     preprocessing: Preprocessing
+    _begins: tuple[int, int] = (0, 0)
+
+    def begin_at(self, epoch: int, batches: int = 0) -> None:
+        """Let training go on where an interrupted run stopped.
+
+        A loader whose workers fetch ahead has to know before its first iteration, when Lightning has not told it yet.
+
+        Args:
+            epoch: The first epoch, counting from 0.
+            batches: Batches of it that have been seen.
+        """
+        self._begins = epoch, batches
+
+    def _set_begin(self, sampler: EpochSampler, batch_size: int) -> None:
+        """Set a sampler of the training split to where training begins."""
+        epoch, batches = self._begins
+        sampler.set_epoch(epoch, batches * batch_size)
 
     @property
     def class_names(self) -> list[str]:
@@ -242,6 +259,8 @@ class DataModule(PreparedData):
         train = split == "train"
         dataset = self.split(split)
         sampler = EpochSampler(len(dataset), seed=self.seed, train=train, repeats=self.repeats)
+        if train:
+            self._set_begin(sampler, self.batch_size)
         return DataLoader(
             SeededDataset(dataset, train=train),
             batch_size=self.batch_size,
@@ -251,6 +270,7 @@ class DataModule(PreparedData):
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_signals,
             # Without one of its own an iterator draws its base seed from the global generator, and Lightning starts the
             # first iterator of a resumed run at another moment than that of an uninterrupted one: dropout would differ.
             generator=torch.Generator().manual_seed(self.seed),

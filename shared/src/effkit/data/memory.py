@@ -62,6 +62,8 @@ class MemoryDataModule(DataModule):
         train = split == "train"
         images, labels = self.split(split).tensors
         sampler = EpochSampler(len(labels), seed=self.seed, train=train, repeats=self.repeats)
+        if train:
+            self._set_begin(sampler, self.batch_size)
         drop_last = self._drop_last(train, len(sampler))
         transform = self.augment if train else None
         return TensorLoader(images, labels, self.batch_size, sampler, drop_last=drop_last, transform=transform)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,9 +23,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
-__all__ = ["IGNORE", "EpochSampler", "SeededDataset", "TensorLoader", "mix_seed", "seed_all", "seeded", "spread"]
+from effkit.stopping import STOP_SIGNALS
+
+__all__ = [
+    "IGNORE",
+    "EpochSampler",
+    "SeededDataset",
+    "TensorLoader",
+    "leave_signals",
+    "mix_seed",
+    "seed_all",
+    "seeded",
+    "spread",
+]
 
 IGNORE = -1
 """The label of a filler picture: ``ignore_index`` of the loss and of the metrics."""
@@ -83,11 +96,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, size: int, *, seed: int, train: bool, repeats: int = 1) -> None:
         self.size, self.seed, self.train, self.repeats = size, seed, train, repeats
-        self.epoch = 0
+        self.epoch = self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration follows (Lightning calls this)."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch whose order the next iteration follows (Lightning calls this).
+
+        Args:
+            epoch: Counting from 0.
+            start: Pictures of this process to leave out, which an interrupted run has seen already. They stay left out
+                while the epoch is the same.
+        """
+        if epoch != self.epoch or start:
+            self.epoch, self.start = epoch, start
 
     def __len__(self) -> int:
         _, world = _rank_and_world()
@@ -112,8 +132,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
             own = [order[i % self.size] for i in range(rank, len(self) * world, world)]
         else:
             own = [i if i < self.size else IGNORE for i in range(rank, len(self) * world, world)]
-        for position, index in enumerate(own):
-            yield index, mix_seed(self.seed, self.epoch, position * world + rank) if self.train else 0
+        for position in range(self.start, len(own)):
+            yield own[position], mix_seed(self.seed, self.epoch, position * world + rank) if self.train else 0
 
 
 class SeededDataset(Dataset):
@@ -138,6 +158,18 @@ class SeededDataset(Dataset):
             return self.dataset[index]
         with seeded(seed):
             return self.dataset[index]
+
+
+def leave_signals(worker: int = 0) -> None:
+    """Let a loader's worker leave signals to its parent: ``worker_init_fn`` of a ``DataLoader``.
+
+    ``timeout``, ``scancel`` and a terminal tell a whole group to stop. A training that wants to finish its step first
+    would find its workers gone; they end with it, however it ends.
+    """
+    if get_worker_info() is not None:
+        for name in STOP_SIGNALS:
+            if (signum := getattr(signal, name, None)) is not None:
+                signal.signal(signum, signal.SIG_IGN)
 
 
 class TensorLoader:
@@ -171,9 +203,14 @@ class TensorLoader:
         full, rest = divmod(len(self.sampler), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
+    def starts(self) -> range:
+        """Where the batches begin among what the sampler still yields of its epoch."""
+        left = len(self) - self.sampler.start // self.batch_size
+        return range(0, left * self.batch_size, self.batch_size)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         keys = list(self.sampler)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        for start in self.starts():
             batch = keys[start : start + self.batch_size]
             index = torch.tensor([i for i, _ in batch])
             images, labels = self.images[index], self.labels[index]

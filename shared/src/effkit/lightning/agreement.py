@@ -19,6 +19,7 @@ from effkit.atomic import atomic
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
 from effkit.lightning.resume import Resume
+from effkit.lightning.sharding import ShardedStrategy
 from effkit.report import write_json
 from effkit.runs import PREPROCESSING_FILE, load_preprocessing
 
@@ -30,6 +31,7 @@ RECORD = "resumed.json"
 # How long a run is, what it says and where, and how fast it is: none of it changes what an epoch does.
 _FREE = {
     *("resume", "resume_anyway", "logger", "format", "threads", "expected", "overwrite"),
+    "checkpoint_minutes",
     *("data.num_workers", "trainer.max_epochs", "trainer.max_time", "trainer.limit_test_batches"),
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.profiler", "trainer.detect_anomaly"),
 }
@@ -43,10 +45,12 @@ Changes = dict[str, tuple[Any, Any]]
 
 def hardware(trainer: Trainer) -> dict[str, Any]:
     """What a run computes on, kept in its checkpoints: kind of device, processes of the whole job, precision."""
+    sharded = {"trainer.strategy": "fsdp"} if isinstance(trainer.strategy, ShardedStrategy) else {}
     return {
         "trainer.accelerator": trainer.strategy.root_device.type,
         "trainer.devices": trainer.world_size,
         "trainer.precision": str(trainer.precision),
+        **sharded,
     }
 
 
@@ -86,6 +90,9 @@ def settle(resume: Resume, cfg: Mapping[str, Any], folder: Path, trainer: Traine
     if resume.hardware:
         changed |= differences(resume.hardware, hardware(trainer))
     changed |= _prepared_otherwise(folder, getattr(data, "preprocessing", None))
+    if changed and (isinstance(trainer.strategy, ShardedStrategy) or "trainer.strategy" in changed):
+        # Its optimizer state has another order, and goes straight into the parts.
+        raise UserError(f"resume: {_listed(changed)}; with trainer.strategy=fsdp a run goes on as it was only")
     if changed and not cfg.get("resume_anyway"):
         if trainer.is_global_zero and resume.folder is not None:
             _describe(folder, resume.config)
@@ -111,7 +118,7 @@ class Agreed(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write both."""
         if trainer.is_global_zero:
-            _record(self.folder, self.resume, self.changed)
+            _record(self.folder, self.resume, {**self.changed, **getattr(pl_module, "recipe_changes", {})})
             if self.resume.folder is not None:
                 _describe(self.folder, self.cfg)
 

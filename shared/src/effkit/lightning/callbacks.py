@@ -81,6 +81,22 @@ class EpochLog(Callback):
         self.lr = math.nan
         self.started = self.trained = 0.0
         self.images = 0
+        self._part: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on counting in an epoch that was stopped on its way, and so does not start."""
+        if self._part is not None and trainer.fit_loop.restarted_mid_epoch:
+            self.started = time.perf_counter() - self._part["seconds"]
+            self.images = self._part["images"]
+        self._part = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What of the epoch is done."""
+        return {"seconds": time.perf_counter() - self.started, "images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep it until the training begins."""
+        self._part = state_dict
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and forget the figures of earlier epochs: this one may not be validated."""
@@ -196,6 +212,10 @@ class RunCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start counting the training time, on top of that of the resumed run."""
         self._started = time.perf_counter() - self.seconds
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Count the time: a checkpoint may be written now."""
+        self.seconds = time.perf_counter() - self._started
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the checkpoints of the epoch that has just ended; a part of an epoch cannot be resumed and has none."""

@@ -15,6 +15,7 @@ from effkit.data.preprocessing import Preprocessing
 from effkit.lightning.classifier import Classifier
 from effkit.lightning.logging import quiet_lightning
 from effkit.lightning.optim import plain_options
+from effkit.lightning.ranks import together
 from effkit.lightning.setup import build_trainer, device_name, own_settings, run_folder
 from effkit.lightning.trainer import left_out
 from effkit.report import write_json
@@ -58,7 +59,9 @@ def evaluate(
             precision=cfg.get("precision") or "auto",
         )
         started = time.perf_counter()
-        trainer.test(Classifier(model, data.num_classes, preprocessing=used), datamodule=data, verbose=False)
+        with together(trainer, None):
+            module = Classifier(model, data.num_classes, preprocessing=used)
+            trainer.test(module, datamodule=data, verbose=False)
         seconds = time.perf_counter() - started
     images = min(len(data.split("test")), _batches(trainer) * data.batch_size * trainer.world_size)
     metrics = {

@@ -213,18 +213,23 @@ _NO_WARNING = (
     r"The '\w+' does not have many workers",
     # Nothing is logged per step: EpochLog writes one row per epoch.
     r"The number of training batches \(\d+\) is smaller than the logging interval",
+    # Asked again whenever a Trainer fits or tests: see effkit.lightning.environment.
+    r"The `srun` command is available on your system but is not used",
     # Lightning 2.6's own use of a name that torch 2.15 deprecates (lightning/pytorch/utilities/_pytree.py).
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # It cannot know that the samplers of effkit.data begin where the run was stopped.
+    r"You're resuming from a checkpoint that ended before the epoch ended",
 )
 _TALKATIVE = ("lightning.pytorch", "lightning.fabric", "lightning_utilities")
+_ASKED_FOR = "lightning.pytorch.profilers"  # its table is what `trainer.profiler` was given for
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's advertisements, device tables and the warnings above; real warnings stay."""
-    levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
+    """Hide Lightning's advertisements, device tables and the warnings above; real warnings and profiles stay."""
+    levels = {name: logging.getLogger(name).level for name in (*_TALKATIVE, _ASKED_FOR)}
     for name in levels:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.INFO if name == _ASKED_FOR else logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in _NO_WARNING:

@@ -13,8 +13,22 @@ from torch import Tensor
 from effkit.atomic import atomic
 from effkit.checkpoints import CheckpointError, read_content
 from effkit.errors import UserError
+from effkit.runs.records import read_stored
 
-__all__ = ["AtomicCheckpointIO", "Resume", "find_resume", "load_checkpoint", "network_state"]
+__all__ = [
+    "LAST_FILE",
+    "STEP_FILE",
+    "AtomicCheckpointIO",
+    "Resume",
+    "find_resume",
+    "how_to_go_on",
+    "load_checkpoint",
+    "network_state",
+]
+
+LAST_FILE = "last.ckpt"
+STEP_FILE = "step.ckpt"
+"""Of a part of an epoch, see ``effkit.lightning.stepping``."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -61,6 +75,8 @@ class Resume:
         folder: The run folder to write on into; ``None`` if the file does not lie in one.
         config: The configuration that the checkpoint was written under; empty if it holds none.
         hardware: What it was computed on, see ``effkit.lightning.agreement.hardware``; empty likewise.
+        batches: Batches of that epoch that every process has done already.
+        of: How many the epoch has.
     """
 
     checkpoint: Path
@@ -68,16 +84,39 @@ class Resume:
     folder: Path | None
     config: dict[str, Any] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
+    batches: int = 0
+    of: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where that is, in words."""
+        if self.batches:
+            return f"in epoch {self.epoch + 1} after batch {self.batches} of {self.of}"
+        return f"after epoch {self.epoch}"
+
+    def whole(self) -> Resume:
+        """The end of the epoch before: what another batch size or number of processes can go on from.
+
+        Raises:
+            UserError: If there is none.
+        """
+        last = self.checkpoint.with_name(LAST_FILE)
+        if not self.batches:
+            return self
+        if not last.is_file():
+            raise UserError(f"resume: {self.folder} was stopped in its first epoch and can go on as it was only")
+        return _at(last, str(last))
 
 
 def find_resume(resume: str | Path | None) -> Resume | None:
     """Find the checkpoint that ``resume=`` means.
 
     Args:
-        resume: A run folder (its ``checkpoints/last.ckpt`` is taken), a ``.ckpt`` file, or ``None``.
+        resume: A run folder (its ``checkpoints/step.ckpt`` where that is ahead of ``last.ckpt``, as after a signal),
+            a ``.ckpt`` file, or ``None``.
 
     Raises:
-        UserError: If there is no checkpoint, or it was not written at the end of an epoch by a training run.
+        UserError: If there is no checkpoint, or it was not written by a training run.
     """
     if resume is None or str(resume) == "":
         return None
@@ -85,18 +124,42 @@ def find_resume(resume: str | Path | None) -> Resume | None:
     if not path.exists():
         raise UserError(f"resume={str(resume)!r} does not exist: give a run folder or a .ckpt file")
     if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
+        last, step = path / "checkpoints" / LAST_FILE, path / "checkpoints" / STEP_FILE
+        path = step if _updates(step) > _updates(last) else last
         if not path.is_file():
             raise UserError(f"resume={str(resume)!r} has no checkpoints/last.ckpt: its first epoch never ended")
+    return _at(path, str(resume))
+
+
+def _updates(file: Path) -> int:
+    """Optimizer updates behind a checkpoint; -1 if there is none, 0 if it cannot be read, which is told when it is."""
+    if not file.is_file():
+        return -1
+    return int(read_stored(file).get("global_step") or 0)
+
+
+def _at(path: Path, given: str) -> Resume:
     checkpoint = load_checkpoint(path)
     if not {"epoch", "global_step", "loops", "optimizer_states"} <= set(checkpoint):
-        raise UserError(
-            f"resume={str(resume)!r} is no checkpoint of a training run: it has weights but no optimizer state"
-        )
+        raise UserError(f"resume={given!r} is no checkpoint of a training run: it has weights but no optimizer state")
     path = path.absolute()
     folder = path.parent.parent if path.parent.name == "checkpoints" else None
     config, hardware = checkpoint.get("config") or {}, checkpoint.get("hardware") or {}
+    if (step := checkpoint.get("step")) is not None:
+        return Resume(path, checkpoint["epoch"], folder, config, hardware, step["batches"], step["of"])
     return Resume(path, checkpoint["epoch"] + 1, folder, config, hardware)
+
+
+def how_to_go_on(folder: Path | None) -> str:
+    """The end of a sentence about a run that has stopped: how it goes on."""
+    if folder is None:
+        return ""
+    try:
+        resume = find_resume(folder)
+    except UserError:
+        return "; its first epoch had not ended"
+    assert resume is not None
+    return f"; resume={folder} goes on {resume.place}"
 
 
 def network_state(path: str | Path, which: str = "best") -> dict[str, Tensor]:

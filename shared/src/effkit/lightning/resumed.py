@@ -95,7 +95,7 @@ class Resumed:
             for stored, group in zip(state["param_groups"], optimizer.param_groups, strict=True):
                 stored.update({k: v for k, v in group.items() if k != "params"})
         for schedule in self.checkpoint.get("lr_schedulers") or []:
-            if "updates" in schedule:
+            if "updates" in schedule and "step" not in self.checkpoint:  # a part of an epoch goes on unchanged
                 schedule["updates"] = self.epochs * updates
 
 

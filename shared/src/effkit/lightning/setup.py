@@ -16,10 +16,14 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from effkit.arguments import check_arguments
 from effkit.device import resolve_device, resolve_precision
 from effkit.errors import UserError, choose
 from effkit.lightning.callbacks import RunCheckpoint, TimeLimit
+from effkit.lightning.environment import check_nodes, cluster_environment
+from effkit.lightning.ranks import own_ranks
 from effkit.lightning.resume import AtomicCheckpointIO
+from effkit.lightning.sharding import ShardedStrategy
 
 __all__ = ["build_trainer", "count_epochs", "device_name", "own_settings", "run_folder"]
 
@@ -29,15 +33,27 @@ _PRECISIONS = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.fl
 
 
 def _resolve_hardware(options: dict[str, Any], device: str, precision: str) -> dict[str, Any]:
-    """Fill in what ``auto`` means: the command's ``device`` and ``precision``, by default what the machine has."""
-    if options.setdefault("accelerator", "auto") == "auto":
+    """Fill in what ``auto`` means: the command's ``device`` and ``precision``, by default what the machine has.
+
+    Raises:
+        UserError: If the trainer says something else than they do, or the device has not the precision.
+    """
+    if options.setdefault("accelerator", "auto") == "auto" or device != "auto":
         chosen = resolve_device(device)
-        options["accelerator"] = "gpu" if chosen.type == "cuda" else chosen.type
+        kind = "gpu" if chosen.type == "cuda" else chosen.type
+        if options["accelerator"] not in ("auto", kind, chosen.type):
+            raise UserError(
+                f"device={device} and trainer.accelerator={options['accelerator']} contradict each other: "
+                "add trainer.accelerator=auto, or leave device out"
+            )
+        options["accelerator"] = kind
         if ":" in device:  # one GPU by number; `cuda` alone leaves their number to trainer.devices
             options["devices"] = [chosen.index]
+    used = resolve_device("cpu" if options["accelerator"] == "cpu" else "auto")
     if options.setdefault("precision", "auto") == "auto":
-        used = resolve_device("cpu" if options["accelerator"] == "cpu" else "auto")
         options["precision"] = _PRECISIONS[resolve_precision(precision, used)]
+    if used.type == "cpu" and str(options["precision"]) in ("16", "16-mixed"):  # Lightning would take bf16
+        raise UserError("precision=fp16: Lightning has no fp16 on the CPU, use bf16 or fp32")
     return options
 
 
@@ -71,11 +87,16 @@ def build_trainer(
         choose("trainer argument", key, allowed)
     count_epochs(options)
     options = _resolve_hardware(options, device, precision)
+    check_arguments(Trainer, options, "trainer.", also=["enable_progress_bar"])
     bar = options.pop("enable_progress_bar", None)
     bar = sys.stderr.isatty() if bar is None else bar
     callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
     limit = options.pop("max_time", None)
-    sharded = str(options.get("strategy", "")).startswith(("fsdp", "deepspeed", "model"))
+    if options.get("strategy") == "fsdp":
+        options["strategy"] = ShardedStrategy()
+    foreign = str(options.get("strategy", "")).startswith(("fsdp", "deepspeed", "model"))
+    environment = cluster_environment()
+    check_nodes(environment, options.get("num_nodes", 1))
     try:
         if limit is not None:
             callbacks = [*callbacks, TimeLimit(limit)]
@@ -91,11 +112,13 @@ def build_trainer(
             default_root_dir=str(folder),
             use_distributed_sampler=False,  # ours splits among the processes and counts no picture twice
             num_sanity_val_steps=0,
-            plugins=None if sharded else [AtomicCheckpointIO()],  # sharded strategies write folders of their own
+            # Foreign strategies write folders of their own.
+            plugins=[environment] if foreign else [environment, AtomicCheckpointIO()],
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error
     _check_tasks(trainer)
+    own_ranks(trainer)
     return trainer
 
 

@@ -1,18 +1,19 @@
 """Train from a configuration: the run folder, the loggers, resuming and the final figures.
 
 A run folder holds ``metrics.csv`` (one row per epoch), ``preprocessing.json``, ``checkpoints/last.ckpt`` and
-``best.ckpt``, and at the end ``metrics.json``. ``resume=RUN`` goes on from ``RUN/checkpoints/last.ckpt`` **in the
-folder RUN**; the configuration is that of the current command. It must agree with that of the run in all that shapes
-the result (``effkit.lightning.agreement``), unless ``resume_anyway`` says that the differences are meant. On the CPU,
-and with the same configuration, an interrupted and resumed run ends with the very weights and rows of an uninterrupted
-one.
+``best.ckpt``, after a signal ``step.ckpt`` (``effkit.lightning.stepping``), and at the end ``metrics.json``.
+``resume=RUN`` goes on from the newer of ``last.ckpt`` and ``step.ckpt`` **in the folder RUN**; the configuration is
+that of the current command. It must agree with that of the run in all that shapes the result
+(``effkit.lightning.agreement``), unless ``resume_anyway`` says that the differences are meant. On the CPU, and with the
+same configuration, an interrupted and resumed run ends with the very weights and rows of an uninterrupted one.
 """
 
 from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,20 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
-from effkit.data.base import DataModule
+from effkit.data.base import DataModule, PreparedData
 from effkit.errors import UserError
 from effkit.lightning.agreement import Agreed, settle
 from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint, whole_epoch
 from effkit.lightning.classifier import Classifier
 from effkit.lightning.logging import closed_loggers, create_loggers, quiet_lightning, read_rows
 from effkit.lightning.optim import plain_options
-from effkit.lightning.resume import find_resume, load_checkpoint
+from effkit.lightning.ranks import together
+from effkit.lightning.resume import find_resume, how_to_go_on, load_checkpoint
 from effkit.lightning.setup import build_trainer, count_epochs, device_name, own_settings, run_folder
+from effkit.lightning.sharding import ShardedStrategy, whole_again
+from effkit.lightning.stepping import StepCheckpoint
 from effkit.report import write_json
+from effkit.stopping import current, name_of
 
 __all__ = ["train"]
 
@@ -48,7 +53,7 @@ def _classifier(cfg: Mapping[str, Any], model: nn.Module, data: DataModule) -> C
         scheduler=cfg.get("scheduler"),
         mixup=cfg.get("mixup"),
         ema=cfg.get("ema"),
-        label_smoothing=cfg.get("label_smoothing") or 0.0,
+        label_smoothing=0.0 if cfg.get("label_smoothing") is None else cfg["label_smoothing"],
         preprocessing=data.preprocessing,
     )
 
@@ -82,10 +87,12 @@ def train(
     """
     cfg = dict(plain_options(cfg))
     resume = find_resume(cfg.get("resume"))
+    epochs = count_epochs(cfg["trainer"])
+    if resume is not None and resume.epoch >= epochs:
+        resume = resume.whole()
     folder = resume.folder if resume and resume.folder else run_folder(folder)
     first_epoch = resume.epoch if resume else 0
     seed = cfg.get("seed") or 0
-    epochs = count_epochs(cfg["trainer"])
     show = cfg["trainer"].get("enable_progress_bar") is None and not sys.stderr.isatty()
     if first_epoch > epochs:
         raise UserError(f"resume: {folder} has done {first_epoch} epochs, more than trainer.max_epochs={epochs}")
@@ -94,21 +101,31 @@ def train(
         module.resume_anyway = bool(cfg.get("resume_anyway"))
     checkpoint = RunCheckpoint(folder / "checkpoints", config=cfg, data=data)
     loggers = create_loggers(cfg.get("logger"), folder, first_epoch)
-    with quiet_lightning(), own_settings(), closed_loggers(loggers):
+    keeper = [StepCheckpoint(folder / "checkpoints", cfg.get("checkpoint_minutes"))] if _skips(data) else []
+    with quiet_lightning(), _stopped(folder), own_settings(), closed_loggers(loggers):
         trainer = build_trainer(
             cfg["trainer"],
             folder,
             loggers=loggers,
-            callbacks=[EpochSeed(seed), EpochLog(show), *callbacks, checkpoint],
+            callbacks=[EpochSeed(seed), EpochLog(show), *callbacks, checkpoint, *keeper],
             device=cfg.get("device") or "auto",
             precision=cfg.get("precision") or "auto",
         )
+        if cfg.get("ema") is not None and isinstance(trainer.strategy, ShardedStrategy):
+            raise UserError(
+                f"ema={cfg['ema']} keeps all weights once more and whole: trainer.strategy=fsdp needs ema=null"
+            )
         if resume is not None:
             changed = settle(resume, cfg, folder, trainer, data)
+            resume = resume.whole() if changed else resume  # a part of an epoch fits nothing but the rest of it
+            if _skips(data):
+                data.begin_at(resume.epoch, resume.batches)
             trainer.callbacks.append(Agreed(resume, cfg, folder, changed))  # type: ignore[attr-defined]
-            _say(f"resuming {folder} after epoch {first_epoch}")
+            _say(f"resuming {folder} {resume.place}")
         if first_epoch < epochs:
-            trainer.fit(module, datamodule=data, ckpt_path=str(resume.checkpoint) if resume else None)
+            with together(trainer, folder):
+                trainer.fit(module, datamodule=data, ckpt_path=str(resume.checkpoint) if resume else None)
+                whole_again(trainer, module)
         elif resume is not None:  # killed between its last checkpoint and metrics.json: only the figures are missing
             stored = load_checkpoint(resume.checkpoint)
             module.load_state_dict(stored["state_dict"])
@@ -128,6 +145,23 @@ def train(
     if trainer.is_global_zero:
         write_json(folder / "metrics.json", metrics)
     return {**metrics, "folder": str(folder)}
+
+
+def _skips(data: Any) -> bool:
+    """Whether the data can go on in the middle of an epoch."""
+    return isinstance(data, PreparedData)
+
+
+@contextmanager
+def _stopped(folder: Path) -> Iterator[None]:
+    """Say how the run goes on where a signal stops it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop = current()
+        by = "" if stop is None or stop.received is None else f" by {name_of(stop.received)}"
+        _say(f"stopped{by}{how_to_go_on(folder)}")
+        raise
 
 
 def _forget_part(folder: Path, module: LightningModule) -> None:

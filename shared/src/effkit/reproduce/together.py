@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import check_arguments
 from effkit.errors import UserError
 from effkit.lock import locked
+from effkit.outputs import check_output_folder
 from effkit.papers import GROUP, select_papers
 from effkit.progress import Display, display
 from effkit.provenance import commit_hash, now, package_version
@@ -59,9 +61,9 @@ def reproduce_all(
         UserError: If a paper asked for is not installed (names those that are), `jobs` does not fit, or another run
             holds the folder.
     """
-    for key, value in {"claims": claims, "full": full, "fresh": fresh, "serial": serial}.items():
-        if not isinstance(value, bool):
-            raise UserError(f"{key}={value!r}: it must be true or false")
+    given = {"papers": papers, "jobs": jobs, "claims": claims, "full": full, "fresh": fresh, "serial": serial}
+    check_arguments(reproduce_all, given)
+    wanted = Wanted(check_output_folder("output", output).resolve(), claims, full)
     selected = list(select_papers(papers))
     if not selected:
         line = f"No paper is installed: no package offers an entry point {GROUP!r}. For example: pip install tnt-vit"
@@ -71,7 +73,6 @@ def reproduce_all(
             f"jobs={jobs!r} does not go with serial=true, which runs one paper after the other: leave it out"
         )
     jobs = 1 if serial else choose_jobs(jobs, len(selected))
-    wanted = Wanted(Path(output).resolve(), claims, full)
     wanted.output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with display() as shown, locked(wanted.output, shown.note):

@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import signal
 import time
 
 from effkit.cli import App, build, run_dir
@@ -32,6 +33,8 @@ def train(cfg):
         (run_dir() / "missing.pt").read_bytes()
     if cfg.fail == "exit":
         raise SystemExit(5)
+    if cfg.fail == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if cfg.fail == "library":
         import json
 
@@ -82,6 +85,9 @@ def fit(cfg):
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
+    from effkit.lightning import build_trainer, quiet_lightning
+    from effkit.lightning.ranks import together
+    from effkit.lightning.setup import own_settings
     from effkit.report import Report
 
     class Line(lightning.LightningModule):
@@ -90,25 +96,23 @@ def fit(cfg):
             self.line = torch.nn.Linear(2, 1)
 
         def training_step(self, batch, index):
-            (run_dir() / f"rank{self.global_rank}.started").touch()
+            (run_dir() / f"rank{self.global_rank}.started").write_text(str(os.getpid()))
+            if self.global_rank == cfg.fail_rank:
+                raise RuntimeError("this rank\nis broken")
             return (self.line(batch[0]) - batch[1]).square().mean()
 
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=cfg.lr)
 
     x = torch.arange(16.0).reshape(8, 2)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        devices=2,
-        strategy="ddp",
-        max_epochs=cfg.epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=run_dir(),
-    )
-    trainer.fit(Line(), DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=2))
+    hardware = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "precision": "32-true"}
+    with quiet_lightning(), own_settings():
+        trainer = build_trainer({**hardware, "max_epochs": cfg.epochs, "enable_progress_bar": False}, run_dir())
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            (run_dir() / "starting").touch()
+            time.sleep(cfg.sleep)
+        with together(trainer, run_dir()):
+            trainer.fit(Line(), DataLoader(TensorDataset(x, x.sum(1, keepdim=True)), batch_size=4))
     facts = {"lr": cfg.lr, "rank": trainer.global_rank, "world": trainer.world_size, "steps": trainer.global_step}
     (run_dir() / f"rank{trainer.global_rank}.json").write_text(json.dumps(facts))
     return Report("fitted", data=facts, exit_code=1)

@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import check_arguments, named_below
 from effkit.cli import run_dir
 from effkit.errors import UserError, choose
 from effkit.progress import part
 from effkit.report import Report, Table, write_json
 from effkit.report import plain as jsonable
-from esa_attention.commands.build import build_subject, plain
-from esa_attention.commands.methods import method_setup
+from effkit.runs import given_words
+from esa_attention.commands.build import build_subject, in_keys, plain
+from esa_attention.commands.methods import check_group, method_setup
 from esa_attention.commands.subject import Subject
 from esa_attention.compression.compressor import Compressors
 from esa_attention.evaluation.tasks.counting_stars import counting_stars
@@ -30,21 +32,36 @@ from esa_attention.plots import needle_heatmap
 
 __all__ = ["TASKS", "make_samples", "retrieval_report", "run"]
 
-TASKS = ("needle", "multi_needle", "passkey", "counting_stars", "variable_tracking")
+_MAKERS: dict[str, Callable[..., Any]] = {
+    "needle": needle,
+    "multi_needle": multi_needle,
+    "passkey": passkey,
+    "counting_stars": counting_stars,
+    "variable_tracking": variable_tracking,
+}
+TASKS = tuple(_MAKERS)
+SINGLE = ("needle", "passkey")  # one thing is hidden, at a depth
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
-    subject = build_subject(cfg)
     options = plain(cfg)
     task = options["task"]
+    if task["name"] not in SINGLE and "depths" in given_words():
+        raise UserError(f"depths: {task['name']} spreads over the context, leave depths out")
+    given = {k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")}
+    check_arguments(retrieval_report, given)
+    check_arguments(retrieval_report, task, "task.")
+    check_arguments(_MAKERS[choose("task.name", task["name"], TASKS)], task["options"], "task.options.")
+    check_group(options["compressor"])
     return retrieval_report(
-        subject,
+        build_subject(cfg),
         task["name"],
         options=task["options"],
         compressor=options["compressor"],
         folder=run_dir(),
-        **{k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")},
+        **given,
     )
 
 
@@ -63,16 +80,9 @@ def make_samples(task: str, vocab: Any, length: int, depth: float, options: dict
         UserError: If the task is unknown or a number does not fit.
     """
     choose("task", task, TASKS)
-    if task == "needle":
-        return [needle(vocab, length, depth, seed=seed)]
-    if task == "passkey":
-        return [passkey(vocab, length, depth, seed=seed, **options)]
-    makers: dict[str, Callable[..., Any]] = {
-        "multi_needle": multi_needle,
-        "counting_stars": counting_stars,
-        "variable_tracking": variable_tracking,
-    }
-    made = makers[task](vocab, length, seed=seed, **options)
+    place = {"depth": depth} if task in SINGLE else {}
+    with named_below("task.options.", options):
+        made = _MAKERS[task](vocab, length, seed=seed, **place, **options)
     return made if isinstance(made, list) else [made]
 
 
@@ -115,7 +125,7 @@ def retrieval_report(
         raise UserError(
             f"samples must be at least 1 and lengths and methods not empty, got {samples}, {lengths}, {methods}"
         )
-    single = task in ("needle", "passkey")
+    single = task in SINGLE
     grid = list(depths) if single else [0.5]
     if not grid:
         raise UserError("depths is empty, give numbers in 0..1")

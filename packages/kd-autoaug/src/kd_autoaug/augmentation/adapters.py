@@ -8,7 +8,6 @@ what a picture gets then depends on the order of loading, and teacher answers ca
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,6 +21,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
 from effkit.errors import UserError
+from effkit.ranks import process_number
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.ops.pil_picture import apply_to_picture
@@ -124,7 +124,7 @@ class AugmentTransform(v2.Transform):
             return (index if index.ndim else index.expand(batch)), key[1]
         first = self._calls
         self._calls += batch
-        return torch.arange(first, first + batch) + (_worker() << 32), _rank()
+        return torch.arange(first, first + batch) + (_worker() << 32), process_number()
 
 
 def _like(images: Tensor, given: Tensor) -> Tensor:
@@ -137,13 +137,6 @@ def _worker() -> int:
     if info is None:
         return 0
     return int.from_bytes(hashlib.sha256(str(info.seed).encode()).digest()[:4], "little") >> 1 or 1
-
-
-def _rank() -> int:
-    """This process's number in distributed training, which workers inherit from the environment."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank()
-    return int(os.environ.get("RANK", "0"))
 
 
 def from_timm_string(text: str, hparams: Mapping[str, Any] | None = None, seed: int = 0, **options: Any) -> Any:

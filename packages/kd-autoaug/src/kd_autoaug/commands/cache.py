@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import check_arguments, named_path
 from effkit.errors import UserError, choose
+from effkit.outputs import check_output_folder
 from effkit.progress import shown
 from effkit.report import Report, Table
 from kd_autoaug.cache.build import Pictures, build_cache, shard_range, verify_cache
@@ -61,8 +63,11 @@ def cache_report(what: str | Sequence[str], cfg: Mapping[str, Any]) -> Report:
         raise UserError(f"cache takes one word, {' or '.join(ACTIONS)}, got {' '.join(words) or 'none'}")
     action = choose("cache", words[0], ACTIONS)
     cfg = _plain(cfg)
-    if not cfg["cache"].get("path"):
+    if cfg["cache"].get("path") is None:
         raise UserError("cache.path is not set: give the folder of the cache, e.g. cache.path=DIR")
+    named_path("cache.path", cfg["cache"]["path"])
+    check_arguments(_kinds, cfg)
+    check_arguments(_cache_kinds, cfg["cache"], "cache.")
     if action == "info":
         return _report(LogitCache.open(cfg["cache"]["path"]), "info")
     return _build(cfg) if action == "build" else _verify(cfg)
@@ -75,7 +80,18 @@ def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return copy.deepcopy(values)
 
 
+def _kinds(
+    shard: str | None, begin: int | None, end: int | None, sample: int, batch_size: int, seed: int | None
+) -> None:
+    """What the command's own keys hold."""
+
+
+def _cache_kinds(k: int | None, dtype: str | None, temperatures: Sequence[float] | None) -> None:
+    """What the group ``cache`` holds."""
+
+
 def _build(cfg: Mapping[str, Any]) -> Report:
+    check_output_folder("cache.path", cfg["cache"]["path"])
     source = _source(cfg)
     cache = _open_or_create(cfg["cache"], source)
     begin, end = shard_range(cfg["shard"], cache.num_samples)

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import named_path
 from effkit.data import Preprocessing
 from effkit.errors import UserError
 from effkit.lightning.optim import plain_options
 from effkit.runs import Run, given_words, preprocessing_of
 from kd_autoaug.training.data import ViewData
 
-__all__ = ["of_run", "show_as_trained", "teacher_options", "with_file"]
+__all__ = ["expected_rows", "of_run", "show_as_trained", "teacher_options", "with_file"]
 
 # Key of the data group -> field of the preprocessing.
 _PICTURES = {"image_size": "size", **{k: k for k in ("crop_pct", "interpolation", "mean", "std")}}
@@ -27,9 +28,9 @@ def with_file(group: str, options: Any) -> dict[str, Any]:
     """
     options = dict(plain_options(options))
     weights = options.get("weights")
-    if not weights:
+    if weights is None:
         return options
-    path = Path(str(weights)).expanduser()
+    path = Path(named_path(f"{group}.weights", weights)).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.is_file():
@@ -96,11 +97,19 @@ def of_run(cfg: Any) -> dict[str, Any]:
         UserError: If it is no run of this package, or words given beside it say again what the run says.
     """
     options = plain_options(cfg)
-    if not options.get("run"):
+    if options.get("run") is None:
         return options
-    run, given = Run.open(options["run"], package="kd_autoaug"), given_words()
+    run, given = Run.open(named_path("run", options["run"]), package="kd_autoaug"), given_words()
     run.refuse(given)
     changed = {k.removeprefix("data."): v for k, v in given.items() if k.startswith("data.")}
     data = options["data"] if "data" in given else {**run.config["data"], **changed}
     model = {**run.config["model"], "weights": str(run.weights())}
     return {**options, "model": model, "data": data}
+
+
+def expected_rows(cfg: Mapping[str, Any]) -> tuple[list[list[Any]], list[str]]:
+    """The published figure that a config names, as a row beside ours, and what is known of its recipe, as lines."""
+    expected = cfg.get("expected") or {}
+    top1, evidence = expected.get("top1"), expected.get("evidence") or []
+    source = expected.get("source") or "source not given"
+    return [] if top1 is None else [[f"published top1, {source}", top1]], [str(line) for line in evidence]

@@ -21,6 +21,7 @@ from effkit.data import (
     data_arguments,
 )
 from effkit.data.base import PreparedData
+from effkit.data.sampling import leave_signals
 from effkit.errors import UserError, choose
 from kd_autoaug.training.crops import KeyedCrop
 from kd_autoaug.training.digits import DigitsSmall
@@ -204,6 +205,8 @@ class ViewData(PreparedData):
         source = self.split(split)
         core = self.core
         sampler = ViewSampler(len(source), seed=core.seed, train=train, repeats=core.repeats, num_views=self.num_views)
+        if train:
+            self._set_begin(sampler, core.batch_size)
         drop_last = train and core.drop_last and len(sampler) >= core.batch_size  # never an epoch without a batch
         crop = self.keyed_crop if train else None
         if source.images is not None and crop is None:
@@ -216,6 +219,7 @@ class ViewData(PreparedData):
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=core.num_workers > 0,
+            worker_init_fn=leave_signals,
             generator=torch.Generator().manual_seed(core.seed),  # or it draws a seed from the global generator
         )
 

@@ -40,7 +40,7 @@ class ViewSampler(EpochSampler):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         ready = dist.is_available() and dist.is_initialized()
         rank, world = (dist.get_rank(), dist.get_world_size()) if ready else (0, 1)
-        for position, (index, _) in enumerate(super().__iter__()):
+        for position, (index, _) in enumerate(super().__iter__(), self.start):
             if not self.train:
                 yield index, 0
                 continue
@@ -89,7 +89,7 @@ class MemoryLoader(TensorLoader):
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:  # type: ignore[override]
         keys = torch.tensor(list(self.sampler), dtype=torch.int64).view(-1, 2)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        for start in self.starts():
             index, view = keys[start : start + self.batch_size].unbind(1)
             images, labels = self.images[index], self.labels[index]
             if self.sampler.train:

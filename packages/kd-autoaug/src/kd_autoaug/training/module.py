@@ -172,8 +172,9 @@ class DistillationModule(Classifier):
         self.log("loss", terms["loss"].detach(), on_step=True, on_epoch=False, logger=False, prog_bar=True)
         return terms["loss"]
 
-    def on_train_epoch_end(self) -> None:
-        """Bring new records of the cache to the disk before the epoch's checkpoint is written."""
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Bring new records of the cache to the disk before the checkpoint that counts on them."""
+        super().on_save_checkpoint(checkpoint)
         _, cache, mode = self._beside
         if cache is not None and mode == "readwrite":
             cache.flush()
@@ -221,12 +222,15 @@ class DistillationModule(Classifier):
     # --- resuming -------------------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another recipe, loss and augmentation included."""
+        """Refuse a checkpoint of another recipe, loss and augmentation included, unless that is meant."""
         super().on_load_checkpoint(checkpoint)
         before = checkpoint.get("hyper_parameters", {}).get("recipe") or {}
         now = self.hparams["recipe"] or {}
         for key in sorted(set(before) | set(now)):
-            if before.get(key) != now.get(key):
+            if before.get(key) == now.get(key):
+                continue
+            self.recipe_changes[f"recipe.{key}"] = (before.get(key), now.get(key))
+            if not self.resume_anyway:
                 raise UserError(
                     f"resume: {key} was {before.get(key)} in the interrupted run and is {now.get(key)} now; "
                     "give the same, or start a new run"

@@ -35,7 +35,8 @@ def open_both(cfg: Any) -> tuple[DataModule, Opened]:
     data = create_data(**args)
     if data.num_classes != found.model.num_classes:
         raise UserError(
-            f"exported={str(found.weights)!r} has {found.model.num_classes} classes and {data.name} {data.num_classes}"
+            f"exported={str(found.weights)!r} tells {found.model.num_classes} classes apart and data={data.name} has "
+            f"{data.num_classes}: evaluate on the classes it was trained on"
         )
     assert found.preprocessing is not None
     data.use(found.preprocessing)
@@ -54,6 +55,9 @@ def run(cfg: Any) -> Report:
     set_up(cfg)
     data, found = open_both(cfg)
     metrics = evaluate(cfg, found.model, data)
+    rows = [[k, v] for k, v in metrics.items()]
+    if cfg.expected.top1 is not None:
+        rows.append(["paper's top1", cfg.expected.top1])
     notes = [] if found.weights else ["random weights: give model.pretrained=PATH"]
-    table = Table(f"{found.name} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()])
+    table = Table(f"{found.name} on {data.name}, test", ["metric", "value"], rows)
     return Report("tnt-vit eval", [table], data=metrics, lines=notes)

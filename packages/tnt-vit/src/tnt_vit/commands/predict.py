@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effkit.data import Preprocessing, find_pictures
+from effkit.arguments import check_arguments
+from effkit.data import Preprocessing, Unreadable, find_pictures
 from effkit.data import class_names as names_of
+from effkit.device import autocast, resolve_precision
 from effkit.errors import UserError
 from effkit.report import Report, Table
 from tnt_vit.checkpoints.origin import RANDOM, weights_note
@@ -30,12 +32,21 @@ def _device(model: nn.Module) -> torch.device:
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, x: Tensor) -> Tensor:
-    """Class probabilities ``(B, classes)`` in float32 of preprocessed pictures ``(B, C, H, W)``."""
+def probabilities(model: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Class probabilities ``(B, classes)`` in float32 of preprocessed pictures ``(B, C, H, W)``.
+
+    Args:
+        model: The network; its weights keep their type.
+        x: The pictures.
+        dtype: Type of the matrix products (autocast).
+    """
     was_training = model.training
     model.eval()
+    device = _device(model)
     try:
-        return model(x.to(_device(model))).float().softmax(dim=-1).cpu()
+        with autocast(device, dtype):
+            logits = model(x.to(device))
+        return logits.float().softmax(dim=-1).cpu()
     finally:
         model.train(was_training)
 
@@ -50,6 +61,7 @@ def predict_report(
     pretrained: bool | str | os.PathLike[str] | None = None,
     crop_pct: float | None = None,
     preprocessing: Preprocessing | None = None,
+    precision: str = "fp32",
 ) -> Report:
     """Classify picture files.
 
@@ -63,17 +75,22 @@ def predict_report(
             trained. A path in a run of ours also tells class names and normalisation.
         crop_pct: Kept part of the resized picture; the default is the model's own.
         preprocessing: What the model expects of pictures; by default what ``pretrained`` tells, else the variant's.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16``: type of the matrix products.
 
     Returns:
-        A table of picture, rank, class and probability, and the same under ``data["pictures"]``.
+        A table of picture, rank, class and probability, and the same under ``data["pictures"]``. Pictures that cannot
+        be read are left out and named, see :class:`effkit.data.Unreadable`; the exit code is 1 then.
 
     Raises:
         FileNotFoundError: If a file is missing; nothing has run then.
-        ValueError: If an argument or a file cannot be used.
+        ValueError: If an argument cannot be used, or none of the files.
     """
+    given = {"topk": topk, "batch_size": batch_size, "class_names": class_names, "crop_pct": crop_pct}
+    check_arguments(predict_report, given)
     for name, value in (("topk", topk), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if value < 1:
+            raise UserError(f"{name}={value} must be a whole number of at least 1")
+    dtype = resolve_precision(precision, _device(model))
     num_classes = int(model.num_classes)  # type: ignore[arg-type]
     if num_classes < 1:
         raise UserError(
@@ -84,11 +101,14 @@ def predict_report(
     prepare = expected(model, known=known, crop_pct=crop_pct)
     names = names_of(num_classes, class_names, prepare.class_names)
 
-    rows, pictures = [], []
+    rows, pictures, unreadable = [], [], Unreadable()
     for start in range(0, len(files), batch_size):
-        batch = files[start : start + batch_size]
-        top = probabilities(model, prepare.batch(batch)).topk(min(topk, num_classes))
-        for file, values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
+        batch = unreadable.read(files[start : start + batch_size], prepare.picture)
+        if not batch:
+            continue
+        x = prepare.normalize(torch.stack([pixels for _, pixels in batch]))
+        top = probabilities(model, x, dtype).topk(min(topk, num_classes))
+        for (file, _), values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
             ranked = list(zip(indices, values, strict=True))
             rows += [
                 [file if rank == 1 else None, rank, names[i], round(100 * p, 2)]
@@ -97,17 +117,17 @@ def predict_report(
             pictures.append(
                 {"file": file, "top": [{"class": i, "name": names[i], "probability": p} for i, p in ranked]}
             )
+    unreadable.check()
     note = weights_note(model, pretrained)
-    lines = []
+    lines = unreadable.lines()
     if note == RANDOM:
         lines.append(
             "WARNING: random weights, these names mean nothing; give model.pretrained=PATH (true: the published ones)"
         )
     table = Table(f"Most likely classes ({note})", ["picture", "rank", "class", "probability, %"], rows)
     random = note == RANDOM
-    return Report(
-        "tnt-vit predict", [table], data={"pictures": pictures, "weights": note, "random_weights": random}, lines=lines
-    )
+    data = {"pictures": pictures, "unreadable": unreadable.reasons, "weights": note, "random_weights": random}
+    return Report("tnt-vit predict", [table], data=data, lines=lines, exit_code=unreadable.exit_code)
 
 
 def run(cfg: Any) -> Report:
@@ -122,6 +142,6 @@ def run(cfg: Any) -> Report:
     """
     device = set_up(cfg)
     found = open_network(cfg)
-    asked = options(cfg, "images", "class_names", "topk", "batch_size", "crop_pct")
+    asked = options(cfg, "images", "class_names", "topk", "batch_size", "crop_pct", "precision")
     asked |= {"pretrained": found.weights, "preprocessing": found.preprocessing}
     return predict_report(found.model.to(device), asked.pop("images"), **asked)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from effkit.bench import Bench
+from effkit.arguments import check_arguments
+from effkit.bench import Bench, check_csv
 from effkit.cli import run_dir
 from effkit.device import set_threads
 from effkit.errors import UserError, choose
+from effkit.lightning.optim import plain_options
 from effkit.report import Report
 from kd_autoaug.commands.bench.augment import augment_report
 from kd_autoaug.commands.bench.operators import operators_report
@@ -32,19 +34,21 @@ def run(cfg: Any) -> Report:
         raise UserError(f"bench times one thing at a time, {', '.join(KINDS)}, got {' '.join(words) or 'none'}")
     kind = choose("bench", words[0], KINDS)
     set_threads(cfg.threads)
-    providers = None if cfg.providers is None else list(cfg.providers)
-    folder = run_dir()
+    options, folder = plain_options(cfg), run_dir()
+    report: Any = {"augment": augment_report, "ops": operators_report, "step": step_report}[kind]
+    check_arguments(report, {k: v for k, v in options.items() if k != "csv"})
+    providers = options["providers"]
     shared: dict[str, Any] = {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
-    shared |= {"csv": cfg.csv or folder / "bench.csv", "folder": folder, "providers": providers}
+    shared |= {"csv": check_csv(cfg.csv, folder), "folder": folder, "providers": providers}
     timed = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
-    precision = cfg.precision if kind == "step" else "fp32"
-    bench = Bench("kd-autoaug", precision=precision, memory=False, **timed)
+    if kind != "step" and cfg.precision not in ("auto", "fp32"):
+        raise UserError(f"precision={cfg.precision} is of `bench step`: {kind} computes on bytes, leave it out")
+    bench = Bench("kd-autoaug", precision=cfg.precision if kind == "step" else "fp32", memory=False, **timed)
     if kind == "augment":
         return augment_report(bench, n=cfg.n, m=cfg.m, interpolation=cfg.interpolation, seed=cfg.seed, **shared)
     if kind == "ops":
-        return operators_report(bench, operators=cfg.operators, **shared)
-    options = {k: cfg[k] for k in ("network", "classes", "k", "seed")}
-    return step_report(bench, **options, **shared)
+        return operators_report(bench, operators=options["operators"], **shared)
+    return step_report(bench, **{k: options[k] for k in ("network", "classes", "k", "seed")}, **shared)
 
 
 def _count(field: str, value: Any) -> int:
