@@ -33,9 +33,8 @@ def open_data_and_network(options: dict[str, Any]) -> tuple[DataModule, nn.Modul
     """
     spec = read_spec(options["spec"])
     given = {k: v for k, v in options["data"].items() if k not in ("image_size", "in_chans")}
-    grey: dict[str, Any] = (
-        {"in_chans": spec.in_chans} if "in_chans" in options["data"] else {}
-    )  # others have colours, always
+    # Data sets without the key have colours, always.
+    grey: dict[str, Any] = {"in_chans": spec.in_chans} if "in_chans" in options["data"] else {}
     data = create_data(**given, image_size=spec.resolution, **grey)
     if data.in_chans != spec.in_chans:
         raise UserError(f"spec.in_chans={spec.in_chans}, but the pictures of data={data.name} have {data.in_chans}")
