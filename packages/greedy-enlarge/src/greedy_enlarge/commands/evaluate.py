@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effkit.checkpoints import read_checkpoint
-from effkit.device import set_threads
+from effkit.device import seed_everything, set_threads
 from effkit.lightning import evaluate
 from effkit.report import Report, Table
 from effkit.runs import Run
@@ -26,6 +26,7 @@ def run(cfg: Any) -> Report:
     """
     options = plain(cfg)
     set_threads(options["threads"])
+    seed_everything(options["seed"])
     opened = Run.open(options["run"], package="greedy_enlarge")
     data, network, spec = open_data_and_network(opened.config)
     network.load_state_dict(read_checkpoint(opened.weights(options["weights"])).state)

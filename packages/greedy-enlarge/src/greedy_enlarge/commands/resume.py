@@ -47,7 +47,7 @@ def run(cfg: Any) -> Report:
     given = plain(cfg)
     folder, options = read_settings(given["run"])
     for key in ("executor", "workers"):  # how fast, not what
-        if given[key] is not None:
+        if given[key]:
             options[key] = given[key]
     found, _ = execute(options, folder)
     return result_report("greedy-enlarge resume", found, folder, [])

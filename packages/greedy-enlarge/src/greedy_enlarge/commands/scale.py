@@ -24,10 +24,10 @@ def run(cfg: Any) -> Report:
     """
     options = plain(cfg)
     spec, budget, factor = read_spec(options["spec"]), options["budget"], options["factor"]
-    if (budget is None) == (factor is None):
+    if (not budget) == (not factor):
         raise UserError("give either budget=MACS, which is met, or factor=NUMBER, which is rounded as pycls does")
     how = {"width_step": options["width_step"], "resolution_step": options["resolution_step"]}
-    if factor is not None:
+    if factor:
         found = scale_by_factor(spec, factor, options["method"], **how)
         asked = factor * macs(spec)
     else:

@@ -109,7 +109,7 @@ class ProxyTrain:
             UserError: If a state that the task goes on from is not there any more.
         """
         if self.threads:
-            torch.set_num_threads(self.threads)
+            torch.set_num_threads(int(self.threads))
         started = time.perf_counter()
         model, optimizer, done = self._start(task)
         epochs = max(1, round(task.samples / self.n_train)) if task.samples else self.epochs
