@@ -16,6 +16,7 @@ PROXY = [
     "device=cpu",
     "threads=1",
 ]
+RACING = "racing={samples: [34], keep: 0.5}"
 # Small runs of each command, together all that it can do with its keys.
 LINES = {
     "search": [
