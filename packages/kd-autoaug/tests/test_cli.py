@@ -69,7 +69,7 @@ def test_bench_step(answer, tmp_path):
 @pytest.mark.parametrize(
     ("words", "mentioned"),
     [
-        (["bench", "cook"], ["bench", "cook", "augment, ops, step"]),
+        (["bench", "cook"], ["bench", "cook", "augment, ops, step, cache"]),
         (["bench", "ops", "augment"], ["one thing at a time"]),
         (["bench", "providers=[kornia]"], ["providers", "kornia", "timm"]),
         (["bench", "batch_size=0"], ["batch_size", "0"]),

@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch, capfd):
         (["train", "view.cutout=[1]"], ["view.cutout=[1]", "whole number"]),
         (["train", "view.hflip=2"], ["view.hflip=2"]),
         (["train", "view.cutout_fill=red"], ["view.cutout_fill='red'"]),
-        (["distill", "teacher.pretrained=abc"], ["teacher.pretrained='abc'", "true or false"]),
+        (["distill", "teacher.pretrained=abc"], ["teacher.pretrained=", "true or false"]),
         (["distill", "teacher.mean=[a]"], ["teacher.mean=['a']"]),
         (["cache", "build", "cache.path=/proc/c"], ["cache.path='/proc/c'"]),
         (["cache", "build", "cache.path=c", "begin=abc"], ["begin='abc'", "whole number"]),

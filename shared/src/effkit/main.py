@@ -59,7 +59,30 @@ def reproduce(cfg: DictConfig) -> Report:
     from effkit.reproduce import reproduce_all
 
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    return reproduce_all(**{k: plain[k] for k in ("output", "papers", "claims", "full", "jobs", "fresh", "serial")})
+    keys = ("output", "papers", "claims", "full", "jobs", "fresh", "serial", "executor", "workers", "ray", "submitit")
+    return reproduce_all(**{k: plain[k] for k in keys})
+
+
+@main.command("bench", positional="what")
+def bench(cfg: DictConfig) -> Report:
+    """Time what executors cost a task (overhead), or reproduction on several workers against one (reproduce)."""
+    from effkit.bench import check_csv
+    from effkit.cli import run_dir
+    from effkit.errors import UserError, choose
+
+    if len(cfg.what) != 1:
+        raise UserError(f"bench times one thing at a time, overhead or reproduce, got {' '.join(cfg.what) or 'none'}")
+    kind = choose("bench", cfg.what[0], ["overhead", "reproduce"])
+    options = {"workers": cfg.workers, "rounds": cfg.rounds, "csv": check_csv(cfg.csv, run_dir())}
+    if kind == "overhead":
+        from effkit.bench.overhead import overhead_report
+
+        providers = None if cfg.providers is None else list(cfg.providers)
+        return overhead_report(providers, tasks=cfg.tasks, folder=run_dir(), **options)
+    from effkit.reproduce.speedup import speedup_report
+
+    papers = cfg.papers if cfg.papers is None or isinstance(cfg.papers, str) else list(cfg.papers)
+    return speedup_report(papers, claims=cfg.claims, **options)
 
 
 if __name__ == "__main__":

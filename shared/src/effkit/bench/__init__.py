@@ -12,6 +12,7 @@ from effkit.bench.bench import Bench, Measured
 from effkit.bench.calls import inference, training_step
 from effkit.bench.checks import check_counts, check_csv, check_providers
 from effkit.bench.picture import draw_times
+from effkit.bench.turns import in_turns
 
 __all__ = [
     "Bench",
@@ -20,6 +21,7 @@ __all__ = [
     "check_csv",
     "check_providers",
     "draw_times",
+    "in_turns",
     "inference",
     "training_step",
 ]

@@ -29,6 +29,7 @@ from effkit.cli.quoting import quote
 from effkit.cli.running import running
 from effkit.cli.workers import end_worker
 from effkit.errors import RankFailed, UserError, choose, written
+from effkit.executors.errors import TaskError
 from effkit.ranks import is_main_rank, lost_connection
 from effkit.stopping import current, deferred, last_words
 
@@ -266,7 +267,7 @@ class Job:
         except Exception as error:
             self._failed(outcome, error)
             if status is not None:
-                refused = outcome.error and not isinstance(error, RankFailed)
+                refused = outcome.error and not isinstance(error, (RankFailed, TaskError))
                 ended = "interrupted" if isinstance(error, RankFailed) and error.interrupted else "failed"
                 end = status.refused if refused else partial(status.end, ended)
                 end(exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
@@ -331,12 +332,15 @@ class Job:
             return
         outcome.lost = lost_connection(error)
         line = explain(error, ("effkit", self.package)) or self._deleted(error, outcome.overrides)
-        outcome.exit_code = 1 if line is None else 2
+        task = isinstance(error, TaskError)
+        outcome.exit_code = 1 if line is None or task else 2
         if line is None:
             outcome.trace = "".join(traceback.format_exception(error))
         else:
-            outcome.error = line
+            outcome.error = f"{line} (EFFKIT_DEBUG=1 shows where)" if task and not self.keeps_folder else line
         log_to_file(f"error: {line}" if line is not None else outcome.trace.rstrip())
+        if isinstance(error, TaskError) and error.trace:
+            log_to_file(error.trace.rstrip())
 
 
 def _continued(folder: Path, cfg: DictConfig, hydra_cfg: Any) -> Continued:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from effkit.arguments import check_arguments
 from effkit.errors import UserError, choose
+from effkit.executors import one_thread
 from effkit.papers import Claim, ClaimRun, Paper, table_names
 from effkit.progress import display
 from effkit.report import Report
 from effkit.reproduce.claims import claim_to_dict, default_command, kept_parts, run_claim
 from effkit.reproduce.resume import make_stamp
 from effkit.reproduce.summary import count_verdicts, counted
-from effkit.reproduce.threads import one_thread
 from effkit.rows import Outcome, Row, evaluate, outcome_tables
 
 __all__ = ["paper_report"]

@@ -14,7 +14,7 @@ from effkit.report import Report
 from esa_attention.commands.subject import Subject
 from esa_attention.compression.geometry import geometry
 from esa_attention.config import ESAConfig
-from esa_attention.evaluation.models.registry import build_model, load_tokenizer
+from esa_attention.evaluation.models.registry import PUBLISHED, build_model, load_tokenizer
 
 __all__ = ["build_subject", "esa_config", "in_keys", "plain"]
 
@@ -86,8 +86,11 @@ def build_subject(cfg: Any) -> Subject:
     options = {k: v for k, v in group["options"].items() if v is not None}
     if group["device_map"] is not None:
         options["device_map"] = group["device_map"]
-    model = build_model(name, path, device=device, dtype=dtype, **options)
+    options |= {"device": device, "dtype": dtype}
+    model = build_model(name, path, **options)
     shape = geometry(model)
     config = esa_config(plain(cfg.esa), group["sizes"], shape.trained_context)
     rank = min(group["rank"] or 128, shape.key_dim)
-    return Subject(name, model, load_tokenizer(name, path), config, shape, rank)
+    # What was made here (a model trained for some seconds above all) would not come out the same in a worker.
+    remake = (build_model, (name, path), options) if name in PUBLISHED else None
+    return Subject(name, model, load_tokenizer(name, path), config, shape, rank, remake)

@@ -9,6 +9,7 @@ from typing import Any
 
 from effkit.cli import run_dir
 from effkit.errors import UserError
+from effkit.executors import Choice
 from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 from esa_attention.calibration.spectrum import rank_for_tail
@@ -24,15 +25,22 @@ __all__ = ["calibration_report", "run"]
 @in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
+    choice = Choice.from_config(plain(cfg), run_dir() / "jobs")
     out = run_dir() / "compressors.safetensors" if cfg.out is None else plain(cfg.out)
     check_output_file("out", out, (".safetensors",))
     group = plain(cfg.compressor)
     check_group(group)
     _refuse_finished(group)
-    return calibration_report(build_subject(cfg), group, out, run_dir())
+    return calibration_report(build_subject(cfg), group, out, run_dir(), choice)
 
 
-def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.PathLike[str], folder: Path) -> Report:
+def calibration_report(
+    subject: Subject,
+    group: dict[str, Any],
+    out: str | os.PathLike[str],
+    folder: Path,
+    choice: Choice | None = None,
+) -> Report:
     """Calibrate, save, and say what the spectrum loses at the chosen rank.
 
     Args:
@@ -40,6 +48,7 @@ def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.Pa
         group: Config group ``compressor``.
         out: File to write.
         folder: Gets the picture of the spectrum and, until the file is written, what an interrupted run continues from.
+        choice: Where the text is read.
 
     Raises:
         UserError: If a value does not fit.
@@ -49,7 +58,7 @@ def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.Pa
     keeps_moments = group["method"] in ("closed_form", "key_pca")
     state = folder / "moments.safetensors" if keeps_moments else None
     start = time.perf_counter()
-    made = build_compressors(subject, group, state_path=state)
+    made = build_compressors(subject, group, state_path=state, choice=choice)
     seconds = time.perf_counter() - start
     path = save_compressors(made, out)
     if state is not None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from effkit.arguments import check_arguments, named_path
 from effkit.errors import choose
+from effkit.executors import Choice
 from esa_attention.calibration.calibrate import calibrate
 from esa_attention.commands.subject import Subject
 from esa_attention.commands.texts import read_text
@@ -39,7 +40,11 @@ def check_group(group: dict[str, Any]) -> None:
 
 
 def build_compressors(
-    subject: Subject, group: dict[str, Any], method: str | None = None, state_path: Path | None = None
+    subject: Subject,
+    group: dict[str, Any],
+    method: str | None = None,
+    state_path: Path | None = None,
+    choice: Choice | None = None,
 ) -> Compressors:
     """The compressors of a command: read from a file, or calibrated now.
 
@@ -48,6 +53,7 @@ def build_compressors(
         group: Config group ``compressor`` as plain values.
         method: Another method than the group's; then nothing is read from its file.
         state_path: Where an interrupted calibration is kept.
+        choice: Where the text is read.
 
     Raises:
         UserError: If the file is not the model's, or a value does not fit.
@@ -74,6 +80,8 @@ def build_compressors(
         bias=group["bias"] if method == group["method"] else None,
         text=label,
         state_path=state_path,
+        choice=choice,
+        remake=subject.remake,
         **options,
     )
 

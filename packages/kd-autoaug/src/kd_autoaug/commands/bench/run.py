@@ -12,12 +12,13 @@ from effkit.errors import UserError, choose
 from effkit.lightning.optim import plain_options
 from effkit.report import Report
 from kd_autoaug.commands.bench.augment import augment_report
+from kd_autoaug.commands.bench.cache import cache_report
 from kd_autoaug.commands.bench.operators import operators_report
 from kd_autoaug.commands.bench.step import step_report
 
 __all__ = ["KINDS", "run"]
 
-KINDS = ("augment", "ops", "step")
+KINDS = ("augment", "ops", "step", "cache")
 
 
 def run(cfg: Any) -> Report:
@@ -35,11 +36,16 @@ def run(cfg: Any) -> Report:
     kind = choose("bench", words[0], KINDS)
     set_threads(cfg.threads)
     options, folder = plain_options(cfg), run_dir()
-    report: Any = {"augment": augment_report, "ops": operators_report, "step": step_report}[kind]
+    reports = {"augment": augment_report, "ops": operators_report, "step": step_report, "cache": cache_report}
+    report: Any = reports[kind]
     check_arguments(report, {k: v for k, v in options.items() if k != "csv"})
     providers = options["providers"]
     shared: dict[str, Any] = {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
-    shared |= {"csv": check_csv(cfg.csv, folder), "folder": folder, "providers": providers}
+    shared |= {"csv": check_csv(cfg.csv, folder)}
+    if kind == "cache":
+        keys = ("network", "classes", "k", "samples", "views", "workers", "rounds", "seed")
+        return cache_report(**{k: options[k] for k in keys}, **shared)
+    shared |= {"folder": folder, "providers": providers}
     timed = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
     if kind != "step" and cfg.precision not in ("auto", "fp32"):
         raise UserError(f"precision={cfg.precision} is of `bench step`: {kind} computes on bytes, leave it out")
