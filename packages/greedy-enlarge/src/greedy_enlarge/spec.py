@@ -138,7 +138,7 @@ class ArchSpec:
             raise UserError(f"spec={value!r} must be a mapping of family, depths, widths and resolution")
         fields = [f.name for f in dataclasses.fields(cls)]
         for key in value:
-            choose("spec key", str(key), fields)
+            choose("field of spec", str(key), fields)
         absent = [key for key in ("family", "depths", "widths", "resolution") if value.get(key) is None]
         if absent:
             raise UserError(f"spec lacks {', '.join(absent)}")

@@ -62,7 +62,7 @@ def read_spec(value: Any) -> ArchSpec:
 def _changed(name: str, changes: Mapping[str, Any]) -> ArchSpec:
     fields = [f.name for f in dataclasses.fields(ArchSpec)]
     for key in changes:
-        choose("spec key", key, fields)
+        choose("field of spec", key, fields)
     return base(name, **changes)
 
 

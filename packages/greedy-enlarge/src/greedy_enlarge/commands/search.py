@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from effkit.cli import run_dir
-from effkit.errors import UserError, choose
+from effkit.executors import Choice
 from effkit.progress import report_progress, shown
 from effkit.report import Report, Table
 from effkit.report.files import write_json, write_text
@@ -23,7 +23,7 @@ from greedy_enlarge.spec import ArchSpec
 
 __all__ = ["FOLDER", "SETTINGS", "SHAPING", "execute", "path_table", "plan_table", "run", "shaping"]
 
-RUNNING = ("executor", "workers", "device", "threads")  # how fast, not what
+RUNNING = ("executor", "workers", "device", "threads", "ray", "submitit")  # how fast, not what
 FOLDER = "search"  # inside the run folder: journal, decisions, states
 SETTINGS = "search.json"
 SHAPING = (
@@ -91,12 +91,13 @@ def execute(options: Mapping[str, Any], folder: Path) -> tuple[SearchResult, Eva
     """
     spec, settings = read_spec(options["spec"]), make_settings(options)
     check_search(spec, options["budget"], settings)
+    choice = Choice.from_config(options, folder / "workers")
     evaluator = make_evaluator(options, folder / FOLDER, spec)
     config = shaping(options)
     write_json(folder / SETTINGS, {key: options[key] for key in (*SHAPING, *RUNNING)})
     with (
         Journal.open(folder / FOLDER, config, _say) as journal,
-        make_executor(options["executor"], options["workers"]) as executor,
+        open_executor(choice) as executor,
         shown("search"),
     ):
         found = search(
@@ -107,25 +108,9 @@ def execute(options: Mapping[str, Any], folder: Path) -> tuple[SearchResult, Eva
     return found, evaluator
 
 
-def make_executor(name: str, workers: int | None) -> AbstractContextManager[Executor | None]:
-    """Where evaluations run.
-
-    Args:
-        name: ``serial`` or ``process``.
-        workers: Processes; one a core if not given.
-
-    Raises:
-        UserError: If there is no such executor.
-    """
-    choose("executor", name, ["serial", "process"])
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise UserError(f"workers={workers!r} must be a whole number of at least 1")
-    if name == "serial":
-        return nullcontext()
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+def open_executor(choice: Choice) -> AbstractContextManager[Executor | None]:
+    """Where evaluations run; ``None`` for this process, where each is filed before the next begins."""
+    return nullcontext() if choice.executor == "serial" else choice.open(tell=_say)
 
 
 def _say(line: str) -> None:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from effkit.plots import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, describe, figure, save_png
 
 __all__ = ["draw_path", "draw_ranking"]
 
@@ -34,6 +34,10 @@ def draw_path(macs: Sequence[Sequence[int]], parts: Sequence[str], labels: Seque
         ax.set_xlabel("MMACs")
         ax.set_title("Where the MACs go, step by step")
         fig.legend(loc="outside right center", fontsize=8)
+        first, last = sum(macs[0]) / 1e6, sum(macs[-1]) / 1e6
+        describe(
+            fig, f"Stacked bars of MACs per stage, from {first:,.4g} to {last:,.4g} million in {len(macs) - 1} steps."
+        )
         return save_png(fig, path)
 
 
@@ -59,4 +63,6 @@ def draw_ranking(steps: Sequence[Sequence[tuple[str, Sequence[float], bool]]], p
             ax.tick_params(axis="x", labelsize=7)
             ax.set_title(f"step {number}", fontsize=9)
         fig.supxlabel("score; filled: within the margin of the best", fontsize=8)
+        winners = ", ".join(step[0][0] for step in steps)
+        describe(fig, f"Mean scores of the candidates of each step, the best first; chosen were {winners}.")
         return save_png(fig, path)

@@ -73,7 +73,7 @@ class Moves:
         for kind in self.kinds:
             choose("moves.kinds", kind, KINDS)
         for kind, value in self.largest.items():
-            choose("moves.largest key", kind, KINDS)
+            choose("kind in moves.largest", kind, KINDS)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"moves.largest.{kind}={value!r} must be a whole number of at least 1")
 

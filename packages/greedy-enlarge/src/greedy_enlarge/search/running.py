@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from typing import Any
 
+from effkit.errors import UserError
 from greedy_enlarge.search.journal import Journal
 from greedy_enlarge.search.tasks import Evaluator, Result, Task, run_task
 
@@ -26,6 +27,16 @@ class Serial(Executor):
         except Exception as error:
             future.set_exception(error)
         return future
+
+
+def _result_of(future: Future[Any]) -> Result:
+    """What a worker found; one that died under its task makes a failed evaluation."""
+    try:
+        return future.result()
+    except UserError:
+        raise
+    except Exception as error:
+        return Result(status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 class Runner:
@@ -81,7 +92,7 @@ class Runner:
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
                     for future in finished:
                         key = running.pop(future)
-                        self._file(key, future.result(), notes[key])
+                        self._file(key, _result_of(future), notes[key])
                         if not self._done(key):
                             running[self.executor.submit(run_task, self.evaluator, waiting[key])] = key
                     self._tell(total - len(running), total)
