@@ -1,0 +1,28 @@
+"""Measure a trained model on the test split of a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from augshortcut.commands.build import open_both, set_up
+from effkit.lightning import evaluate
+from effkit.report import Report, Table
+
+__all__ = ["run"]
+
+
+def run(cfg: Any) -> Report:
+    """Do what ``augshortcut eval`` does.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        ValueError: If data and model do not fit together.
+    """
+    set_up(cfg)
+    data, found = open_both(cfg)
+    metrics = evaluate(cfg, found.model, data)
+    notes = [] if found.trained else ["random weights: give run=RUN or model.pretrained=PATH"]
+    table = Table(f"{found.name} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()])
+    return Report("augshortcut eval", [table], data=metrics, lines=notes)

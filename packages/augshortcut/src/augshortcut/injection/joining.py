@@ -1,0 +1,51 @@
+"""How paths join a block: the part that all families share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from augshortcut.config import AugmentConfig
+
+__all__ = ["Augmented", "InsideBranch"]
+
+
+class InsideBranch(nn.Module):
+    """Stands where paths were that have been folded into the branch: nothing to add, but the scale still holds."""
+
+
+class Augmented(nn.Module):
+    """A block with paths: ``x <- s (x + drop(branch) + paths)`` after attention and after the MLP.
+
+    Base of the families' classes, each of which is also the block's own class. Adds the children ``aug_attn`` and
+    ``aug_mlp``; no name of the block's own changes.
+    """
+
+    aug_attn: Any
+    aug_mlp: Any
+    aug_config: AugmentConfig
+
+    norms: tuple[str, str] = ("norm1", "norm2")
+    """Names of the norms before attention and before the MLP, which know the width."""
+
+    def join(self, location: str, x: Tensor, branch: Tensor, y: Tensor, drop: Any) -> Tensor:
+        """Put a branch and the paths beside it back onto the residual stream.
+
+        Args:
+            location: ``attn`` or ``mlp``.
+            x: The residual stream.
+            branch: The sub-layer's output, before stochastic depth.
+            y: The sub-layer's normalised input.
+            drop: Stochastic depth.
+        """
+        shortcut = self.aug_attn if location == "attn" else self.aug_mlp
+        if shortcut is None:
+            return x + drop(branch)
+        config = self.aug_config
+        if isinstance(shortcut, InsideBranch):
+            out = x + drop(branch)
+        else:
+            paths = shortcut(x if config.tap == "input" else y)
+            out = x + drop(branch + paths) if config.drop_path_paths else x + drop(branch) + paths
+        return out if config.residual_scale == 1.0 else out * config.residual_scale
