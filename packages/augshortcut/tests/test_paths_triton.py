@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from augshortcut.config import AugmentConfig
+from augshortcut.layers.circulant import BlockCirculantLinear
+from augshortcut.layers.shortcut import AugmentedShortcut
 from augshortcut.ops.activations import ACTIVATIONS
 from augshortcut.ops.layout import toeplitz
 from augshortcut.ops.names import ACTS
@@ -93,6 +96,22 @@ def test_one_launch_counted_as_half_of_the_dense_matrix(interpreter):
         torch.testing.assert_close(Product()(x), block_circulant(x, weight[0]))
     assert launches.total() == 1
     assert measure(Product(), x).macs == 5 * 16 * 16 // 2
+
+
+def test_layers_by_the_kernel_are_those_by_torch(interpreter):
+    y = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for fields in ({}, {"gate": "channel", "gate_init": 0.5}, {"bias": False, "act": "silu"}):
+        shortcuts = []
+        for backend in ("triton", "crt"):
+            torch.manual_seed(0)
+            shortcuts.append(AugmentedShortcut(32, AugmentConfig(backend=backend, **fields), dtype=torch.float64))
+        with count_launches() as launches:
+            torch.testing.assert_close(shortcuts[0](y), shortcuts[1](y), rtol=0, atol=1e-12)
+        assert launches.total() == 1
+    torch.manual_seed(0)
+    layer = BlockCirculantLinear(32, 48, 4, "triton", dtype=torch.float64)
+    expected = y @ layer.weight_dense().T + layer.bias
+    torch.testing.assert_close(layer(y), expected, rtol=0, atol=1e-12)
 
 
 def test_leading_sizes_and_no_rows(interpreter):

@@ -25,7 +25,7 @@ from effkit.checkpoints import Checkpoint, check_fit, read_checkpoint, write_saf
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
 
-__all__ = ["load_checkpoint", "load_paths", "save_checkpoint", "save_paths", "saved_config"]
+__all__ = ["holds_paths", "load_checkpoint", "load_paths", "save_checkpoint", "save_paths", "saved_config"]
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +75,16 @@ def saved_config(path: str | os.PathLike[str]) -> AugmentConfig | None:
     """
     found = read_checkpoint(path, finite=False)
     return _config(_metadata(found), found.path)
+
+
+def holds_paths(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of weights holds paths, and not only a base's.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read.
+    """
+    return any(is_path(name) for name in read_checkpoint(path, finite=False).state)
 
 
 def save_checkpoint(

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from timm.models import get_pretrained_cfg, is_model
 from torch import nn
 
-from augshortcut.checkpoints.files import load_checkpoint, load_paths
+from augshortcut.checkpoints.files import holds_paths, load_checkpoint, load_paths
 from augshortcut.config import preset
 from augshortcut.injection.augment import augment
-from augshortcut.models.zoo import create_model
+from augshortcut.models.zoo import OFFICIAL, create_model
 from effkit.data import DataModule, Preprocessing, create_data
 from effkit.device import resolve_device, seed_everything, set_threads
 from effkit.errors import UserError
@@ -72,7 +73,12 @@ def build_model(
     fields = {} if aug is None else plain(aug)
     wanted = fields.pop("preset", None)
     if wanted is not None:
-        augment(network, preset(wanted, **fields))
+        config = preset(wanted, **fields)
+        bare = isinstance(pretrained, str) and not holds_paths(pretrained)
+        if bare:  # a base's weights go under its own names, then come the paths
+            load_checkpoint(network, str(pretrained), strict_head=strict_head)
+        augment(network, config)
+        pretrained = pretrained if not bare else False
     if isinstance(pretrained, str):
         load_checkpoint(network, pretrained, strict_head=strict_head)
     if paths is not None:
@@ -93,8 +99,7 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, nn.
     data = create_data(**plain(cfg, "data")["data"])
     model = plain(cfg, "model")["model"]
     kept = data.preprocessing
-    if model.get("img_size") is None and kept.size[0] != 224:
-        model["img_size"] = kept.size[0]
+    _take_size(model, kept.size[0])
     side = model.get("img_size")
     if side is not None and side != kept.size[0]:
         raise UserError(f"model.img_size={side} and data.image_size={kept.size[0]} differ; give both the same")
@@ -102,6 +107,19 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, nn.
         model, cfg.aug, num_classes=data.num_classes, in_chans=kept.channels, strict_head=not fresh_head
     )
     return data, network
+
+
+def _take_size(model: dict[str, Any], side: int) -> None:
+    """Give a network of a fixed picture size that of the data, where it was not told its own."""
+    name = OFFICIAL.get(model["name"], (model["name"],))[0]
+    cfg = get_pretrained_cfg(name, allow_unregistered=True) if is_model(name) else None
+    if (
+        model.get("img_size") is None
+        and cfg is not None
+        and cfg.fixed_input_size
+        and tuple(cfg.input_size[1:]) != (side, side)
+    ):
+        model["img_size"] = side
 
 
 @dataclass(frozen=True)
@@ -138,8 +156,7 @@ def open_network(cfg: Any) -> Opened:
     run.refuse(given_words(), ["model", "aug", "experiment"])
     kept = run.preprocessing
     model = {**run.config["model"], "pretrained": False, "paths": None}
-    if model.get("img_size") is None and kept.size[0] != 224:
-        model["img_size"] = kept.size[0]
+    _take_size(model, kept.size[0])
     classes = len(kept.class_names) or None
     network = build_model(model, run.config["aug"], num_classes=classes, in_chans=kept.channels)
     load_checkpoint(network, run.weights(cfg.weights))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from augshortcut.layers.projections import CirculantPaths, DensePaths
 from augshortcut.layers.shortcut import AugmentedShortcut
 from augshortcut.ops.activations import ACTIVATIONS
-from augshortcut.ops.crt import CrtParts, crt_apply
-from augshortcut.ops.paths import gated_sum
+from augshortcut.ops.crt import CrtParts
+from augshortcut.ops.paths import paths_with_parts
 from augshortcut.ops.product import materialise, resolve
 
 __all__ = ["FoldedAttention", "FrozenPaths"]
@@ -68,6 +68,7 @@ class FrozenPaths(nn.Module):
         self.register_buffer("gate", gate)
 
     @classmethod
+    @torch.no_grad()
     def of(cls, shortcut: AugmentedShortcut) -> nn.Module:
         """The frozen form of paths, or the paths themselves where there is none (bottleneck, Kronecker, a kernel)."""
         paths, config = shortcut.paths, shortcut.config
@@ -95,5 +96,4 @@ class FrozenPaths(nn.Module):
         numbers = range(self.level + 1)
         matrices = tuple(getattr(self, f"matrix{i}") for i in numbers)
         parts = CrtParts(matrices, tuple(getattr(self, f"bias{i}") for i in numbers), self.b_out, self.b_in)
-        pre = crt_apply(y.reshape(-1, y.shape[-1]), parts)
-        return gated_sum(pre.view(*y.shape[:-1], self.num_paths, pre.shape[-1] // self.num_paths), self.gate, self.act)
+        return paths_with_parts(y, parts, self.num_paths, self.gate, self.act)

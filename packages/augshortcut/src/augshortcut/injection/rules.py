@@ -7,18 +7,16 @@ rate, though paths are new in every block. They are in the last group, at the fu
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+from timm.models import group_parameters
 from timm.optim import auto_group_layers
 from torch import nn
 
 from augshortcut.injection.asked import augmented_blocks
 
 __all__ = ["GroupMatcher", "NoWeightDecay", "attach_rules", "is_path", "path_parameters"]
-
-_MARK = r"(?:^|.*\.)aug_(?:attn|mlp)\."
 
 
 def is_path(name: str) -> bool:
@@ -65,27 +63,25 @@ class GroupMatcher:
         self.model = model
 
     def __call__(self, coarse: bool = False) -> Any:
-        """The model's own groups, in none of which a path is; what is in no group counts to the last one."""
+        """Layer of a parameter (or of a module with parameters) by name: the model's own; of paths, the last one."""
         own: Any = getattr(type(self.model), "group_matcher", None)
+        names = [(n, p) for n, p in self.model.named_parameters() if not is_path(n)]
+        plain: Any = SimpleNamespace(
+            named_parameters=lambda: names, pretrained_cfg=getattr(self.model, "pretrained_cfg", None) or {}
+        )
         if own is None:
-            names = [(n, p) for n, p in self.model.named_parameters() if not is_path(n)]
-            cfg = getattr(self.model, "pretrained_cfg", {})
-            layers: Any = auto_group_layers(SimpleNamespace(named_parameters=lambda: names, pretrained_cfg=cfg))
-            return _except_paths(lambda name: layers.get(name, float("inf")))
-        groups = own(self.model, coarse=coarse)
-        if callable(groups):
-            return _except_paths(groups)
-        return {key: None if spec is None else _unmarked(spec) for key, spec in groups.items()}
+            layers: dict[str, int] = auto_group_layers(plain)
+        else:
+            layers = group_parameters(plain, own(self.model, coarse=coarse), reverse=True)  # type: ignore[assignment]
+        last = max(layers.values(), default=0)
 
+        def layer(name: str) -> int:
+            if name in layers:
+                return layers[name]
+            inside = [] if is_path(f"{name}.") else [i for n, i in layers.items() if n.startswith(f"{name}.")]
+            return min(inside, default=last)
 
-def _except_paths(groups: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda name: float("inf") if is_path(name) else groups(name)
-
-
-def _unmarked(spec: Any) -> Any:
-    if isinstance(spec, tuple | list):
-        return [(f"(?!{_MARK}){pattern}", suffix) for pattern, suffix in spec]
-    return f"(?!{_MARK}){spec}"
+        return layer
 
 
 def attach_rules(model: nn.Module) -> None:

@@ -15,8 +15,10 @@ from augshortcut.config import AugmentConfig
 from augshortcut.layers.circulant import spectral_norms, uniform_
 from augshortcut.layers.kept import KeptParts
 from augshortcut.ops.activations import ACTIVATIONS, LIPSCHITZ
+from augshortcut.ops.fft import fft_apply
 from augshortcut.ops.layout import block_sizes, check_block_circulant, toeplitz
 from augshortcut.ops.paths import gated_sum, paths_with_parts
+from augshortcut.ops.paths_triton import activated_paths
 from augshortcut.ops.product import product_dtype, resolve
 from effkit.errors import UserError
 
@@ -54,6 +56,10 @@ class Paths(nn.Module):
 
     def forward(self, y: Tensor, gate: Tensor | None) -> Tensor:
         """``(..., d) -> (..., d)``: the sum of all paths, each times its gate ``(T, 1)`` or ``(T, d)``."""
+        raise NotImplementedError
+
+    def redraw(self) -> None:
+        """Draw all parameters anew."""
         raise NotImplementedError
 
     def matrices(self) -> Tensor:
@@ -99,9 +105,9 @@ class CirculantPaths(Paths):
         self.weight = self._new(b, b, n)
         self.bias = self._new(dim) if config.bias else None
         self._kept = KeptParts()
-        self.reset_parameters()
+        self.redraw()
 
-    def reset_parameters(self) -> None:
+    def redraw(self) -> None:
         """Draw all parameters anew."""
         self._draw(self.weight, self.bias, self.dim)
 
@@ -116,12 +122,8 @@ class CirculantPaths(Paths):
         dtype = product_dtype(y, weight)
         act = self.config.act
         if backend == "triton":
-            from augshortcut.ops.paths_triton import activated_paths
-
             return activated_paths(y, weight, bias, gate, act, dtype)
         if backend == "fft":
-            from augshortcut.ops.fft import fft_apply
-
             pre = fft_apply(y.reshape(-1, self.dim), stacked, flat, dtype)
             return gated_sum(pre.view(*y.shape[:-1], paths, self.dim), gate, act)
         return paths_with_parts(y, self._kept.get(stacked, flat, level, dtype), paths, gate, act)
@@ -142,9 +144,9 @@ class DensePaths(Paths):
         super().__init__(dim, config, device, dtype)
         self.weight = self._new(dim, dim)
         self.bias = self._new(dim) if config.bias else None
-        self.reset_parameters()
+        self.redraw()
 
-    def reset_parameters(self) -> None:
+    def redraw(self) -> None:
         """Draw all parameters anew."""
         self._draw(self.weight, self.bias, self.dim)
 
@@ -174,9 +176,9 @@ class BottleneckPaths(Paths):
         self.down, self.up = self._new(self.width, dim), self._new(dim, self.width)
         self.down_bias = self._new(self.width) if config.bias else None
         self.up_bias = self._new(dim) if config.bias else None
-        self.reset_parameters()
+        self.redraw()
 
-    def reset_parameters(self) -> None:
+    def redraw(self) -> None:
         """Draw all parameters anew."""
         self._draw(self.down, self.down_bias, self.dim)
         self._draw(self.up, self.up_bias, self.width)
@@ -209,9 +211,9 @@ class KroneckerPaths(Paths):
         self.right, self.left = self._new(self.p, self.p), self._new(self.k, self.k)
         self.right_bias = self._new(self.p) if config.bias else None
         self.left_bias = self._new(self.k) if config.bias else None
-        self.reset_parameters()
+        self.redraw()
 
-    def reset_parameters(self) -> None:
+    def redraw(self) -> None:
         """Draw all parameters anew."""
         self._draw(self.right, self.right_bias, self.p)
         self._draw(self.left, self.left_bias, self.k)

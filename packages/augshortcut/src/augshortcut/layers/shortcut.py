@@ -49,10 +49,12 @@ class AugmentedShortcut(nn.Module):
             shape = (self.config.num_paths, dim if self.config.gate == "channel" else 1)
             self.gate = nn.Parameter(torch.full(shape, self.config.gate_init, device=device, dtype=dtype))
 
-    def reset_parameters(self) -> None:
-        """Draw weights anew and put gates back to their start."""
-        reset: Any = self.paths.reset_parameters
-        reset()
+    def redraw(self) -> None:
+        """Draw weights anew and put gates back to their start.
+
+        (Not called ``reset_parameters``: model-wide initialisation, run after paths were added, must leave them alone.)
+        """
+        self.paths.redraw()
         if self.gate is not None:
             nn.init.constant_(self.gate, self.config.gate_init)
 

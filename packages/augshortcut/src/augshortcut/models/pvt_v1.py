@@ -152,7 +152,10 @@ class PvtV1(ImageClassifier):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers for layer-wise decay: the blocks of all stages in a row."""
-        return {"stages": r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)(?:\.blocks\.(\d+))?"}
+        if coarse:
+            return {"stages": r"^stages\.(\d+)"}
+        begin = r"^stages\.(\d+)\.(?:patch|norm|pos_embed|cls_token)"
+        return {"stages": [(r"^stages\.(\d+)\.blocks\.(\d+)", None), (begin, (-1,))]}
 
     def forward_features(self, x: Tensor) -> Tensor:
         """See the base class."""

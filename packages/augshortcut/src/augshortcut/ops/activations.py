@@ -10,13 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["ACTIVATIONS", "LIPSCHITZ", "SLOPES"]
+__all__ = ["ACTIVATIONS", "IN_PLACE", "LIPSCHITZ", "SLOPES", "unobserved"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
+    "identity": lambda x: x,
+}
+
+# The same, written over their input: for tensors that nobody else reads (see ``unobserved``).
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": torch.ops.aten.gelu_,
+    "gelu_tanh": partial(torch.ops.aten.gelu_, approximate="tanh"),
+    "relu": torch.relu_,
+    "silu": torch.ops.aten.silu_,
     "identity": lambda x: x,
 }
 
@@ -38,3 +47,16 @@ LIPSCHITZ: dict[str, float] = {
     "silu": 1.09984,
     "identity": 1.0,
 }
+
+
+def unobserved(tensor: Tensor) -> bool:
+    """Whether results may be written into memory of ours: nothing records, traces or batches this computation.
+
+    Saves passes over memory at inference, where they are a good part of the time.
+    """
+    return not (
+        torch.is_grad_enabled()
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    )

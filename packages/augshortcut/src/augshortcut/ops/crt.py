@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from augshortcut.ops.activations import unobserved
 from augshortcut.ops.layout import toeplitz
 
 __all__ = ["CrtParts", "crt_apply", "crt_parts"]
@@ -90,7 +91,12 @@ def _apply(x: Tensor, parts: CrtParts, level: int) -> Tensor:
     ys = _apply(x0 + x1, parts, level - 1)
     if yt.dtype in (torch.float16, torch.bfloat16):
         yt = yt.float()
-    return torch.stack((ys + yt, ys - yt), dim=2).view(rows, parts.b_out, m)
+    if not unobserved(ys):
+        return torch.stack((ys + yt, ys - yt), dim=2).view(rows, parts.b_out, m)
+    out = torch.empty(rows, parts.b_out, m, dtype=torch.promote_types(ys.dtype, yt.dtype), device=x.device)
+    torch.add(ys, yt, out=out[..., : m // 2])
+    torch.sub(ys, yt, out=out[..., m // 2 :])
+    return out
 
 
 def crt_apply(x: Tensor, parts: CrtParts) -> Tensor:

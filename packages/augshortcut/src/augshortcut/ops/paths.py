@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from augshortcut.ops.activations import ACTIVATIONS
+from augshortcut.ops.activations import ACTIVATIONS, IN_PLACE, unobserved
 from augshortcut.ops.crt import CrtParts, crt_apply, crt_parts
 
 __all__ = ["gated_sum", "paths_torch", "paths_with_parts"]
@@ -39,7 +39,16 @@ def paths_with_parts(y: Tensor, parts: CrtParts, num_paths: int, gate: Tensor | 
         act: Likewise.
     """
     pre = crt_apply(y.reshape(-1, y.shape[-1]), parts)
-    return gated_sum(pre.view(*y.shape[:-1], num_paths, pre.shape[-1] // num_paths), gate, act)
+    pre = pre.view(*y.shape[:-1], num_paths, pre.shape[-1] // num_paths)
+    if not unobserved(pre):
+        return gated_sum(pre, gate, act)
+    z = IN_PLACE[act](pre)  # its memory is ours
+    if gate is not None:
+        z *= gate.to(z.dtype)
+    first, *others = z.unbind(-2)
+    for other in others:
+        first = first + other
+    return first
 
 
 def paths_torch(

@@ -5,7 +5,6 @@ CUDA, or ``TRITON_INTERPRET=1`` for tests. Importing this module does not import
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -84,45 +83,41 @@ def _backward(
     return [g.contiguous() for g in found]
 
 
-@cache
-def _operator() -> Any:
-    """Registered at the first use."""
-    schema = "(Tensor x, Tensor weight, Tensor? bias, Tensor? gate, str act, ScalarType dtype)"
-    op = torch.library.custom_op("augshortcut::paths", _run, mutates_args=(), schema=f"{schema} -> Tensor")
-    op.register_fake(
-        lambda x, weight, bias, gate, act, dtype: x.new_empty(
-            x.shape[0], weight.shape[1] * weight.shape[3], dtype=dtype
-        )
-    )
-    back = torch.library.custom_op(
-        "augshortcut::paths_backward",
-        _backward,
-        mutates_args=(),
-        schema=f"(Tensor grad, {schema[1:]} -> Tensor[]",
-    )
-    back.register_fake(
-        lambda grad, x, weight, bias, gate, act, dtype: [
-            torch.empty_like(t) for t in (x, weight, bias, gate) if t is not None
-        ]
-    )
+_SCHEMA = "(Tensor x, Tensor weight, Tensor? bias, Tensor? gate, str act, ScalarType dtype) -> Tensor"
+_op = torch.library.custom_op("augshortcut::paths", _run, mutates_args=(), schema=_SCHEMA)
+_op.register_fake(
+    lambda x, weight, bias, gate, act, dtype: x.new_empty(x.shape[0], weight.shape[1] * weight.shape[3], dtype=dtype)
+)
+_backward_op = torch.library.custom_op(
+    "augshortcut::paths_backward", _backward, mutates_args=(), schema=f"(Tensor grad, {_SCHEMA[1:]}[]"
+)
+_backward_op.register_fake(
+    lambda grad, x, weight, bias, gate, act, dtype: [
+        torch.empty_like(t) for t in (x, weight, bias, gate) if t is not None
+    ]
+)
 
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.act, ctx.dtype = inputs
-        ctx.save_for_backward(*tensors)
 
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        saved = ctx.saved_tensors
-        grads = iter(back(grad.contiguous(), *saved, ctx.act, ctx.dtype))
-        return (*(None if t is None else next(grads) for t in saved), None, None)
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.act, ctx.dtype = inputs
+    ctx.save_for_backward(*tensors)
 
-    op.register_autograd(backward, setup_context=save)
-    register_macs("augshortcut::paths", _macs)
-    return op
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors
+    grads = iter(_backward_op(grad.contiguous(), *saved, ctx.act, ctx.dtype))
+    return (*(None if t is None else next(grads) for t in saved), None, None)
+
+
+_op.register_autograd(_differentiate, setup_context=_save)
 
 
 def _macs(x: Tensor, weight: Tensor, *_: Any, out: Tensor, **__: Any) -> int:
     """One split: half of the dense matrices' multiply-adds."""
     return x.shape[0] * weight.shape[0] * x.shape[1] * out.shape[1] // 2
+
+
+register_macs("augshortcut::paths", _macs)
 
 
 def activated_paths(
@@ -149,5 +144,5 @@ def activated_paths(
     check_runs(x.device, {dtype, x.dtype})
     width = weight.shape[1] * weight.shape[3]
     gates = None if gate is None else gate.expand(gate.shape[0], width)
-    rows = _operator()(x.reshape(-1, x.shape[-1]), weight, bias, gates, act, dtype)
+    rows = _op(x.reshape(-1, x.shape[-1]), weight, bias, gates, act, dtype)
     return rows.view(*x.shape[:-1], width)

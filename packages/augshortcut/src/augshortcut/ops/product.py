@@ -17,6 +17,7 @@ from augshortcut.ops.crt import CrtParts, crt_apply, crt_parts
 from augshortcut.ops.fft import fft_apply
 from augshortcut.ops.layout import check_block_circulant, halvings
 from augshortcut.ops.names import BACKENDS
+from augshortcut.ops.paths_triton import activated_paths
 from effkit.errors import UserError, choose
 
 __all__ = ["block_circulant", "materialise", "product_dtype", "resolve", "with_parts"]
@@ -119,7 +120,5 @@ def block_circulant(
         y = fft_apply(x.reshape(-1, x.shape[-1]), weight, bias, dtype)
         return y.view(*x.shape[:-1], y.shape[-1])
     if chosen == "triton":
-        from augshortcut.ops.paths_triton import activated_paths
-
         return activated_paths(x, weight[None], None if bias is None else bias[None], None, "identity", dtype)
     return with_parts(x, materialise(weight, bias, level, dtype))

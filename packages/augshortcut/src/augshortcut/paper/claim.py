@@ -24,7 +24,8 @@ from augshortcut.metrics.diversity import diversity
 from augshortcut.models.zoo import create_model
 from augshortcut.ops.product import block_circulant
 from augshortcut.paper.cost import variant_cost
-from augshortcut.paper.figures import EXACT
+from augshortcut.paper.figures import EXACT, TABLE2
+from augshortcut.plots.costs import Point, draw_costs
 from augshortcut.plots.layers import draw_bound, draw_epochs, draw_layers
 from effkit.cli import compose
 from effkit.data import Preprocessing
@@ -100,6 +101,17 @@ def _counts() -> dict[str, list[float]]:
     return {name: [variant_cost(name).params, exact.params] for name, exact in EXACT.items()}
 
 
+def _costs() -> list[list[Any]]:
+    """Points of the picture of costs: the models of Table 2 as printed, with what they execute."""
+    points: list[list[Any]] = []
+    for line in TABLE2:
+        for number, (name, model) in enumerate([(line.name, line.base), (line.augmented, f"aug_{line.base}")]):
+            cost = variant_cost(model, line.pixels)
+            executed = [cost.macs_executed / 1e9, cost.macs_dense_equivalent / 1e9]
+            points.append([name, line.top1[number], line.macs[number], *executed, number == 0])
+    return points
+
+
 def _agreement() -> dict[str, Any]:
     """Largest relative difference of each backend from the dense product, on normalised tokens of photographs."""
     torch.manual_seed(0)
@@ -159,7 +171,9 @@ def run_claim(run: ClaimRun, *overrides: str) -> Claim:
             runs[kind].append(run.part(name, train_digits, kind, seed, run.subfolder(name), *words))
     for kind, results in runs.items():
         _judge(found, kind, results, form)
-    figures = _draw(runs, untrained, run.folder)
+    points = [Point(*values) for values in run.part("costs", _costs)]
+    title = "Table 2: accuracy as printed against cost as printed and as executed"
+    figures = [*_draw(runs, untrained, run.folder), draw_costs(points, run.folder / "costs.png", title=title)]
     tables = [_comparison(runs), _by_layer(runs), _bound_table(untrained)]
     return Claim(found.rows, figures, tables, _notes(runs, form))
 

@@ -2,7 +2,8 @@
 
 Two things show when Table 2 is held against counts. Its parameters cannot be had from one setting (two paths, four
 blocks, without biases comes nearest), so they are compared within a stated distance, and exact counts stand beside
-them. Its cost counts FFTs, while the published code multiplies dense matrices: 30 % more than the base, not 2 %; both are rows.
+them. Its cost counts FFTs, while the published code multiplies dense matrices: 30 % more than the base, not 2 %; both
+are rows.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ def paper_rows(table: str | int | Iterable[str | int] | None = None) -> list[Row
     """The rows, table by table; nothing is computed before a row is evaluated.
 
     Args:
-        table: Only these: ``2``, ``"official code"`` (exact counts), ``"executed"`` (what ours runs), ``"recipe"``; all if
-            not given.
+        table: Only these: ``2``, ``"official code"`` (exact counts), ``"executed"`` (what ours runs), ``"recipe"``; all
+            if not given.
 
     Returns:
         Rows for ``effkit.rows.evaluate``.
