@@ -70,6 +70,13 @@ def build_model(
         network = create_model(name, pretrained=pretrained is True, **args)
     except TypeError as error:  # an argument that this network does not take
         raise UserError(f"model.name={name}: {error}") from error
+    except (OSError, RuntimeError) as error:
+        if pretrained is not True:
+            raise
+        raise UserError(
+            f"the weights of {name} cannot be had: {str(error).splitlines()[0]}; download them where there is a network "
+            "and give model.pretrained=PATH"
+        ) from error
     fields = {} if aug is None else plain(aug)
     wanted = fields.pop("preset", None)
     if wanted is not None:

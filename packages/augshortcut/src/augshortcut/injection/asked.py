@@ -29,7 +29,7 @@ from augshortcut.injection.registry import (
 )
 from effkit.errors import UserError
 
-__all__ = ["Found", "augmented_blocks", "check_model", "find_blocks"]
+__all__ = ["Found", "augmented_blocks", "check_model", "find_blocks", "say_once"]
 
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
@@ -119,7 +119,7 @@ def find_blocks(model: nn.Module, config: AugmentConfig) -> list[Found]:
             f"{type(model).__name__} has no block that can have paths; known are {', '.join(supported_blocks())}"
         )
     for what, names in left.items():
-        _say_once(f"left as they are: {', '.join(names)} ({what})")
+        say_once(f"left as they are: {', '.join(names)} ({what})")
     return found
 
 
@@ -156,7 +156,8 @@ def _unknown(module: nn.Module) -> str:
     return f"({type_name(type(module))}) is of no known type"
 
 
-def _say_once(line: str) -> None:
+def say_once(line: str) -> None:
+    """Log a line, the first time it is said in this process."""
     if line not in _said:
         _said.add(line)
         _log.info(line)

@@ -21,7 +21,7 @@ from timm.layers import Attention, LayerScale, Mlp
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from augshortcut.injection.asked import augmented_blocks, check_model
+from augshortcut.injection.asked import augmented_blocks, check_model, say_once
 from augshortcut.injection.families import AugViTBlock
 from augshortcut.injection.folded import FoldedAttention, FrozenPaths
 from augshortcut.injection.joining import InsideBranch
@@ -162,10 +162,13 @@ def fold(model: M) -> M:
     with torch.no_grad():
         for _, found in augmented_blocks(folded):
             block: Any = found
-            if block.aug_mlp is not None and not (isinstance(found, AugViTBlock) and not _fold_mlp(block)):
-                block.aug_mlp = FrozenPaths.of(block.aug_mlp)
-            if block.aug_attn is not None and not (isinstance(found, AugViTBlock) and not _fold_attention(block)):
-                block.aug_attn = FrozenPaths.of(block.aug_attn)
+            for part, rewrite in (("aug_mlp", _fold_mlp), ("aug_attn", _fold_attention)):
+                if getattr(block, part) is None:
+                    continue
+                why = rewrite(block) if isinstance(found, AugViTBlock) else f"the block is a {type(found).__name__}"
+                if why:
+                    setattr(block, part, FrozenPaths.of(getattr(block, part)))
+                    say_once(f"{part} cannot be written into the block ({why}): its matrices become constants")
             done = all(part is None or isinstance(part, InsideBranch) for part in (block.aug_attn, block.aug_mlp))
             if done and block.aug_config.residual_scale == 1.0:
                 block.__class__ = base_class(AugViTBlock)

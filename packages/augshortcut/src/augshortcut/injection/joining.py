@@ -26,6 +26,14 @@ class Augmented(nn.Module):
     aug_mlp: Any
     aug_config: AugmentConfig
 
+    # The block's own children, which its own class sets.
+    norm1: Any
+    attn: Any
+    drop_path1: Any
+    norm2: Any
+    mlp: Any
+    drop_path2: Any
+
     norms: tuple[str, str] = ("norm1", "norm2")
     """Names of the norms before attention and before the MLP, which know the width."""
 

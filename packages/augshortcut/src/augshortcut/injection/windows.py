@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from timm.models import davit
 from torch import Tensor
@@ -13,6 +15,9 @@ __all__ = ["DAVIT"]
 
 class _Davit(Augmented):
     """A DaViT block: ``(B, C, H, W)`` in and out."""
+
+    cpe1: Any
+    cpe2: Any
 
     def _attend(self, y: Tensor, height: int, width: int) -> Tensor:
         raise NotImplementedError
