@@ -74,8 +74,8 @@ def build_model(
         if pretrained is not True:
             raise
         raise UserError(
-            f"the weights of {name} cannot be had: {str(error).splitlines()[0]}; download them where there is a network "
-            "and give model.pretrained=PATH"
+            f"the weights of {name} cannot be had: {str(error).splitlines()[0]}; give model.pretrained=PATH "
+            "of a file downloaded elsewhere"
         ) from error
     fields = {} if aug is None else plain(aug)
     wanted = fields.pop("preset", None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from augshortcut.commands.build import open_network, plain, set_up
+from augshortcut.layers.shortcut import AugmentedShortcut
 from augshortcut.metrics.bound import collapse_bound
 from augshortcut.metrics.capture import as_tokens, block_names, evaluating, hooked
 from augshortcut.metrics.diversity import diversity
@@ -27,10 +29,9 @@ def layer_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     return Table(title, columns, [[row.get(key) for key in columns] for row in rows])
 
 
+@torch.no_grad()
 def path_norms(model: nn.Module) -> list[tuple[str, float]]:
     """Lipschitz constant of the paths of each sub-layer, by name."""
-    from augshortcut.layers.shortcut import AugmentedShortcut
-
     return [(n, float(m.lipschitz())) for n, m in model.named_modules() if isinstance(m, AugmentedShortcut)]
 
 
