@@ -1,19 +1,28 @@
-"""Options for every test of the workspace: ``--require-gpu`` and ``--slow``.
+"""Options for every test of the workspace: ``--require-gpu`` and ``--slow``; and workers for whole folders.
 
 Tests marked ``gpu`` skip where there is no CUDA device. A runner that promises one passes ``--require-gpu``: there a
 missing device fails each of them, and a run in which not one of them came to its end fails too, because a GPU job that
 skips everything must not be green. Tests marked ``slow`` run with ``--slow``, or when the ``-m`` expression names them.
+
+Where only folders are asked for (``pytest``, ``pytest packages/tnt-vit``), one worker a core runs them, of one thread
+each: the tests are too small to fill two cores with threads. ``-n`` decides otherwise (``-n 0``: none); single files,
+``--pdb`` and tests on a GPU, which is one for all, stay in one process.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
 _finished_on_gpu = pytest.StashKey[int]()
+
+# More would not help: the longest single file takes a quarter of the whole, and each holds a torch of its own.
+MAX_WORKERS = 4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,8 +31,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--slow", action="store_true", help="also run the tests marked slow")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Ask for one worker a core where whole folders are tested and nobody said otherwise, before xdist looks."""
+    if getattr(config.option, "numprocesses", 0) is not None:  # chosen, or there is no xdist
+        return
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker, or pytest started by a test in one: never workers of workers
+        return
+    alone = config.option.usepdb or config.option.collectonly or config.option.require_gpu
+    folders = all(Path(config.invocation_params.dir, argument).is_dir() for argument in config.option.file_or_dir)
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, MAX_WORKERS)
+    if alone or not folders or workers < 2 or re.search(r"\bgpu\b", config.option.markexpr):
+        return
+    config.option.numprocesses = workers
+    config.option.dist = "worksteal"
+    # Inherited by the workers, who import torch after this. Programs that tests start inherit it too.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+class _GpuCount:
+    """Counts the GPU tests whose body ended in a verdict rather than in a skip; reports of workers arrive here too."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and not report.skipped and "gpu" in report.keywords:
+            self.config.stash[_finished_on_gpu] += 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_finished_on_gpu] = 0
+    config.pluginmanager.register(_GpuCount(config))
     # Started in the background or under nohup, this process ignores Ctrl-C and SIGHUP, and so would every program that
     # a test interrupts.
     for name, default in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
@@ -62,17 +101,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"needs a GPU: {reason}")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """Count the GPU tests whose body ended in a verdict rather than in a skip."""
-    report = yield
-    if report.when == "call" and not report.skipped and item.get_closest_marker("gpu"):
-        item.config.stash[_finished_on_gpu] += 1
-    return report
-
-
 def _green_by_skipping(config: pytest.Config) -> bool:
     """Whether GPU tests were required and not one of them came to its end."""
+    if hasattr(config, "workerinput"):  # only the process that gets all reports can tell
+        return False
     required = config.getoption("--require-gpu") and not config.getoption("collectonly")
     return bool(required) and config.stash[_finished_on_gpu] == 0
 

@@ -73,7 +73,7 @@ def test_member_is_complete(member):
 
 
 def test_package_is_a_paper(package):
-    for name in ("CITATION.bib", "results"):
+    for name in ("CITATION.bib", "results", "tests/test_keys.py"):
         assert (package.folder / name).exists(), name
     assert package.name in package.project["scripts"]
     assert list(package.project["entry-points"]["effkit.papers"]) == [package.name]

@@ -6,6 +6,7 @@ machine.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -45,9 +46,10 @@ def outcome(root: Path, tmp_path: Path, monkeypatch):
     (tmp_path / "test_marks.py").write_text(TESTS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # some import half the environment
 
-    def run(*options: str, gpu: bool = False) -> tuple[int, str]:
+    def run(*options: str, gpu: bool = False, what: str = "test_marks.py") -> tuple[int, str]:
         (tmp_path / "torch.py").write_text(TORCH.format(available=gpu))
         argv = [
             sys.executable,
@@ -59,9 +61,9 @@ def outcome(root: Path, tmp_path: Path, monkeypatch):
             "pytest_timeout",
             "-v",
             *options,
-            "test_marks.py",
+            what,
         ]
-        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
         return done.returncode, done.stdout
 
     return run
@@ -98,3 +100,21 @@ def test_run_that_skips_every_gpu_test_is_red(outcome):
     code, output = outcome("-k", "without_a_library", "--require-gpu", gpu=True)
     assert code == 1
     assert "no test marked gpu ran to its end" in output
+
+
+def test_gpu_tests_of_workers_count_too(outcome):
+    workers = ("-p", "xdist.plugin", "-n", "1")
+    code, output = outcome("-m", "gpu", "--require-gpu", *workers, gpu=True)
+    assert code == 0, output
+    code, output = outcome("-k", "without_a_library", "--require-gpu", *workers, gpu=True)
+    assert code == 1
+    assert "no test marked gpu ran to its end" in output
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_folders_are_tested_by_workers_and_single_files_are_not(outcome):
+    _, output = outcome("-p", "xdist.plugin", what=".")
+    assert "created: " in output
+    for options, what in (((), "test_marks.py"), (("-n", "0"), "."), (("-m", "gpu"), "."), (("--pdb",), ".")):
+        _, output = outcome("-p", "xdist.plugin", *options, what=what)
+        assert "created: " not in output

@@ -579,7 +579,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
             write_state(path, {**PLAIN, "b": bad})
     with pytest.raises(KeyboardInterrupt):
         _interrupted(path)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match=r"pickle|Can't get local object"):  # the words of Python 3.13
         write_torch(path, {"a": lambda: 0})
     assert same(load_file(path), PLAIN)
     assert list(tmp_path.iterdir()) == [path]

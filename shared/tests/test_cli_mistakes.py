@@ -1,11 +1,13 @@
 """effkit.cli: every mistake of the user is one line with the value received and what would do; crashes keep traces."""
 
+import errno
 import json
 import os
 import re
 
 import pytest
 
+from effkit.cli.explain import explain
 from effkit.errors import UserError
 
 MISTAKES = {
@@ -152,3 +154,20 @@ def test_an_experiment_that_would_change_nothing_is_one_line(demo, error_line, t
     assert "add the line" in line
     file.write_text(f"# @package _global_\n{file.read_text()}")
     assert demo.compose("train", ["--config-dir", "sent", word]).solver.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("EFBIG", "'big.bin'; the file system or `ulimit -f` allows no larger file"),
+        ("EMFILE", "'big.bin'; `ulimit -n` says how many a process may open: raise it, or use fewer workers"),
+        *((name, "'big.bin'") for name in ("ENFILE", "EDQUOT", "EROFS", "ENAMETOOLONG", "ENOSPC", "EIO", "ESTALE")),
+    ],
+)
+def test_what_the_system_says_of_files_and_disks_is_one_line(name, said):
+    number = getattr(errno, name)
+    assert explain(OSError(number, os.strerror(number), "big.bin"), ()) == f"{os.strerror(number)}: {said}"
+
+
+def test_other_errors_of_the_system_keep_their_traceback():
+    assert explain(OSError(errno.EPIPE + 10_000, "unheard of"), ()) is None

@@ -1,7 +1,9 @@
 """effkit.cli.targets: a config that somebody sends runs no code, whatever it names and however it spells it."""
 
 import pytest
+from hydra.types import RunMode
 
+from effkit.cli.session import parse_flags, session
 from effkit.cli.targets import check_config
 from effkit.errors import UserError
 
@@ -169,6 +171,67 @@ def test_what_an_interpolation_gave_is_what_is_built(demo, capfd, monkeypatch):
 def test_values_that_hydra_fills_in_later_pass(demo):
     given = ["fail='${hydra:runtime.output_dir}'", "+a='${hydra.job.num}'", "+b='${oc.env:NOT_THERE}'"]
     assert demo.compose("train", [*given, "+c='${hydra.sweep.dir}/${hydra.job.id}'"]).seed == 0
+
+
+SHELL = {
+    "setup": ("setup: ['touch {evidence}']", "hydra.launcher.setup.0='touch "),
+    "sbatch's parameters": ("additional_parameters: {{prolog: x}}", "hydra.launcher.additional_parameters.prolog='x'"),
+    "a line in a text": ('comment: "a\\ntouch {evidence}"', "hydra.launcher.comment='a\\ntouch "),
+    "a line in what a text refers to": ("comment: '${{lines}}'", "hydra.launcher.comment='${lines}'"),
+    "an interpolation": ("setup: ['${{word}}']", "hydra.launcher.setup.0='${word}'"),
+    "a list made by a resolver": ("setup: \"${{oc.create:['touch x']}}\"", "hydra.launcher.setup.0='touch x'"),
+}
+
+
+@pytest.fixture
+def sent(tmp_path):
+    """Experiment files with a node of the launcher, and an option of the group of its own."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    (tmp_path / "sent" / "experiment").mkdir(parents=True)
+    (tmp_path / "sent" / "hydra" / "launcher").mkdir(parents=True)
+
+    def write(launcher, more=""):
+        text = f'# @package _global_\nword: touch x\nlines: "a\\nb"\nhydra: {{launcher: {{{launcher}}}{more}}}\n'
+        (tmp_path / "sent" / "experiment" / "new.yaml").write_text(text)
+        return ["-m", "seed=0", "hydra/launcher=submitit_slurm", "--config-dir", "sent", "experiment=new"]
+
+    return write
+
+
+@pytest.mark.parametrize("name", SHELL)
+def test_shell_lines_of_a_launcher_that_a_file_names_are_refused(demo, error_line, sent, tmp_path, name):
+    text, expected = SHELL[name]
+    assert demo(["train", *sent(text.format(evidence=tmp_path / "it-ran"))]) == 2
+    line = error_line()
+    assert expected in line
+    assert line.endswith(" runs in a shell and comes from a config file: give it on the command line")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nor_in_a_name_that_hydra_puts_there(demo, error_line, sent):
+    assert demo(["train", *sent("partition: gpu", ', job: {name: "x\\ny"}')]) == 2
+    assert "hydra.job.name='x\\ny' runs in a shell" in error_line()
+
+
+def test_what_a_file_adds_to_what_was_typed_is_refused(demo, error_line, sent):
+    words = [*sent("additional_parameters: {prolog: x}"), "+hydra.launcher.additional_parameters.mail=me"]
+    assert demo(["train", *words]) == 2
+    assert "hydra.launcher.additional_parameters.prolog='x'" in error_line()
+
+
+def test_nor_in_a_launcher_of_their_own(demo, error_line, tmp_path, sent):
+    own = tmp_path / "sent" / "hydra" / "launcher" / "own.yaml"
+    own.write_text("defaults: [submitit_slurm]\nsetup: [echo]\n")
+    assert demo(["train", "-m", "seed=0", "--config-dir", "sent", "hydra/launcher=own"]) == 2
+    assert "hydra.launcher.setup.0='echo'" in error_line()
+
+
+def test_shell_lines_on_the_command_line_and_plain_values_of_files_pass(demo, sent):
+    words = [w for w in sent("partition: gpu, timeout_min: 5") if w not in ("-m", "seed=0")]
+    flags = parse_flags("demo", [*words, "hydra.launcher.setup=['module load cuda']"])
+    with session("demo", "train", "demo.configs", "train", flags) as hydra:
+        launcher = hydra.compose(mode=RunMode.MULTIRUN).hydra.launcher
+    assert (list(launcher.setup), launcher.partition, launcher.timeout_min) == (["module load cuda"], "gpu", 5)
 
 
 def test_plain_dictionaries_are_checked_too():

@@ -225,7 +225,15 @@ def test_no_schedule(options):
         ({"sched": "cosine", "warmup": 3}, r"scheduler=cosine argument='warmup' is not known"),
         ({"sched": "onecycle", "warmup_epochs": 3}, r"scheduler=onecycle argument='warmup_epochs' is not known"),
         ({"sched": "onecycle", "pct_start": 3.0}, r"scheduler=onecycle: .*pct_start"),
+        ({"sched": "onecycle", "pct_start": "a"}, r"scheduler=onecycle: "),
+        ({"sched": "onecycle", "div_factor": 0}, r"scheduler.div_factor=0 must be a number above 0"),
+        ({"sched": "onecycle", "max_momentum": 3}, r"scheduler.max_momentum=3 must be a number in \[0, 1\)"),
         ({"sched": "cosine", "warmup_epochs": 4, "cooldown_epochs": 6}, r"leave some of trainer.max_epochs=10 between"),
+        ({"sched": "cosine", "warmup_epochs": "3"}, r"scheduler.warmup_epochs='3' must be a number of at least 0"),
+        ({"sched": "cosine", "min_lr": -1.0}, r"scheduler.min_lr=-1.0 must be a number of at least 0"),
+        ({"sched": "cosine", "noise": [0.1, "a"]}, r"scheduler.sched=cosine: '<' not supported"),
+        ({"sched": "step", "decay_epochs": 0}, r"scheduler.decay_epochs=0 must be a number above 0"),
+        ({"sched": "multistep", "decay_milestones": "a"}, r"scheduler.sched=multistep: '<' not supported"),
     ],
 )
 def test_bad_schedules_are_explained(options, message):
@@ -240,19 +248,50 @@ def test_bad_schedules_are_explained(options, message):
         ({"opt": "adamv", "lr": 1e-3}, r"optimizer.opt='adamv' is not known.*did you mean"),
         ({"opt": "adamw"}, r"optimizer.lr=None must be a number above 0"),
         ({"opt": "adamw", "lr": -1.0}, r"optimizer.lr=-1.0 must be a number above 0"),
+        ({"opt": "adamw", "lr": "0.1"}, r"optimizer.lr='0.1' must be a number above 0"),
+        ({"opt": "adamw", "lr": math.nan}, r"optimizer.lr=nan must be a number above 0"),
         ({"opt": "sgd", "lr": 1.0, "beta": 3}, r"optimizer.opt=sgd: .*beta"),
+        ({"opt": "sgd", "lr": 1.0, "momentum": 2}, r"optimizer.momentum=2 must be a number in \[0, 1\)"),
+        ({"opt": "adamw", "lr": 1.0, "weight_decay": -1}, r"optimizer.weight_decay=-1 must be a number of at least 0"),
+        ({"opt": "adamw", "lr": 1.0, "eps": "tiny"}, r"optimizer.eps='tiny' must be a number of at least 0"),
+        ({"opt": "adamw", "lr": 1.0, "betas": [0.9]}, r"optimizer.betas=\[0.9\] must be 2 numbers in \[0, 1\)"),
+        ({"opt": "adamw", "lr": 1.0, "betas": 0.9}, r"optimizer.betas=0.9 must be 2 numbers"),
+        ({"opt": "adamw", "lr": 1.0, "betas": [0.9, 1.5]}, r"optimizer.betas=\[0.9, 1.5\] must be 2 numbers"),
+        ({"opt": "adamw", "lr": 1.0, "betas": [0.9, "b"]}, r"optimizer.betas=\[0.9, 'b'\] must be 2 numbers"),
+        ({"opt": "adan", "lr": 1.0, "betas": [0.9, 0.9]}, r"optimizer.betas=\[0.9, 0.9\] must be 3 numbers"),
     ],
 )
 def test_bad_optimizers_are_explained(options, message):
     with pytest.raises(UserError, match=message):
         create_optimizer(TinyNet(), options)
+    with pytest.raises(UserError, match=message):  # before data, trainer or run folder
+        Classifier(TinyNet(), 10, optimizer=options)
+
+
+def test_trying_an_optimizer_draws_nothing_and_keeps_right_arguments():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    Classifier(nn.Identity(), 10, optimizer={"opt": "adamw", "lr": 0.1})
+    assert torch.equal(torch.get_rng_state(), before)
+    optimizer = create_optimizer(TinyNet(), {"opt": "adan", "lr": 0.1, "betas": [0.9, 0.8, 0.7]})
+    assert list(optimizer.defaults["betas"]) == [0.9, 0.8, 0.7]
+
+
+def test_trying_a_schedule_leaves_the_learning_rate():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    create_scheduler(optimizer, {"sched": "cosine", "min_lr": 0.25}, epochs=10, updates_per_epoch=5)
+    assert optimizer.param_groups[0]["lr"] == 1.0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"label_smoothing": 1.0}, r"label_smoothing=1.0 must be in \[0, 1\)"),
+        ({"label_smoothing": "no"}, r"label_smoothing='no' must be in \[0, 1\)"),
         ({"ema": 1.0}, r"ema=1.0 must be a decay in \(0, 1\)"),
+        ({"ema": "off"}, r"ema='off' must be a decay in \(0, 1\)"),
+        ({"mixup": {"mixup_alpha": "a"}}, r"mixup.mixup_alpha='a' must be a number of at least 0"),
+        ({"mixup": {"mixup_alpha": 1.0, "prob": 2}}, r"mixup.prob=2 must be a number in \[0, 1\]"),
         ({"mixup": {"alpha": 0.8}}, r"mixup argument='alpha' is not known"),
         ({"mixup": {"mixup_alpha": 0.8, "mode": "all"}}, r"mixup.mode='all' is not known"),
     ],
@@ -416,6 +455,23 @@ def test_auto_means_what_the_command_says(tmp_path, options, precision, expected
     assert trainer.num_devices == options.get("devices", 1)
     with pytest.raises(UserError, match=r"device='tpu' is not known"):
         build_trainer({"max_epochs": 1}, tmp_path, device="tpu")
+
+
+def test_what_the_hardware_cannot_do_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"device=cpu and trainer.accelerator=gpu contradict each other"):
+        build_trainer({"max_epochs": 1, "accelerator": "gpu"}, tmp_path, device="cpu")
+    with pytest.raises(UserError, match="Lightning has no fp16 on the CPU, use bf16 or fp32"):
+        build_trainer({"max_epochs": 1}, tmp_path, device="cpu", precision="fp16")
+
+
+@pytest.mark.parametrize("name", ["simple", "advanced"])
+def test_a_profiler_that_was_asked_for_shows_its_table(tmp_path, caplog, name):
+    with caplog.at_level("INFO"):
+        trainer = {**config()["trainer"], "max_epochs": 1, "profiler": name}
+        train(config(trainer=trainer), TinyNet(), small_digits(), folder=tmp_path)
+    tables = [r.getMessage() for r in caplog.records if r.name.startswith("lightning.pytorch.profilers")]
+    assert any("run_training_epoch" in text for text in tables), caplog.text
+    assert "GPU available" not in caplog.text  # the advertisements stay away
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU where there is none")

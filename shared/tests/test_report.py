@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from effkit.errors import UserError
-from effkit.plots import figure, save_png
+from effkit.plots import describe, figure, save_png
 from effkit.report import Report, Table, format_cell, plain, write_json, write_text
 
 TABLE = Table(
@@ -180,6 +180,7 @@ def draw(path: Path) -> Path:
         axes.plot([1, 2, 3], [3, 1, 2], label="ours")
         axes.set(xlabel="epoch", ylabel="accuracy, %")
         axes.legend()
+        describe(fig, "A line with an edge at its second point.")
         return save_png(fig, path)
 
 
@@ -198,6 +199,7 @@ def test_noisy_plot_stays_below_the_limit(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).random((600, 600, 3))
     with figure(width=6, height=6) as fig:
         fig.subplots().imshow(noise)
+        describe(fig, "Noise in all colours, from edge to edge.")
         path = save_png(fig, tmp_path / "noise.png")
     assert path.stat().st_size < 300 * 1024
     assert min(size_of(path)) > 300

@@ -23,7 +23,7 @@ from effkit.rows import evaluate
 PAPERS = """
 import ctypes, os, sys, time
 from pathlib import Path
-from effkit.plots import figure, save_png
+from effkit.plots import describe, figure, save_png
 from effkit.report import Table
 from effkit.reproduce import Claim, Paper, Row, Tolerance, evaluate, report_progress
 
@@ -41,6 +41,7 @@ def claim(run):
     print("noise on standard output")
     with figure(width=3, height=2) as fig:
         fig.subplots().plot([1, 2])
+        describe(fig, "A line that rises from 1 to 2 <in> one step.")
         plot = save_png(fig, run.folder / "learning_curve.png")
     floor = Tolerance("at_least")
     accuracy = row(97.2, table="claim", metric="accuracy", paper=95.5, tolerance=floor, evidence="measured")
@@ -150,9 +151,9 @@ def test_the_page(fakes: Path, tmp_path: Path) -> None:
         "Title of good &amp; more",
         "TNT-S &lt;b&gt;",
         "A. Author, 2021 · fakes 1.5",
-        "✓ match",
-        "– not measured here",
-        "✗ crashed",
+        "✓</span> match",
+        "–</span> not measured here",
+        "✗</span> crashed",
         "needs ImageNet",
         "<code>good reproduce table=1</code>",
         "<code>x y=1</code>",
@@ -161,7 +162,8 @@ def test_the_page(fakes: Path, tmp_path: Path) -> None:
         "claim crashed: KeyError",
         "prefers-color-scheme: dark",
         'name="viewport"',
-        'alt="Learning curve"',
+        'alt="A line that rises from 1 to 2 &lt;in&gt; one step."',
+        "2026-",
         "<h2>Environment</h2>",
     ):
         assert part in page, part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from effkit.errors import UserError
+from effkit.plots import read_description
 from esa_attention import plots
 from esa_attention.plots import canvas
 
@@ -147,6 +149,9 @@ def test_picture(draw: Callable[[Path], Path], tmp_path: Path, figures: list[Any
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG")
     assert len(data) < 300 * 1024
+    seen = read_description(path)
+    assert re.match(r"(Map|Line chart|Two line charts) .*\d.*\.$", seen)
+    assert "nan" not in seen
     (fig,) = figures
     texts = visible_texts(fig)
     assert len(texts) > 4

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.cache.build import build_cache, shard_range, verify_cache
 from kd_autoaug.cache.cache import LogitCache
+from kd_autoaug.cache.files import apart
 from kd_autoaug.cache.header import Header, record_bytes
 from kd_autoaug.distillation.loss import TopKDistillationLoss
 from kd_autoaug.distillation.teacher import Teacher
@@ -198,10 +200,25 @@ def test_bad_values_are_refused(tmp_path: Path) -> None:
     refused(r"cache\.num_views=0", lambda: make(tmp_path / "d", num_views=0))
     refused(r"cache\.dtype='int8' is not known", lambda: make(tmp_path / "d", dtype="int8"))
     refused(r"cache\.temperatures=\[0\.0\]", lambda: make(tmp_path / "d", temperatures=(0.0,)))
-    refused(r"GB free, the cache needs 2[\d.]+ GB", lambda: make(tmp_path / "d", num_samples=10**12, num_views=10**6))
+    huge = {"num_samples": 10**12, "num_views": 10**6}
+    refused(r" [GT]B free, the cache needs 2[\d.]+ TB", lambda: make(tmp_path / "d", **huge))
     assert sorted(f.name for f in tmp_path.iterdir()) == ["c"]
     cache.flush()
     refused("open for reading", lambda: LogitCache.open(tmp_path / "c").write(torch.tensor([0]), 0, logits(1)))
+
+
+def test_sizes_are_told_apart_in_units_that_fit():
+    assert apart(0, 12_345) == ["0 bytes", "12.3 kB"]
+    assert apart(1_000_000, 2_500_000_000_000) == ["1.0 MB", "2.5 TB"]
+    assert apart(1_000_400_000, 1_002_000_000) == ["1.000 GB", "1.002 GB"]
+    assert apart(1_000_000_001, 1_000_000_002) == ["1,000,000,001 bytes", "1,000,000,002 bytes"]
+
+
+def test_a_full_disk_is_said_in_units_that_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    with pytest.raises(UserError, match=r"has 0 bytes free, the cache needs \d+\.\d kB: take fewer views"):
+        make(tmp_path / "c")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_of_something_else_is_refused_with_the_cause(tmp_path: Path) -> None:

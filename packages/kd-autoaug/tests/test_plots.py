@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from effkit.plots import read_description
 from kd_autoaug.analysis.bootstrap import Estimate
 from kd_autoaug.analysis.calibration import Reliability
 from kd_autoaug.analysis.result import CLEAN, POLICY, AnalysisResult, Cell, Worst
@@ -64,6 +65,7 @@ def drawn(monkeypatch):
 
 def readable(path) -> None:
     assert path.stat().st_size < 300 * 1024
+    assert "nan" not in read_description(path)
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     assert min(pixels.shape[:2]) > 150
@@ -92,6 +94,9 @@ def test_heat_map_writes_every_figure_into_its_field(result, drawn, tmp_path) ->
     inside(fig)
     readable(plots.plot_heat(result, "information_probe", tmp_path / "bits.png"))
     assert texts(drawn[1])[0] == "2.40"
+    seen = [read_description(tmp_path / name) for name in ("heat.png", "bits.png")]
+    assert "most harmed is policy at M=4 with 90.0 %; without" in seen[0]
+    assert "most harmed is policy at M=4 with 1.60 bit; without" in seen[1]
     assert "adapted probe" in drawn[1].get_supxlabel()
     assert "frozen teacher" in drawn[0].get_supxlabel()
     with pytest.raises(ValueError, match=r"statistic='view_kl'"):
@@ -111,6 +116,7 @@ def test_class_bars_are_sorted_by_harm(result, drawn, tmp_path) -> None:
     ax = drawn[0].axes[0]
     heights = [bar.get_height() for bar in ax.patches]
     assert heights == pytest.approx([40, 30, 20, 10, 10])  # the class without pictures has no bar
+    assert "first: e 40, f 30, c 20 and 2 more; all classes" in read_description(tmp_path / "classes.png")
     assert ax.get_xticklabels()[0].get_text() == "e"
     inside(drawn[0])
 
@@ -155,6 +161,8 @@ def test_accuracy_curves_hold_means_and_intervals(drawn, tmp_path) -> None:
     bars = ax.containers[0].lines[2][0].get_segments()
     assert bars[2][:, 1].tolist() == pytest.approx([92.0, 93.8])
     inside(drawn[0])
+    seen = read_description(tmp_path / "a.png")
+    assert "CE from 98.3 at M=0.3 to 92.9 at M=2 and CE + KD from 98.4 at M=0.3 to 97.0 at M=2." in seen
     with pytest.raises(ValueError, match=r"curves\['CE'\]"):
         accuracy.plot_accuracy(tmp_path / "a.png", [1, 2], {"CE": ([1.0], [1.0])})
     with pytest.raises(ValueError, match="curves is empty"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from effkit.plots import read_description
 from kd_autoaug.analysis.photos import BUNDLED, load_photos
 from kd_autoaug.analysis.views import operator_views
 from kd_autoaug.augmentation.policies.policy import Policy
@@ -90,6 +91,10 @@ def test_report(tmp_path) -> None:
         with Image.open(file) as image:
             assert np.asarray(image.convert("RGB")).std() > 10
         assert file.stat().st_size < 300 * 1024
+    grid, views = map(read_description, report.files)
+    assert "one picture (china, 32 pixels, space tf_tpu)" in grid
+    assert "a column for each magnitude (2 and 10)" in grid
+    assert "1 picture (china), each followed by 2 random views under autoaugment-imagenet" in views
     assert report.data["operators"] == Policy.random(n=1, m=2, space="tf_tpu").operators()
     assert len(report.tables[1].rows) == 2
 

@@ -41,8 +41,10 @@ def test_rows_ratios_and_floor(tmp_path, mode):
     found = report.data["batch_1"]
     assert found["seconds"].keys() == set(providers)
     assert found["faster_than_deit"]["deit"] == 1.0
-    factor = 3 if mode == "train" else 1
-    assert 0 < found["floor_seconds"] * factor / factor < min(found["seconds"].values())
+    # Two rounds say nothing about which is faster; that is what the committed results are for.
+    (floor,) = (r.median for r in rows if (r.provider, r.metric) == ("floor", "time"))
+    assert found["floor_seconds"] == pytest.approx(floor)
+    assert floor > 0
     assert report.files == ([csv, folder / "bench.png"] if mode == "train" else [csv])
 
 

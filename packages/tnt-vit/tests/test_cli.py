@@ -40,6 +40,11 @@ def test_train_eval_predict_and_resume(run, tmp_path):
     assert code == 0
     assert json.loads(out)["data"]["images"] == 64
 
+    # The paper's figure stands beside ours where an experiment names one.
+    code, out, _ = run("eval", *SMALL, "data=digits", "data.limit=64", weights, "expected.top1=81.5", "format=json")
+    assert code == 0
+    assert ["paper's top1", 81.5] in json.loads(out)["tables"][0]["rows"]
+
     # A checkpoint for other classes is refused: its accuracy would be chance.
     code, _, err = run("eval", *SMALL, "data=photos", "data.image_size=32", weights)
     assert code == 2
@@ -84,7 +89,19 @@ def test_doctor_says_what_loads(run, tmp_path):
         (["train", "model.img_size=64", "data.image_size=32"], ["64", "32"]),
         (["train", "model.pretrained=nowhere.pth"], ["nowhere.pth"]),
         (["train", "optimizer.opt=adamv"], ["adamv", "adam"]),
+        (["train", "optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "2 numbers"]),
+        (["train", "scheduler.min_lr=-1"], ["scheduler.min_lr=-1", "at least 0"]),
+        (["train", "data.drop_last=maybe"], ["data.drop_last=maybe", "true or false"]),
+        (["train", "device=cpu", "trainer.accelerator=gpu"], ["device=cpu", "trainer.accelerator=gpu"]),
         (["train", "resume=nowhere"], ["nowhere"]),
+        (["eval", "optimizer.lr=1"], ["optimizer", "leave optimizer.lr=1 out"]),
+        (["eval", "data=digits", "model=tnt_digits", "device=cpu", "precision=fp16"], ["fp16", "bf16"]),
+        (["predict", "chelsea", "precision=fp99"], ["fp99", "bf16"]),
+        (["predict", "chelsea", "exported=a.onnx", "precision=bf16"], ["a.onnx", "precision"]),
+        (["export", "precision=bf16"], ["no key 'precision'"]),
+        (["convert", "src=a.pth", "dst=b.pth", "seed=1"], ["no key 'seed'"]),
+        (["reproduce", "claim=maybe"], ["claim=maybe", "true or false"]),
+        (["reproduce", "threads=2"], ["no key 'threads'"]),
         (["reproduce", "table=99"], ["99", "5"]),
         (["reproduce", "full=true"], ["full=true", "claim=true"]),
         (["bench", "providers=[tim]"], ["tim", "timm"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from effkit.lightning.logging import read_rows
 from effkit.papers import ClaimRun
+from effkit.plots import read_description
 from tnt_vit.paper import claim as paper_claim
 from tnt_vit.paper.claim import FLOOR, RUNS, Trained, run_claim, train_experiment
 
@@ -64,6 +66,9 @@ def test_claim_judges_tnt_and_shows_the_baseline(tmp_path: Path) -> None:
     assert sizes[0] > sizes[1]  # the plain ViT has no inner blocks
     assert [figure.name for figure in claim.figures] == ["accuracy.png", "predictions.png"]
     assert all(figure.parent == tmp_path and 1_000 < figure.stat().st_size < 300_000 for figure in claim.figures)
+    curves, gallery = map(read_description, claim.figures)
+    assert re.search(r"2 epochs: TNT goes from [\d.]+ to [\d.]+ % and plain ViT goes from .*; .* 95\.5 %", curves)
+    assert re.search(r"\d+ mistakes, a \d taken for a \d", gallery)
     comparison, epochs = claim.tables
     assert [row[0] for row in comparison.rows] == list(RUNS)
     assert comparison.rows[0][4] > comparison.rows[1][4]  # MACs

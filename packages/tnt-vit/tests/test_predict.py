@@ -11,7 +11,7 @@ from effkit.data import class_names, load_picture
 from effkit.data.facts import known_class_names, known_preprocessing
 from effkit.runs import config_of
 from tnt_vit.checkpoints.origin import is_untrained, weights_note
-from tnt_vit.commands.predict import predict_report
+from tnt_vit.commands.predict import predict_report, probabilities
 from tnt_vit.inference.preprocessing import preprocessing
 
 ARGS = {
@@ -55,11 +55,11 @@ def test_probabilities_names_and_order():
         want = model(x).softmax(-1)
     found = json.loads(json.dumps(report.to_json()))["data"]
     assert [p["file"] for p in found["pictures"]] == ["china", "chelsea"]
-    for probabilities, picture in zip(want, found["pictures"], strict=True):
-        best = probabilities.argsort(descending=True)[:3].tolist()
+    for wanted, picture in zip(want, found["pictures"], strict=True):
+        best = wanted.argsort(descending=True)[:3].tolist()
         assert [t["class"] for t in picture["top"]] == best
         assert [t["name"] for t in picture["top"]] == [f"name {i}" for i in best]
-        assert [t["probability"] for t in picture["top"]] == pytest.approx(probabilities[best].tolist(), abs=1e-6)
+        assert [t["probability"] for t in picture["top"]] == pytest.approx(wanted[best].tolist(), abs=1e-6)
     assert len(report.tables[0].rows) == 6
     assert report.tables[0].rows[0][0] == "china"
 
@@ -181,8 +181,23 @@ def test_a_run_folder_tells_as_much_as_its_checkpoint(tmp_path):
     assert config_of(tmp_path.parent / "elsewhere.pth") == {}
 
 
+def test_precision_is_the_type_of_the_matrix_products():
+    torch.manual_seed(0)
+    model = small()
+    x = torch.rand(2, model.in_chans, *model.img_size)
+    full, half = probabilities(model, x), probabilities(model, x, torch.bfloat16)
+    assert half.dtype == torch.float32
+    assert not torch.equal(full, half)
+    torch.testing.assert_close(half, full, rtol=0, atol=0.02)
+    tables = [predict_report(model, ["china"], precision=p).data["pictures"] for p in ("fp32", "auto", "bf16")]
+    assert tables[0] == tables[1]
+    assert tables[0] != tables[2]
+
+
 def test_bad_arguments(tmp_path):
     model = small()
+    with pytest.raises(ValueError, match=r"precision='fp99'"):
+        predict_report(model, ["china"], precision="fp99")
     with pytest.raises(ValueError, match=r"topk.*0"):
         predict_report(model, ["china"], topk=0)
     with pytest.raises(ValueError, match=r"batch_size.*1\.5"):

@@ -8,12 +8,12 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 import tnt_vit
+from effkit.plots import describe, read_description, save_png
 from tnt_vit.commands.subject import Subject
 from tnt_vit.commands.visualize import FIGURES, visualize_report
 from tnt_vit.plots import drawing
 from tnt_vit.plots.attention import class_attention, inner_attention, sentence_attention
 from tnt_vit.plots.features import feature_maps, word_maps
-from tnt_vit.plots.photo import MAX_BYTES, save_photo_png
 
 ARGS = {
     "img_size": 64,
@@ -56,8 +56,9 @@ def caption_of(fig: Figure) -> str:
 def test_every_figure_is_a_decodable_png_of_limited_size(subject, tmp_path, name):
     fig = FIGURES[name][1](subject)
     assert f"Figure {FIGURES[name][0]}" in fig.get_suptitle()
-    path = save_photo_png(fig, tmp_path / "figure.png")
-    assert path.stat().st_size < MAX_BYTES
+    path = save_png(fig, tmp_path / "figure.png", photos=True)
+    assert path.stat().st_size < 300 * 1024
+    assert subject.name in read_description(path)
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     assert min(pixels.shape[:2]) > 150
@@ -257,5 +258,6 @@ def test_noise_is_squeezed_below_the_limit(tmp_path):
     fig = Figure(figsize=(9, 9))
     ax = fig.subplots()
     ax.imshow(np.random.default_rng(0).random((900, 900, 3)))
-    path = save_photo_png(fig, tmp_path / "noise.png")
-    assert path.stat().st_size < MAX_BYTES
+    describe(fig, "Noise in all colours, from edge to edge.")
+    path = save_png(fig, tmp_path / "noise.png", photos=True)
+    assert path.stat().st_size < 300 * 1024

@@ -18,7 +18,7 @@ main = App(
 )
 
 
-@main.command("train")
+@main.command("train", unread=["teacher"])
 def train(cfg: DictConfig) -> Report:
     """Train with cross-entropy or label smoothing under a policy; resume=RUN goes on with an interrupted run."""
     from kd_autoaug.commands.train import run
@@ -34,7 +34,7 @@ def distill(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
-@main.command("eval")
+@main.command("eval", unread=["policy", "loss", "teacher", "optimizer", "scheduler", "logger"])
 def evaluate(cfg: DictConfig) -> Report:
     """Measure a network on the clean test pictures of a data set."""
     from kd_autoaug.commands.evaluate import run
@@ -42,7 +42,7 @@ def evaluate(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
-@main.command("cache", positional="what")
+@main.command("cache", positional="what", unread=["trainer", "optimizer", "scheduler", "logger"])
 def cache(cfg: DictConfig) -> Report:
     """Make, check or describe a cache of teacher logits: build, verify or info."""
     from kd_autoaug.commands.cache import run

@@ -22,7 +22,7 @@ def train(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
-@main.command("eval")
+@main.command("eval", unread=["optimizer", "scheduler", "logger"])
 def evaluate(cfg: DictConfig) -> Report:
     """Measure a trained TNT on the test split of a data set."""
     from tnt_vit.commands.evaluate import run

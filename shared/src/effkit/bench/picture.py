@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from effkit.errors import UserError
-from effkit.plots import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, describe, figure, joined, save_png
 from effkit.timing import Timing
 
 __all__ = ["draw_times"]
@@ -45,7 +45,17 @@ def draw_times(panels: Sequence[Panel], path: str | os.PathLike[str], *, title: 
         axes[-1].set_xlabel("milliseconds a call, median and 20 to 80 %; the grey line is the machine's limit")
         left_out = f" (first {len(shown)} of {len(panels)} cases)" if len(panels) > len(shown) else ""
         fig.suptitle(f"{title}{left_out}", fontsize=11)
+        described = joined([_in_words(panel) for panel in shown], most=3)
+        describe(fig, f"Bar chart of the median time of a call{f', {title}' if title else ''}: {described}.")
         return save_png(fig, path)
+
+
+def _in_words(panel: Panel) -> str:
+    """The times of a case, from the fastest."""
+    title, timings, _, _ = panel
+    ranked = sorted(timings, key=lambda name: timings[name].median)
+    times = joined([f"{name} {1e3 * timings[name].median:.3g} ms" for name in ranked])
+    return f"in the case {title} {times}" if title else times
 
 
 def _panel(ax: Any, panel: Panel, colours: Mapping[str, str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,12 +17,21 @@ Task = TypeVar("Task", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Command:
-    """A function of one config, the primary config it starts from, and the key that takes words without ``=``."""
+    """A function of one config.
+
+    Args:
+        name: The word the user types.
+        task: The function.
+        config_name: The primary config it starts from.
+        positional: Key that takes words without ``=``.
+        unread: Groups that are there for experiments only.
+    """
 
     name: str
     task: Callable[[Any], Any]
     config_name: str
-    positional: str | None
+    positional: str | None = None
+    unread: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -50,18 +59,22 @@ class Program:
         """Top-level package of the configs; its ``raise ValueError`` are messages to the user."""
         return self.config_module.split(".")[0]
 
-    def command(self, name: str, *, config: str | None = None, positional: str | None = None) -> Callable[[Task], Task]:
+    def command(
+        self, name: str, *, config: str | None = None, positional: str | None = None, unread: Sequence[str] = ()
+    ) -> Callable[[Task], Task]:
         """Register a function as a command; the function stays as it is.
 
         Args:
             name: The word the user types.
             config: Primary config, by default the name with ``_`` for ``-``.
             positional: Key that gets the words without ``=`` as a list: ``a.jpg b.jpg`` is ``images=[a.jpg,b.jpg]``.
+            unread: Groups that the function does not read, but that experiments written for another command choose from
+                (``optimizer`` of ``eval``). It does not get them, and on the command line they are refused.
         """
         assert name not in self.commands, f"{self.prog} has two commands {name!r}"
 
         def register(task: Task) -> Task:
-            self.commands[name] = Command(name, task, config or name.replace("-", "_"), positional)
+            self.commands[name] = Command(name, task, config or name.replace("-", "_"), positional, tuple(unread))
             return task
 
         return register

@@ -15,9 +15,13 @@ from effkit.errors import UserError
 # Errors of the operating system that say something about a path the user gave, or about their disk.
 _ERRNO_NAMES = (
     *("EACCES", "EPERM", "ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "ENOTEMPTY", "ELOOP", "ENAMETOOLONG"),
-    *("EROFS", "ENOSPC", "EDQUOT"),
+    *("EROFS", "ENOSPC", "EDQUOT", "EFBIG", "EIO", "ESTALE", "EMFILE", "ENFILE"),
 )
 _ERRNOS = {getattr(errno, name) for name in _ERRNO_NAMES if hasattr(errno, name)}
+_ADVICE = {
+    "EFBIG": "the file system or `ulimit -f` allows no larger file",
+    "EMFILE": "`ulimit -n` says how many a process may open: raise it, or use fewer workers",
+}
 # Values given on the command line that do not fit, or ${...} that leads nowhere; other OmegaConf errors are our bugs.
 _OMEGACONF_MISTAKES = {
     "omegaconf.ConfigCycleDetectedException",
@@ -83,10 +87,11 @@ def _explain_os_error(error: OSError) -> str | None:
         pass
     elif error.errno not in _ERRNOS:
         return None
+    advice = next((f"; {words}" for name, words in _ADVICE.items() if error.errno == getattr(errno, name, None)), "")
     if error.filename is None or error.strerror is None:
-        return one_line(error)
+        return one_line(error) + advice
     name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else str(error.filename)
-    return f"{error.strerror}: {name!r}"
+    return f"{error.strerror}: {name!r}{advice}"
 
 
 def raised_by(error: BaseException, packages: tuple[str, ...]) -> bool:

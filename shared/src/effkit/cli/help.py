@@ -48,13 +48,13 @@ def version_of(prog: str) -> str:
 def command(app: Program, command: Command, hydra: Session) -> str:
     """Config groups with their options, and the config with its keys and values."""
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
+    from omegaconf import OmegaConf, open_dict
 
     from effkit.cli.session import chosen_options, task_config
 
     config = hydra.compose(mode=RunMode.MULTIRUN)  # a group that must be given need not be, to read about it
-    choices = {g: o for g, o in chosen_options(config).items() if g.split("/")[0] != "hydra"}
-    groups = hydra.groups()
+    choices = {g: o for g, o in chosen_options(config).items() if g.split("/")[0] not in ("hydra", *command.unread)}
+    groups = {g: options for g, options in hydra.groups().items() if g not in command.unread}
     words = f"[{command.positional.upper()} ...] " if command.positional else ""
     blocks = [
         f"Usage: {app.prog} {command.name} {words}[group=option ...] [key=value ...] [--multirun]",
@@ -66,7 +66,11 @@ def command(app: Program, command: Command, hydra: Session) -> str:
         blocks.append(f"Groups (group=option; * is chosen)\n{_columns(used)}")
     if used and others:  # a command without groups has no use for others
         blocks.append(f"Groups that can be added (+group=option)\n{_columns(others)}")
-    yaml = OmegaConf.to_yaml(task_config(config))
+    shown = task_config(config)
+    with open_dict(shown):
+        for group in command.unread:
+            shown.pop(group, None)
+    yaml = OmegaConf.to_yaml(shown)
     blocks.append("Config (key=value, nested.key=value)\n" + textwrap.indent(yaml.rstrip(), "  "))
     blocks.append(f"Flags\n{_FLAGS}")
     return "\n\n".join(block for block in blocks if block)

@@ -104,6 +104,7 @@ class Job:
         module: Module name instead, when the program was started as ``python -m module``.
         flags: Words that go before the overrides when another rank composes the same config.
         keeps_folder: Whether the job has a folder of its own; a command that only reports has none.
+        unread: Groups that the task does not get.
     """
 
     program: str
@@ -114,6 +115,7 @@ class Job:
     module: str | None = None
     flags: list[str] = field(default_factory=list)
     keeps_folder: bool = True
+    unread: tuple[str, ...] = ()
 
     def __call__(self, cfg: DictConfig) -> Outcome:
         """Run the task; see the module's docstring."""
@@ -178,7 +180,7 @@ class Job:
         return outcome
 
     def _run(self, cfg: DictConfig) -> Report | None:
-        from omegaconf import OmegaConf
+        from omegaconf import OmegaConf, open_dict
 
         choose("format", cfg.get("format", "table"), FORMATS)
         if cfg.get("precision") is not None:  # of every command, so that none takes a word it does not know
@@ -187,6 +189,9 @@ class Job:
             raise UserError("resume= is empty: give a run folder or a .ckpt file, or leave resume= out")
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
+        with open_dict(cfg):
+            for group in self.unread:
+                cfg.pop(group, None)
         return self.task(cfg)
 
     def _deleted(self, error: Exception, overrides: Sequence[str]) -> str | None:

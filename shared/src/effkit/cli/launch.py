@@ -40,6 +40,7 @@ def launch(app: Program, command: Command, words: Sequence[str], ends_process: b
     flags = parse_flags(f"{app.prog} {command.name}", words)
     flags.overrides = gather_positional(flags.overrides, command.positional)
     with session(app.prog, command.name, app.config_module, command.config_name, flags) as hydra:
+        refuse_unread(hydra.program, flags.overrides, command.unread)
         if flags.help:
             print(help.command(app, command, hydra))
             return 0
@@ -54,6 +55,7 @@ def launch(app: Program, command: Command, words: Sequence[str], ends_process: b
             script=_script(app.prog, ends_process),
             module=main.name if main is not None else None,
             flags=flags_for_ranks(flags),
+            unread=command.unread,
         )
         return _run(app, job, hydra, flags.multirun, ends_process)
 
@@ -161,6 +163,23 @@ def gather_positional(words: Sequence[str], key: str | None) -> list[str]:
     bare = [word for word in words if "=" not in word and not word.startswith(("+", "~"))]
     rest = [word for word in words if word not in bare]
     return [*rest, f"{key}=[{','.join(quote(word) for word in bare)}]"] if bare else rest
+
+
+def refuse_unread(program: str, words: Sequence[str], unread: Sequence[str]) -> None:
+    """Refuse words for groups that a command does not read.
+
+    Args:
+        program: Program and command.
+        words: The overrides.
+        unread: The groups.
+
+    Raises:
+        UserError: Names the first of them.
+    """
+    for word in words:
+        group = re.split(r"[.=@]", word.lstrip("+~"), maxsplit=1)[0]
+        if group in unread:
+            raise UserError(f"{program} does not read {group!r}, which only an experiment may set: leave {word} out")
 
 
 def quote(word: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from effkit.cli.explain import debugging, one_line, raised_by
 from effkit.cli.mistakes import explain_composition
+from effkit.cli.shell import check_shell
 from effkit.cli.targets import check_config
 from effkit.cli.words import booleans_read
 from effkit.errors import UserError, choose, nearest
@@ -98,6 +100,7 @@ class _Loader(ConfigLoaderImpl):
     def __init__(self, path: ConfigSearchPath, package: str) -> None:
         super().__init__(path)
         self.package = package
+        self._held: Any = None
 
     def load_configuration(
         self,
@@ -113,13 +116,19 @@ class _Loader(ConfigLoaderImpl):
             )
 
         config = load(overrides)
-        if (read := booleans_read(overrides, load)) != overrides:
+        if (read := booleans_read(overrides, self._held)) != overrides:
             config = load(read)
         for group, option in chosen_options(config).items():
             if isinstance(option, str) and f"{group}={option}" in overrides:
                 choose(group, option, self.options(group.partition("@")[0]))
         _check_global(config)
         check_config(config, self.package)
+        check_shell(config)
+        return config
+
+    def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
+        config: DictConfig = super()._compose_config_from_defaults_list(defaults, repo)
+        self._held = copy.deepcopy(config)  # before the words of the command line change it
         return config
 
     def options(self, group: str) -> list[str]:

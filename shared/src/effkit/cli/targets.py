@@ -13,7 +13,7 @@ from typing import Any
 from effkit.cli.explain import one_line
 from effkit.errors import UserError
 
-__all__ = ["BUILDABLE", "check_config", "check_target", "targets_of"]
+__all__ = ["BUILDABLE", "check_config", "check_target", "children", "targets_of"]
 
 # Classes that a config may name in `_target_`; those of the running command's package are added.
 BUILDABLE = (
@@ -116,7 +116,7 @@ def _leaves(config: Any, keep: bool) -> Iterator[tuple[str, str, Any]]:
         path, node = pending.pop()
         if path.count(".") > _DEEPEST:
             break
-        for key, child in _children(node):
+        for key, child in children(node):
             here = f"{path}{key}"
             value = _value(node, key, child, here, keep)
             if _is_container(value):
@@ -126,7 +126,8 @@ def _leaves(config: Any, keep: bool) -> Iterator[tuple[str, str, Any]]:
     raise UserError(f"the config is nested without end: {path[:80]}...")
 
 
-def _children(node: Any) -> list[tuple[Any, Any]]:
+def children(node: Any) -> list[tuple[Any, Any]]:
+    """Keys and values of a config, a dictionary or a list, interpolations as they are."""
     from omegaconf import DictConfig, ListConfig
 
     if isinstance(node, DictConfig):

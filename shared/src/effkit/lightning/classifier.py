@@ -15,14 +15,19 @@ from torch import Tensor, nn
 from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError, choose
+from effkit.lightning.arguments import check_numbers, is_number
 from effkit.lightning.callbacks import WeightEma
 from effkit.lightning.metrics import MeanLoss, PercentCorrect
-from effkit.lightning.optim import create_optimizer, create_scheduler, plain_options
+from effkit.lightning.optim import check_optimizer, create_optimizer, create_scheduler, plain_options
 from effkit.lightning.resumed import Resumed, check_network
 
 __all__ = ["Classifier"]
 
 MIXUP_KEYS = ("mixup_alpha", "cutmix_alpha", "cutmix_minmax", "prob", "switch_prob", "mode", "correct_lam")
+
+_AT_LEAST_0 = (lambda x: x >= 0, "of at least 0")
+_SHARE = (lambda x: 0 <= x <= 1, "in [0, 1]")
+_MIXUP = {"mixup_alpha": _AT_LEAST_0, "cutmix_alpha": _AT_LEAST_0, "prob": _SHARE, "switch_prob": _SHARE}
 
 
 def _build_mixup(options: Mapping[str, Any] | None, num_classes: int, label_smoothing: float) -> Any:
@@ -30,7 +35,8 @@ def _build_mixup(options: Mapping[str, Any] | None, num_classes: int, label_smoo
     options = dict(options or {})
     for key in options:
         choose("mixup argument", key, MIXUP_KEYS)
-    options = {"mixup_alpha": 0.0, **options}
+    options = {"mixup_alpha": 0.0, **{k: v for k, v in options.items() if v is not None}}
+    check_numbers("mixup", options, _MIXUP)
     if not (options["mixup_alpha"] > 0 or options.get("cutmix_alpha", 0) > 0 or options.get("cutmix_minmax")):
         return None
     from timm.data import Mixup
@@ -79,12 +85,14 @@ class Classifier(LightningModule):
         preprocessing: Preprocessing | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= label_smoothing < 1:
+        if not is_number(label_smoothing, lambda x: 0 <= x < 1):
             raise UserError(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
-        if ema is not None and not 0 < ema < 1:
+        if ema is not None and not is_number(ema, lambda x: 0 < x < 1):
             raise UserError(f"ema={ema!r} must be a decay in (0, 1), e.g. 0.9999, or null")
         # Plain containers only, so that torch.load(weights_only=True) reads the checkpoint.
         optimizer, scheduler, mixup = plain_options(optimizer), plain_options(scheduler), plain_options(mixup)
+        if optimizer:
+            check_optimizer(optimizer)
         self.save_hyperparameters(ignore=["model", "preprocessing"], logger=False)
         self.model, self.preprocessing = model, preprocessing
         self.mixup = _build_mixup(mixup, num_classes, label_smoothing)

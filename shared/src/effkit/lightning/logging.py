@@ -217,14 +217,15 @@ _NO_WARNING = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
 _TALKATIVE = ("lightning.pytorch", "lightning.fabric", "lightning_utilities")
+_ASKED_FOR = "lightning.pytorch.profilers"  # its table is what `trainer.profiler` was given for
 
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Hide Lightning's advertisements, device tables and the warnings above; real warnings stay."""
-    levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
+    """Hide Lightning's advertisements, device tables and the warnings above; real warnings and profiles stay."""
+    levels = {name: logging.getLogger(name).level for name in (*_TALKATIVE, _ASKED_FOR)}
     for name in levels:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.INFO if name == _ASKED_FOR else logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in _NO_WARNING:

@@ -16,8 +16,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from effkit.errors import UserError, choose
+from effkit.lightning.arguments import (
+    MISTAKES,
+    ONE_CYCLE,
+    OPTIMIZER,
+    TIMM,
+    check_number,
+    check_numbers,
+    try_optimizer,
+    try_schedule,
+)
 
-__all__ = ["SCHEDULES", "TimmSchedule", "create_optimizer", "create_scheduler", "plain_options"]
+__all__ = ["SCHEDULES", "TimmSchedule", "check_optimizer", "create_optimizer", "create_scheduler", "plain_options"]
 
 TIMM_SCHEDULES = ("cosine", "tanh", "step", "multistep", "poly")
 SCHEDULES = (*TIMM_SCHEDULES, "onecycle", "none")
@@ -57,18 +67,27 @@ def create_optimizer(model: nn.Module, options: Mapping[str, Any]) -> Optimizer:
     Raises:
         UserError: If the name is not known to timm, the learning rate is missing or an argument is not the optimizer's.
     """
-    from timm.optim import create_optimizer_v2, list_optimizers
+    from timm.optim import create_optimizer_v2
 
     options = dict(options)
-    name = str(options.get("opt", "")).lower()
-    choose("optimizer.opt", name.removeprefix("lookahead_"), list_optimizers())
-    lr = options.get("lr")
-    if not isinstance(lr, int | float) or not lr > 0:
-        raise UserError(f"optimizer.lr={lr!r} must be a number above 0")
+    check_optimizer(options)
     try:
         return create_optimizer_v2(model, **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"optimizer.opt={name}: {error}") from error
+    except MISTAKES as error:
+        raise UserError(f"optimizer.opt={options['opt']}: {error}") from error
+
+
+def check_optimizer(options: Mapping[str, Any]) -> None:
+    """Try the arguments of :func:`create_optimizer` on a network of one layer.
+
+    Raises:
+        UserError: If they do not fit.
+    """
+    from timm.optim import create_optimizer_v2, list_optimizers
+
+    choose("optimizer.opt", str(options.get("opt", "")).lower().removeprefix("lookahead_"), list_optimizers())
+    check_number("optimizer.lr", options.get("lr"), *OPTIMIZER["lr"])
+    try_optimizer(create_optimizer_v2, options)
 
 
 class TimmSchedule:
@@ -130,10 +149,11 @@ def _one_cycle(optimizer: Optimizer, options: dict[str, Any], updates: int) -> O
     allowed = sorted(set(inspect.signature(OneCycleLR.__init__).parameters) - _ONECYCLE_SET_BY_US)
     for key in options:
         choose("scheduler=onecycle argument", key, allowed)
+    check_numbers("scheduler", options, ONE_CYCLE)
     peaks = [group["lr"] * group.get("lr_scale", 1.0) for group in optimizer.param_groups]
     try:
         return OneCycleLR(optimizer, max_lr=peaks, total_steps=updates, **options)
-    except (TypeError, ValueError) as error:
+    except MISTAKES as error:
         raise UserError(f"scheduler=onecycle: {error}") from error
 
 
@@ -145,19 +165,24 @@ def _timm(
     allowed = sorted(set(inspect.signature(create_scheduler_v2).parameters) - _SET_BY_US)
     for key in options:
         choose(f"scheduler={name} argument", key, allowed)
-    warmup, cooldown = options.get("warmup_epochs", 0), options.get("cooldown_epochs", 0)
+    check_numbers("scheduler", options, TIMM)
+    warmup, cooldown = options.get("warmup_epochs") or 0, options.get("cooldown_epochs") or 0
     prefix = warmup if options.get("warmup_prefix", False) else 0
-    if min(warmup, cooldown) < 0 or warmup + cooldown >= epochs:
+    if warmup + cooldown >= epochs:
         raise UserError(
-            f"scheduler.warmup_epochs={warmup} and scheduler.cooldown_epochs={cooldown} must be at least 0 and leave "
-            f"some of trainer.max_epochs={epochs} between them"
+            f"scheduler.warmup_epochs={warmup} and scheduler.cooldown_epochs={cooldown} must leave some of "
+            f"trainer.max_epochs={epochs} between them"
         )
-    schedule, _ = create_scheduler_v2(
-        optimizer,
-        sched=name,
-        num_epochs=epochs - cooldown - prefix,
-        step_on_epochs=False,
-        updates_per_epoch=updates_per_epoch,
-        **options,
-    )
+    try:
+        schedule, _ = create_scheduler_v2(
+            optimizer,
+            sched=name,
+            num_epochs=epochs - cooldown - prefix,
+            step_on_epochs=False,
+            updates_per_epoch=updates_per_epoch,
+            **options,
+        )
+    except MISTAKES as error:
+        raise UserError(f"scheduler.sched={name}: {error or type(error).__name__}") from error
+    try_schedule(name, optimizer, schedule.step_update, epochs * updates_per_epoch)
     return TimmSchedule(schedule, optimizer)

@@ -29,15 +29,27 @@ _PRECISIONS = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.fl
 
 
 def _resolve_hardware(options: dict[str, Any], device: str, precision: str) -> dict[str, Any]:
-    """Fill in what ``auto`` means: the command's ``device`` and ``precision``, by default what the machine has."""
-    if options.setdefault("accelerator", "auto") == "auto":
+    """Fill in what ``auto`` means: the command's ``device`` and ``precision``, by default what the machine has.
+
+    Raises:
+        UserError: If the trainer says something else than they do, or the device has not the precision.
+    """
+    if options.setdefault("accelerator", "auto") == "auto" or device != "auto":
         chosen = resolve_device(device)
-        options["accelerator"] = "gpu" if chosen.type == "cuda" else chosen.type
+        kind = "gpu" if chosen.type == "cuda" else chosen.type
+        if options["accelerator"] not in ("auto", kind, chosen.type):
+            raise UserError(
+                f"device={device} and trainer.accelerator={options['accelerator']} contradict each other: "
+                "add trainer.accelerator=auto, or leave device out"
+            )
+        options["accelerator"] = kind
         if ":" in device:  # one GPU by number; `cuda` alone leaves their number to trainer.devices
             options["devices"] = [chosen.index]
+    used = resolve_device("cpu" if options["accelerator"] == "cpu" else "auto")
     if options.setdefault("precision", "auto") == "auto":
-        used = resolve_device("cpu" if options["accelerator"] == "cpu" else "auto")
         options["precision"] = _PRECISIONS[resolve_precision(precision, used)]
+    if used.type == "cpu" and str(options["precision"]) in ("16", "16-mixed"):  # Lightning would take bf16
+        raise UserError("precision=fp16: Lightning has no fp16 on the CPU, use bf16 or fp32")
     return options
 
 

@@ -20,7 +20,7 @@ class Claim:
 
     Args:
         rows: Judged figures, e.g. from `Findings`, `evaluate` or `Row.judge`; the claim holds if none differs.
-        figures: PNG files inside the folder given to the run.
+        figures: PNG files inside the folder given to the run, from `effkit.plots.save_png`.
         tables: Further tables: the baseline beside ours, learning curves.
         notes: Sentences a reader needs to judge the figures fairly.
     """

@@ -1,14 +1,16 @@
-"""Tables and badges as HTML; all text is escaped."""
+"""Badges, tables, logs and pictures as HTML; all text is escaped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
 from html import escape
+from pathlib import Path
 from typing import Any
 
-from effkit.report import Table, format_cell
+from effkit.plots import read_description
+from effkit.report import format_cell
 
-__all__ = ["BADGES", "badge", "flat", "html_table"]
+__all__ = ["BADGES", "badge", "flat", "html_log", "html_picture"]
 
 # Word to (CSS class, sign): the word is always there, colour and sign only help the eye.
 BADGES = {
@@ -27,7 +29,7 @@ BADGES = {
 def badge(word: str) -> str:
     """A verdict in its colour, with its sign."""
     kind, sign = BADGES[word]
-    return f'<span class="badge {kind}">{sign} {escape(word)}</span>'
+    return f'<span class="badge {kind}"><span aria-hidden="true">{sign}</span> {escape(word)}</span>'
 
 
 def flat(value: Any) -> str:
@@ -39,30 +41,29 @@ def flat(value: Any) -> str:
     return format_cell(value)
 
 
-def html_table(table: Table, link: Callable[[str], str] | None = None) -> str:
-    """A table; where the screen is narrow it scrolls sideways, or becomes cards if it has more columns than fit.
+def html_log(text: str, name: str) -> str:
+    """A log that opens on demand; it scrolls in a box of its own, which the keyboard reaches.
 
-    `link` turns first cells into links.
+    Args:
+        text: The log.
+        name: What to call the box, unlike any other of the page.
     """
-    numeric = table.numeric_columns()
-    longest = [max((len(format_cell(row[i])) for row in table.rows), default=0) for i in range(len(table.columns))]
-    kinds = ["number" if n else "short" if length <= 20 else "text" for n, length in zip(numeric, longest, strict=True)]
-    head = "".join(f'<th class="{kind}">{escape(c)}</th>' for c, kind in zip(table.columns, kinds, strict=True))
-    lines = []
-    for row in table.rows:
-        cells = []
-        for index, (value, column, kind) in enumerate(zip(row, table.columns, kinds, strict=True)):
-            text = format_cell(value)
-            shown = escape(text)
-            if column in ("verdict", "laptop-scale claim") and text in BADGES:
-                shown = badge(text)
-            elif column == "re-run" and text:
-                shown = f"<code>{shown}</code>"
-            elif index == 0 and link is not None:
-                shown = f'<a href="{escape(link(text))}">{shown}</a>'
-            cells.append(f'<td class="{kind}" data-name="{escape(column)}">{shown}</td>')
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    cards = ' class="cards"' if len(table.columns) > 5 else ""
-    inside = f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody>"
-    return f'<div class="scroll"><table{cards}>{inside}</table></div>{note}'
+    box = f'<pre tabindex="0" role="region" aria-label="{escape(name)}">{escape(text)}</pre>'
+    return f"<details><summary>End of its log</summary>{box}</details>"
+
+
+def html_picture(file: Path) -> str:
+    """A picture, embedded, with the sentence that the code which drew it left in the file (`effkit.plots.describe`).
+
+    The sentence stands below it for everybody, and is the picture's alternative for those who do not see it, who hear
+    it once.
+    """
+    try:
+        picture = base64.b64encode(file.read_bytes()).decode("ascii")
+        sentence = read_description(file)
+    except OSError as error:  # of a file that is no picture too
+        why = "was not written" if isinstance(error, FileNotFoundError) else "cannot be shown"
+        return f'<p class="note">The picture {escape(file.name)} {why}.</p>'
+    said = escape(sentence or f"The picture {file.name}; its file does not say what is seen.")
+    image = f'<img src="data:image/png;base64,{picture}" alt="{said}">'
+    return f'<figure>{image}<figcaption aria-hidden="true">{said}</figcaption></figure>'

@@ -6,19 +6,28 @@ All text is escaped; the page is built from the very document that `results.json
 
 from __future__ import annotations
 
-import base64
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from effkit.report import Table
-from effkit.reproduce.markup import BADGES, badge, flat, html_table
+from effkit.reproduce.markup import BADGES, badge, flat, html_log, html_picture
 from effkit.reproduce.style import STYLE
 from effkit.reproduce.summary import all_outcomes, count_verdicts, forms, verdict
+from effkit.reproduce.tables import html_table
 from effkit.rows import Outcome, outcome_tables
 
 __all__ = ["render_html"]
+
+_BELOW = {"row": "metric", "reason": "source"}  # columns of outcomes that share a cell
+
+_LEAD = (
+    "Figures that papers print, beside the same figures computed on this machine, and one claim of each paper run here "
+    "on real data. What takes more than a laptop (weights, large data sets, GPUs for weeks) is listed as not measured "
+    "here."
+)
 
 
 def render_html(document: dict[str, Any], folder: Path) -> str:
@@ -34,29 +43,32 @@ def render_html(document: dict[str, Any], folder: Path) -> str:
     papers = document["papers"]
     outcomes = [o for paper in papers for o in all_outcomes(paper)]
     crashed = sum(paper["status"] == "crashed" for paper in papers)
+    environment = Table("", ["what", "value"], [[k, flat(v) or "none"] for k, v in document["environment"].items()])
     body = [
         f"<h1>{escape(_headline(outcomes, crashed))}</h1>",
-        *_provenance(document),
+        f'<p class="lead">{_LEAD}</p>',
         _tiles(outcomes, crashed),
         _overview(papers),
+        *_provenance(document),
         *(_paper(paper, folder) for paper in papers),
-        "<h2>Environment</h2>",
-        html_table(Table("", ["what", "value"], [[k, flat(v) or "none"] for k, v in document["environment"].items()])),
+        "<section><h2>Environment</h2>",
+        html_table(environment, "Environment"),
+        "</section>",
     ]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(document['title'])}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(document['title'])}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(body)
-        + "\n</body>\n</html>\n"
+        + "\n</main>\n</body>\n</html>\n"
     )
 
 
 def _provenance(document: dict[str, Any]) -> list[str]:
     """When and of what, in which form and how fast, and how to have it all again."""
-    when = [document["date"], f"effkit {document['effkit']}"]
+    when = [_readable(document["date"]), f"effkit {document['effkit']}"]
     if document["commit"]:
         when.append(f"commit {document['commit']}")
     again = f"effkit reproduce{' full=true' * document['full']}{' claims=false' * (not document['claims'])} fresh=true"
@@ -64,6 +76,11 @@ def _provenance(document: dict[str, Any]) -> list[str]:
         f'<p class="soft">{escape(", ".join(when))}. Re-run everything: <code>{escape(again)}</code></p>',
         f'<p class="soft">{escape(forms(document))}</p>',
     ]
+
+
+def _readable(date: str) -> str:
+    """2026-07-31T08:05:00Z as people write it."""
+    return re.sub(r"(\d)T(\d\d:\d\d)(:\d\d)?Z$", r"\1, \2 UTC", date)
 
 
 def _headline(outcomes: Sequence[Outcome], crashed: int) -> str:
@@ -89,21 +106,21 @@ def _tiles(outcomes: Sequence[Outcome], crashed: int) -> str:
 
 
 def _overview(papers: Sequence[dict[str, Any]]) -> str:
-    rows: list[list[Any]] = []
+    columns = ["paper", "title", "verdict", "laptop-scale claim", "match", "differ", "not measured here", "seconds"]
+    table = Table("", columns)
     for paper in papers:
         counts = count_verdicts(all_outcomes(paper))
         figures = [counts[v] for v in ("match", "differs", "not measured here")]
-        form = paper["claim"]["form"] if paper["claim"] else None
-        run = ["kept" if paper["kept"] else "now", paper["seconds"], verdict(paper)]
-        rows.append([paper["name"], paper["title"], *figures, paper["claim_status"], form, *run])
-    columns = ["paper", "title", "match", "differ", "not measured here", "laptop-scale claim", "form", "run", "seconds"]
-    return html_table(Table("", [*columns, "verdict"], rows), link=lambda name: f"#{name}")
+        table.rows.append(
+            [paper["name"], paper["title"], verdict(paper), paper["claim_status"], *figures, paper["seconds"]]
+        )
+    return html_table(table, "Papers", link=lambda name: f"#{name}", below={"paper": "title"})
 
 
 def _how_it_ran(paper: dict[str, Any]) -> str:
     """One sentence: now or in an earlier run, how long, in which form, what was kept and why it ran again."""
     if paper["kept"]:
-        text = f"Kept from the run of {paper['date']}, which took {paper['seconds']:g} s"
+        text = f"Kept from the run of {_readable(paper['date'])}, which took {paper['seconds']:g} s"
     else:
         text = f"Run now, {paper['seconds']:g} s"
     if (claim := paper["claim"]) is not None:
@@ -116,7 +133,7 @@ def _how_it_ran(paper: dict[str, Any]) -> str:
 def _paper(paper: dict[str, Any], folder: Path) -> str:
     name = paper["name"]
     heading = f"{name}: {paper['title']}" if paper["title"] else name
-    parts = [f'<h2 id="{escape(name)}">{escape(heading)}</h2>']
+    parts = [f'<section><h2 id="{escape(name)}">{escape(heading)}</h2>']
     about = [paper["reference"], f"{paper['distribution']} {paper['version']}".strip()]
     if any(about):
         parts.append(f'<p class="soft">{escape(" · ".join(a for a in about if a))}</p>')
@@ -124,44 +141,48 @@ def _paper(paper: dict[str, Any], folder: Path) -> str:
     if paper["status"] == "crashed":
         parts.append(f'<div class="crash"><p>{badge("crashed")} {escape(paper["reason"])}</p>')
         if paper["log"]:
-            parts.append(f"<details><summary>End of its log</summary><pre>{escape(paper['log'])}</pre></details>")
+            parts.append(html_log(paper["log"], f"{name}: end of the log"))
         parts.append("</div>")
     if paper["claim"] is not None:
-        parts += _claim(paper["claim"], folder)
-    parts += _judged([Outcome.from_dict(o) for o in paper["outcomes"]])
-    return "\n".join(parts)
+        parts += _claim(name, paper["claim"], folder)
+    if paper["outcomes"]:
+        parts.append("<h3>Figures of the paper</h3>")
+        parts += _judged(name, [Outcome.from_dict(o) for o in paper["outcomes"]])
+    return "\n".join([*parts, "</section>"])
 
 
-def _claim(claim: dict[str, Any], folder: Path) -> list[str]:
-    parts = _judged([Outcome.from_dict(o) for o in claim["outcomes"]])
+def _claim(paper: str, claim: dict[str, Any], folder: Path) -> list[str]:
+    """Pictures first: they say at a glance what the tables below say exactly."""
+    parts = ["<h3>Laptop-scale claim</h3>"]
+    if claim["figures"]:
+        parts += ['<div class="figures">', *(html_picture(folder / figure) for figure in claim["figures"]), "</div>"]
+    parts += _judged(paper, [Outcome.from_dict(o) for o in claim["outcomes"]])
     if claim["notes"]:
         parts.append("<ul>" + "".join(f"<li>{escape(note)}</li>" for note in claim["notes"]) + "</ul>")
     for table in claim["tables"]:
-        parts.append(f"<h3>{escape(table['title'])}</h3>{html_table(Table.from_dict(table))}")
-    return parts + [_figure(folder, figure) for figure in claim["figures"]]
-
-
-def _judged(outcomes: Sequence[Outcome]) -> list[str]:
-    """Tables of outcomes, each with the command that re-runs it, or row by row where commands differ."""
-    parts = []
-    names = list(dict.fromkeys(o.table for o in outcomes))
-    for name, table in zip(names, outcome_tables(outcomes), strict=True):
-        commands = [o.command for o in outcomes if o.table == name]
-        parts.append(f"<h3>{escape(table.title)}</h3>")
-        if len(set(commands)) == 1 and commands[0]:
-            parts.append(f'<p class="soft">Re-run: <code>{escape(commands[0])}</code></p>')
-        elif any(commands):
-            table.columns.append("re-run")
-            table.rows = [[*row, command] for row, command in zip(table.rows, commands, strict=True)]
-        parts.append(html_table(table))
+        shown = html_table(Table.from_dict(table), f"{paper}: {table['title']}")
+        parts.append(f"<h4>{escape(table['title'])}</h4>{shown}")
     return parts
 
 
-def _figure(folder: Path, name: str) -> str:
-    caption = Path(name).stem.replace("_", " ").replace("-", " ").capitalize()
-    try:
-        picture = base64.b64encode((folder / name).read_bytes()).decode("ascii")
-    except OSError:
-        return f'<p class="note">{escape(caption)}: the file {escape(Path(name).name)} was not written.</p>'
-    source = f"data:image/png;base64,{picture}"
-    return f'<figure><img src="{source}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+def _judged(paper: str, outcomes: Sequence[Outcome]) -> list[str]:
+    """Tables of a paper's outcomes, each with the command that re-runs it, or row by row where commands differ.
+
+    A table of which nothing was checked is closed until a reader wants it.
+    """
+    parts = []
+    names = list(dict.fromkeys(o.table for o in outcomes))
+    for name, table in zip(names, outcome_tables(outcomes), strict=True):
+        members = [o for o in outcomes if o.table == name]
+        commands = [o.command for o in members]
+        shared = commands[0] if len(set(commands)) == 1 else ""
+        inside = f'<p class="soft">Re-run: <code>{escape(shared)}</code></p>' if shared else ""
+        inside += html_table(table, f"{paper}: {table.title}", below=_BELOW, again=() if shared else commands)
+        heading = "" if name == "claim" else f"<h4>{escape(table.title)}</h4>"
+        if heading and all(o.verdict == "not measured here" for o in members):
+            count = f"{len(members)} figure{'s' * (len(members) != 1)}, not measured here"
+            summary = f'<summary>{heading} <span class="soft">{count}</span></summary>'
+            parts.append(f'<details class="unmeasured">{summary}{inside}</details>')
+        else:
+            parts.append(heading + inside)
+    return parts

@@ -5,6 +5,7 @@ Tests cannot import each other (pytest's importlib mode), so whatever two test f
 
 from effkit.testing.commands import CliResult, in_process, run_cli
 from effkit.testing.images import tiny_images, write_image_folder
+from effkit.testing.keys import unread_keys
 from effkit.testing.mistakes import assert_one_line_mistake
 from effkit.testing.papers import assert_installed, assert_rows_are_complete, compose_command, composed_commands
 from effkit.testing.tolerance import assert_close_to_reference
@@ -20,5 +21,6 @@ __all__ = [
     "in_process",
     "run_cli",
     "tiny_images",
+    "unread_keys",
     "write_image_folder",
 ]

@@ -19,6 +19,7 @@ from augshortcut.layers.shortcut import AugmentedShortcut
 from effkit.bench import Bench, check_counts, check_providers, inference, training_step
 from effkit.cli import run_dir
 from effkit.cost import measure
+from effkit.device import seed_everything
 from effkit.errors import UserError, choose
 from effkit.report import Report
 
@@ -74,19 +75,20 @@ class _One(nn.Module):
         return self.block(x)
 
 
-def build_provider(provider: str, what: str, width: int) -> nn.Module:
+def build_provider(provider: str, what: str, width: int, seed: int = 0) -> nn.Module:
     """A provider's module; all have the same random weights.
 
     Args:
         provider: A key of :data:`PATHS` or :data:`BLOCKS`.
         what: ``paths`` or ``block``.
         width: d.
+        seed: Of the weights.
 
     Raises:
         ValueError: If the provider is unknown, or cannot run.
     """
     choose("providers", provider, PATHS if what == "paths" else BLOCKS)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     if what == "paths":
         pair = [AugmentedShortcut(width, _config(provider)) for _ in range(2)]
         if provider == "frozen":
@@ -120,6 +122,7 @@ def bench_report(
     threads: int | None = None,
     min_rounds: int = 10,
     min_seconds: float = 10.0,
+    seed: int = 0,
     csv: str | Path | None = None,
     folder: Path | None = None,
 ) -> Report:
@@ -140,6 +143,7 @@ def bench_report(
         threads: CPU threads; torch's choice if not given.
         min_rounds: Rounds at least.
         min_seconds: Seconds a case at least, all providers together.
+        seed: Of weights and inputs.
         csv: File to append the rows to.
         folder: Gets the picture ``bench.png``.
 
@@ -171,12 +175,13 @@ def bench_report(
         min_seconds=min_seconds,
     )
     dtype = torch.float32 if mode == "train" else bench.dtype  # weights stay float32 in training
-    modules = {n: build_provider(n, what, width).to(device=bench.device, dtype=dtype).eval() for n in names}
+    modules = {n: build_provider(n, what, width, seed).to(device=bench.device, dtype=dtype).eval() for n in names}
     baseline = "official" if what == "paths" else "plain"
     baseline = baseline if baseline in names else names[-1]
     macs = {n: measure(_countable(n, what, width), torch.zeros(1, count, width)).macs for n in names}
     label = f"{mode} {'compile' if compile else 'eager'}"
     data: dict[str, Any] = {}
+    seed_everything(seed)
     for batch in batches:
         x = torch.randn(batch, count, width, device=bench.device, dtype=dtype)
         ready = {n: torch.compile(m, mode=compile_mode) if compile else m for n, m in modules.items()}
@@ -223,6 +228,6 @@ def run(cfg: Any) -> Report:
         ValueError: If an argument is unknown.
     """
     keys = ("what", "width", "batch_sizes", "tokens", "providers", "mode", "compile", "compile_mode", "device")
-    keys = (*keys, "precision", "threads", "min_rounds", "min_seconds")
+    keys = (*keys, "precision", "threads", "min_rounds", "min_seconds", "seed")
     folder = run_dir()
     return bench_report(**plain(cfg, *keys), csv=cfg.csv or folder / "bench.csv", folder=folder)

@@ -23,6 +23,9 @@ def run(cfg: Any) -> Report:
     set_up(cfg)
     data, found = open_both(cfg)
     metrics = evaluate(cfg, found.model, data)
+    rows = [[k, v] for k, v in metrics.items()]
+    if cfg.expected.top1 is not None:
+        rows.append(["paper's top1", cfg.expected.top1])
     notes = [] if found.trained else ["random weights: give run=RUN or model.pretrained=PATH"]
-    table = Table(f"{found.name} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()])
+    table = Table(f"{found.name} on {data.name}, test", ["metric", "value"], rows)
     return Report("augshortcut eval", [table], data=metrics, lines=notes)

@@ -33,18 +33,19 @@ def run(cfg: Any) -> Report:
     Raises:
         ValueError: If the model cannot be opened or has no paths.
     """
-    set_up(cfg)
+    device = set_up(cfg)
     out = Path(cfg.out) if cfg.out else run_dir() / "folded.safetensors"
     if out.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"out={str(out)!r} must end in .safetensors, .pth or .pt")
     found = open_network(cfg)
-    folded = fold(found.model)
-    side = found.preprocessing.size if found.preprocessing else _size(found.model)
+    model = found.model.to(device)
+    folded = fold(model)
+    side = found.preprocessing.size if found.preprocessing else _size(model)
     channels = found.preprocessing.channels if found.preprocessing else 3
-    x = torch.randn(1, channels, *side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    before, after = (measure(m, x.float()) for m in (found.model, folded))
+    x = torch.randn(1, channels, *side, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(device)
+    before, after = (measure(m, x.float()) for m in (model, folded))
     files = [write_state(out, folded.state_dict())]
-    exact = copy.deepcopy(found.model).double()
+    exact = copy.deepcopy(model).double()
     with torch.no_grad():  # folded in float64 too: sums of float32 weights would round otherwise
         expected, ours = exact(x), fold(exact)(x)
     far = float((expected - ours).abs().max())

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from effkit.plots import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, describe, figure, joined, save_png
 
 __all__ = ["draw_bound", "draw_epochs", "draw_layers", "draw_norms", "draw_similarity"]
 
@@ -36,6 +36,12 @@ def draw_layers(models: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, *
             axes.set(title=_SHOWN[key], xlabel="block")
         panels[0].legend()
         fig.suptitle(title)
+        moves = [
+            f"{_SHOWN[key].split(':')[0]} from {rows[0][key]:.3g} to {rows[-1][key]:.3g} ({name})"
+            for key in measures
+            for name, rows in models.items()
+        ]
+        describe(fig, f"Line charts of how different tokens are by block, first to last: {joined(moves)}.")
         return save_png(fig, path)
 
 
@@ -53,6 +59,10 @@ def draw_similarity(cosines: Tensor, path: Path, *, title: str) -> Path:
         axes.set(title=title, xlabel="token", ylabel="token")
         axes.grid(False)
         fig.colorbar(image, ax=axes, label="cosine")
+        low, mean = float(cosines.min()), float(cosines.mean())
+        describe(
+            fig, f"Heat map of cosines between {len(cosines)} tokens: {mean:.2f} on average, {low:.2f} the lowest."
+        )
         return save_png(fig, path)
 
 
@@ -72,6 +82,12 @@ def draw_norms(norms: Sequence[tuple[str, float]], path: Path, *, title: str) ->
                 axes.plot(range(1, len(values) + 1), values, marker="o", markersize=3, label=label)
         axes.set(title=title, xlabel="block", ylabel="Lipschitz constant")
         axes.legend()
+        values = [value for _, value in norms]
+        describe(
+            fig,
+            f"Line chart of the Lipschitz constants of {len(norms)} sub-layers' paths by block: "
+            f"between {min(values):.2f} and {max(values):.2f}.",
+        )
         return save_png(fig, path)
 
 
@@ -90,6 +106,12 @@ def draw_bound(rows: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> 
         axes.semilogy(place, [row["d_out"] for row in rows], color=PLOT_COLOURS[0], marker="o", label="measured")
         axes.set(title=title, xlabel="sub-layer (attention, MLP, attention, ...)", ylabel="distance to equal tokens")
         axes.legend()
+        nearest, above = max(row["ratio"] for row in rows), sum(not row["holds"] for row in rows)
+        describe(
+            fig,
+            f"Line chart of the distance to equal tokens after {len(rows)} sub-layers and its bound: "
+            f"{above} of them above it; the nearest reaches {100 * nearest:.0f} % of its bound.",
+        )
         return save_png(fig, path)
 
 
@@ -109,4 +131,6 @@ def draw_epochs(curves: Mapping[str, Sequence[Sequence[float]]], path: Path, *, 
                 axes.plot(range(1, len(curve) + 1), curve, color=colour, linewidth=1.2, label=label)
         axes.set(title=title, xlabel="epoch", ylabel="test accuracy, %")
         axes.legend(loc="lower right")
+        ends = [f"{name} ends at {joined([f'{c[-1]:.1f}' for c in seeds])} %" for name, seeds in curves.items()]
+        describe(fig, f"Line chart of test accuracy by epoch, a line a seed: {joined(ends)}.")
         return save_png(fig, path)

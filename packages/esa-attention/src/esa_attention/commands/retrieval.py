@@ -14,6 +14,7 @@ from effkit.errors import UserError, choose
 from effkit.progress import part
 from effkit.report import Report, Table, write_json
 from effkit.report import plain as jsonable
+from effkit.runs import given_words
 from esa_attention.commands.build import build_subject, plain
 from esa_attention.commands.methods import method_setup
 from esa_attention.commands.subject import Subject
@@ -31,13 +32,16 @@ from esa_attention.plots import needle_heatmap
 __all__ = ["TASKS", "make_samples", "retrieval_report", "run"]
 
 TASKS = ("needle", "multi_needle", "passkey", "counting_stars", "variable_tracking")
+SINGLE = ("needle", "passkey")  # one thing is hidden, at a depth
 
 
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
-    subject = build_subject(cfg)
     options = plain(cfg)
     task = options["task"]
+    if task["name"] not in SINGLE and "depths" in given_words():
+        raise UserError(f"depths: {task['name']} spreads over the context, leave depths out")
+    subject = build_subject(cfg)
     return retrieval_report(
         subject,
         task["name"],
@@ -115,7 +119,7 @@ def retrieval_report(
         raise UserError(
             f"samples must be at least 1 and lengths and methods not empty, got {samples}, {lengths}, {methods}"
         )
-    single = task in ("needle", "passkey")
+    single = task in SINGLE
     grid = list(depths) if single else [0.5]
     if not grid:
         raise UserError("depths is empty, give numbers in 0..1")

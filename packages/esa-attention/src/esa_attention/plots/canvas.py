@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effkit.errors import UserError
-from effkit.plots import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, describe, figure, fit_captions, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -138,28 +137,20 @@ def canvas(title: str, width: float, height: float) -> Iterator[Figure]:
     """A figure in the house style with its title on the left."""
     with figure(width, height) as fig:
         if title:
-            lines = textwrap.fill(title, max(12, int(width / 0.1)))
-            fig.suptitle(lines, x=0.01, ha="left", fontsize=11, fontweight="bold")
+            fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         yield fig
 
 
-def save(fig: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write the picture, below 300 kB."""
+def save(fig: Figure, path: str | os.PathLike[str], seen: str) -> Path:
+    """Write the picture, below 300 kB, with a sentence that says what is seen."""
+    describe(fig, seen)
     return save_png(fig, path)
 
 
-def note(ax: Axes, text: str, share: float = 0.8) -> None:
-    """A remark in small grey letters above the axes, on the left.
-
-    Args:
-        ax: The axes.
-        text: The remark.
-        share: How much of the figure's width it may take before it is wrapped.
-    """
-    fig: Any = ax.get_figure()
-    lines = textwrap.fill(text, max(12, int(share * fig.get_figwidth() / 0.075)))
+def note(ax: Axes, text: str) -> None:
+    """A remark in small grey letters above the axes, on the left."""
     if text:
-        ax.set_title(lines, loc="left", fontsize=8.5, color=QUIET, pad=6)
+        ax.set_title(text, loc="left", fontsize=8.5, color=QUIET, pad=6)
 
 
 def short_length(tokens: float) -> str:
@@ -202,6 +193,7 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], *, size:
         for x, y, text, colour in ends
     ]
     fig: Any = ax.get_figure()
+    fit_captions(fig)  # what is wrapped later would move the ends
     for _ in range(2):  # the names take room, which moves the axes, which moves the ends
         fig.draw_without_rendering()
         points = 72 / fig.dpi

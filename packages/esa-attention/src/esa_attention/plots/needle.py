@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from effkit.errors import UserError
+from effkit.plots import joined
 from esa_attention.plots.canvas import QUIET, Curves, as_array, canvas, check_rising, label, save, short_length
 
 __all__ = ["needle_heatmap"]
@@ -75,7 +76,10 @@ def needle_heatmap(
         bar = fig.colorbar(mesh, ax=list(axes[: len(panels)]), pad=0.015, aspect=12 * down, shrink=0.95)
         bar.set_ticks([0, 0.5, 1], labels=["0 %", "50 %", "100 %"])
         bar.outline.set_visible(False)  # type: ignore[operator]
-        return save(fig, path)
+        means = joined([f"{label(name)} {100 * np.nanmean(values):.0f} %" for name, values in panels.items()])
+        reach = f"{len(columns)} lengths up to {short_length(columns[-1])} tokens"
+        seen = f"Map of how often a hidden needle is found, by depth and length ({reach}); on average: {means}."
+        return save(fig, path, seen)
 
 
 def _check(scores: Curves, shape: tuple[int, int]) -> dict[str, Any]:

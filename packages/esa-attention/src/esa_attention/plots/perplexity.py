@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from effkit.errors import UserError
+from effkit.plots import joined
 from esa_attention.plots.canvas import (
     QUIET,
     Curves,
@@ -84,4 +86,12 @@ def perplexity_curves(
         ax.set_xlabel("position, tokens")
         ax.set_ylabel("nats per token")
         label_ends(ax, ends)
-        return save(fig, path)
+        said = joined([f"{label(name)} {_first_and_last(values)}" for name, values in checked.items()])
+        context = "" if trained_context is None else f", for a model trained on {trained_context:,}"
+        seen = f"Line chart of nats per token by position, up to {borders[-1]:,.0f} tokens{context}: {said}."
+        return save(fig, path, seen)
+
+
+def _first_and_last(values: Any) -> str:
+    known = values[np.isfinite(values)]
+    return f"from {known[0]:.2f} to {known[-1]:.2f}" if len(known) > 1 else f"{known[0]:.2f}"

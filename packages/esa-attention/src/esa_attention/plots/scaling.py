@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from effkit.errors import UserError, choose
+from effkit.plots import joined
 from esa_attention.plots.canvas import (
     Curves,
     canvas,
@@ -149,7 +150,14 @@ def _scaling(
         ax.set_xlabel("tokens in the cache")
         ax.set_ylabel(f"{kind.axis}, {name_of_unit}")
         label_ends(ax, ends)
-        return save(fig, path)
+        said = [
+            f"{label(name)} {last_point(x, values / scale)[1]:.3g} {name_of_unit}"
+            + _compared(checked, name, baseline, kind.better).replace("\n", ", ")
+            for name, values in checked.items()
+        ]
+        reach = f"the longest with {x[-1]:,.0f}"
+        seen = f"Line chart of {kind.axis} by tokens in the cache, both logarithmic; {reach}: {joined(said)}."
+        return save(fig, path, seen)
 
 
 def _positive(field: str, curves: Curves, length: int) -> dict[str, Any]:

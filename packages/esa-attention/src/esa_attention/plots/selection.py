@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from effkit.errors import UserError
+from effkit.plots import joined
 from esa_attention.attention.segments import segments
 from esa_attention.plots.canvas import (
     BLUE,
@@ -102,7 +103,12 @@ def selection_map(
         if last.local > last.initial_end:
             ends.append((edge, (last.initial_end + last.local) / 2, "selected from\nthe middle", BLUE))
         label_ends(ax, ends)
-        return save(fig, path)
+        picked = sum(len(chosen) for chosen in selections) / len(selections)
+        seen = (
+            f"Map of the tokens read in {len(current)} steps up to position {current[-1]:,}: {num_initial:,} initial "
+            f"and {num_local:,} local ones always, and between them {picked:.0f} chosen ones a step."
+        )
+        return save(fig, path, seen)
 
 
 def _bands(ax: Any, cuts: Sequence[Any], top: int) -> None:
@@ -212,7 +218,13 @@ def overlap_curves(
         ax.set_xlabel("step")
         ax.set_ylabel("overlap, %")
         label_ends(ax, ends)
-        return save(fig, path)
+        said = joined([f"{label(name)} {100 * np.nanmean(values):.0f} %" for name, values in checked.items()])
+        by_chance = "" if chance is None else f"; by chance it would be {100 * chance:.0f} %"
+        seen = (
+            f"Line chart of the share of a choice that the step before had chosen too, over {len(steps)} steps; on "
+            f"average: {said}{by_chance}."
+        )
+        return save(fig, path, seen)
 
 
 def _running_mean(values: Any, window: int) -> Any:

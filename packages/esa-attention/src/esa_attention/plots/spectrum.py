@@ -78,7 +78,7 @@ def _draw(relative: Any, lost: Any, ranks: list[int], path: str | os.PathLike[st
     shades = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, layers)) if layers > 1 else [BLUE]
     with canvas(title, 8.4, 3.8) as fig:
         axes = fig.subplots(1, 2)
-        note(axes[0], remark, share=0.4)
+        note(axes[0], remark)
         panels = (
             (axes[0], relative, "singular value, of the largest", "i"),
             (axes[1], 100 * lost, "squared score left over, %", "dimensions kept"),
@@ -96,19 +96,25 @@ def _draw(relative: Any, lost: Any, ranks: list[int], path: str | os.PathLike[st
                 ax.axvline(ranks[0], color=VERMILION, linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
             for layer, rank in enumerate(ranks if len(set(ranks)) > 1 or layers < 4 else []):
                 ax.plot(rank, rows[layer, rank - 1], "o", color=VERMILION, markersize=4.5, zorder=5)
-        _mark_rank(axes[1], lost, ranks)
+        left_over = _mark_rank(axes[1], lost, ranks)
         if layers > 1:
             _layer_bar(fig, list(axes), layers)
-        return save(fig, path)
+        seen = (
+            f"Two line charts for {layers} layer{'s' * (layers != 1)}: singular values of the scores, falling over "
+            f"{width} dimensions, and the squared score that a number of dimensions leaves; {left_over}."
+        )
+        return save(fig, path, seen)
 
 
-def _mark_rank(ax: Any, lost: Any, ranks: list[int]) -> None:
-    """Say what the chosen dimension leaves."""
+def _mark_rank(ax: Any, lost: Any, ranks: list[int]) -> str:
+    """Say what the chosen dimension leaves; returns the words."""
     chosen = [100 * lost[layer, rank - 1] for layer, rank in enumerate(ranks)]
     low, high = min(ranks), max(ranks)
     which = f"rank {low}" if low == high else f"ranks {low} to {high}"
     amount = f"{max(chosen):.2g} %" if len(chosen) == 1 else f"{min(chosen):.2g} to {max(chosen):.2g} %"
-    ax.set_title(f"{which}: {amount} left over", loc="left", fontsize=9, color=VERMILION, pad=6)
+    words = f"{which}: {amount} left over"
+    ax.set_title(words, loc="left", fontsize=9, color=VERMILION, pad=6)
+    return words
 
 
 def _layer_bar(fig: Any, axes: list[Any], layers: int) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 from effkit.errors import UserError
 from kd_autoaug.cache.header import Header
 
-__all__ = ["Arrays", "check_files", "flush", "make_folder", "open_arrays"]
+__all__ = ["Arrays", "apart", "check_files", "flush", "make_folder", "open_arrays"]
 
 Arrays = Mapping[str, np.memmap]
+_UNITS = ("kB", "MB", "GB", "TB")
 
 
 def make_folder(folder: Path, header: Header) -> None:
@@ -29,9 +30,10 @@ def make_folder(folder: Path, header: Header) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if header.total_bytes > free:
+        has, needs = apart(free, header.total_bytes)
         raise UserError(
-            f"cache.path={str(folder)!r} has {free / 1e9:.1f} GB free, the cache needs "
-            f"{header.total_bytes / 1e9:.1f} GB: take fewer views, a smaller k, or another disk"
+            f"cache.path={str(folder)!r} has {has} free, the cache needs {needs}: "
+            "take fewer views, a smaller k, or another disk"
         )
     # All of it under a temporary name, then renamed: nobody ever opens half a cache.
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -45,6 +47,22 @@ def make_folder(folder: Path, header: Header) -> None:
         raise UserError(f"cache.path={str(folder)!r} cannot be made: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def apart(*counts: int) -> list[str]:
+    """Numbers of bytes in units that fit them, with as many digits as tell them apart."""
+    for digits in (1, 2, 3):
+        texts = [_in_unit(count, digits) for count in counts]
+        if len(set(texts)) == len(set(counts)):
+            return texts
+    return [f"{count:,} bytes" for count in counts]
+
+
+def _in_unit(count: int, digits: int) -> str:
+    if count < 1000:
+        return f"{count} bytes"
+    power = min((len(str(count)) - 1) // 3, len(_UNITS))
+    return f"{count / 1000**power:.{digits}f} {_UNITS[power - 1]}"
 
 
 def _reserve(file: Path, size: int) -> None:

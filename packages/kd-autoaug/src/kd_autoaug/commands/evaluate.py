@@ -6,7 +6,7 @@ from typing import Any
 
 from effkit.report import Report, Table
 from kd_autoaug.commands.build import build_data, build_student, set_up
-from kd_autoaug.commands.trained import of_run
+from kd_autoaug.commands.trained import expected_rows, of_run
 
 __all__ = ["run"]
 
@@ -21,7 +21,7 @@ def run(cfg: Any) -> Report:
     model = build_student(cfg, data)
     metrics = evaluate(cfg, model, data)  # type: ignore[arg-type]
     lines = [] if cfg["model"].get("weights") else ["random weights: give model.weights=PATH"]
-    table = Table(
-        f"{cfg['model']['name']} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()]
-    )
-    return Report("kd-autoaug eval", [table], data=metrics, lines=lines)
+    published, evidence = expected_rows(cfg)
+    rows = [*([k, v] for k, v in metrics.items()), *published]
+    table = Table(f"{cfg['model']['name']} on {data.name}, test", ["metric", "value"], rows)
+    return Report("kd-autoaug eval", [table], data=metrics, lines=[*lines, *evidence])

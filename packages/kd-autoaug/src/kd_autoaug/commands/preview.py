@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from effkit.cli import run_dir
+from effkit.device import set_threads
 from effkit.errors import UserError
 from effkit.lightning.optim import plain_options
 from effkit.report import Report, Table
@@ -36,6 +37,7 @@ def run(cfg: Any) -> Report:
         UserError: If a value does not fit.
     """
     options = plain_options(cfg)
+    set_threads(options["threads"])
     keys = ("operators", "magnitudes", "space", "extrapolate", "size", "views", "seed")
     images = options["images"] or [name for name in BUNDLED if name in ("chelsea", "china")]
     return preview_report(images, run_dir(), policy=chosen_policy(cfg), **{k: options[k] for k in keys})

@@ -10,6 +10,7 @@ from effkit.errors import UserError
 from effkit.report import Report, Table
 from kd_autoaug.commands.build import build_loss, set_up
 from kd_autoaug.commands.parts import Parts, build_everything
+from kd_autoaug.commands.trained import expected_rows
 from kd_autoaug.distillation.weights import save_weights
 
 __all__ = ["fit", "run", "run_report"]
@@ -55,14 +56,12 @@ def run_report(command: str, cfg: Any, parts: Parts, metrics: dict[str, Any]) ->
     """
     best = metrics["best"] or {}
     rows = [[k, v] for k, v in metrics["final"].items()] + [[f"best: {k}", v] for k, v in best.items()]
-    expected = cfg.get("expected") or {}
-    if expected.get("top1") is not None:
-        rows.append([f"published top1, {expected.get('source') or 'source not given'}", expected["top1"]])
+    published, lines = expected_rows(cfg)
+    rows += published
     rows += [[k, metrics[k]] for k in ("epochs", "seconds", "images_per_second", "params", "device", "folder")]
     title = f"{cfg['model']['name']} on {parts.data.name}, policy {_name(cfg, 'policy')}, loss {_name(cfg, 'loss')}"
     if parts.teacher is not None:
         title += f", teacher {cfg['teacher']['name']}"
-    lines = [f"{label}" for label in (expected.get("evidence") or [])]
     return Report(f"kd-autoaug {command}", [Table(title, ["metric", "value"], rows)], data=metrics,
                   files=[Path(metrics["weights"])], lines=lines)  # fmt: skip
 

@@ -13,7 +13,7 @@ from effkit.lightning.optim import plain_options
 from effkit.runs import Run, given_words, preprocessing_of
 from kd_autoaug.training.data import ViewData
 
-__all__ = ["of_run", "show_as_trained", "teacher_options", "with_file"]
+__all__ = ["expected_rows", "of_run", "show_as_trained", "teacher_options", "with_file"]
 
 # Key of the data group -> field of the preprocessing.
 _PICTURES = {"image_size": "size", **{k: k for k in ("crop_pct", "interpolation", "mean", "std")}}
@@ -104,3 +104,11 @@ def of_run(cfg: Any) -> dict[str, Any]:
     data = options["data"] if "data" in given else {**run.config["data"], **changed}
     model = {**run.config["model"], "weights": str(run.weights())}
     return {**options, "model": model, "data": data}
+
+
+def expected_rows(cfg: Mapping[str, Any]) -> tuple[list[list[Any]], list[str]]:
+    """The published figure that a config names, as a row beside ours, and what is known of its recipe, as lines."""
+    expected = cfg.get("expected") or {}
+    top1, evidence = expected.get("top1"), expected.get("evidence") or []
+    source = expected.get("source") or "source not given"
+    return [] if top1 is None else [[f"published top1, {source}", top1]], [str(line) for line in evidence]

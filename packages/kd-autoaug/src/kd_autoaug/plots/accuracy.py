@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from effkit.errors import UserError
-from effkit.plots import figure, save_png
+from effkit.plots import describe, figure, joined, save_png
 from kd_autoaug.analysis.cell import magnitude_name
 
 __all__ = ["plot_accuracy"]
@@ -56,4 +56,15 @@ def plot_accuracy(
         ax.set_ylabel(ylabel)
         ax.set_title(title, loc="left")
         ax.legend(loc="best", fontsize=9, title=f"{100 * level:g} % intervals", title_fontsize=8)
+        said = [f"{name} {_ends(magnitudes, mean)}" for name, (mean, _) in curves.items()]
+        describe(fig, f"Line chart of {ylabel}, by the magnitude of the training augmentation: {joined(said)}.")
         return save_png(fig, path)
+
+
+def _ends(magnitudes: Sequence[float], mean: Sequence[float]) -> str:
+    """Where a curve begins and ends."""
+    there = [i for i, value in enumerate(mean) if np.isfinite(value)]
+    if not there:
+        return "was not measured"
+    said = [f"{mean[i]:.1f} at M={magnitude_name(magnitudes[i])}" for i in dict.fromkeys([there[0], there[-1]])]
+    return "from " + " to ".join(said) if len(said) > 1 else said[0]

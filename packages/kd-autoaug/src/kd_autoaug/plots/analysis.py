@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from effkit.errors import choose
-from effkit.plots import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, describe, figure, joined, save_png
 from kd_autoaug.analysis.result import POLICY, STATISTICS, AnalysisResult, Cell, magnitude_name
 from kd_autoaug.analysis.suggest import Suggestion
 
@@ -71,7 +72,22 @@ def plot_heat(result: AnalysisResult, statistic: str, path: PathLike) -> Path:
         shown = f"{100 * without:.1f} %" if shares else f"{without:.2f} {unit}"
         who = "adapted probe" if by == "probe" else "frozen teacher"
         fig.supxlabel(f"{who}; without augmentation {shown}", fontsize=8, x=0.01, ha="left", color="#444444")
+        describe(
+            fig,
+            f"Heat map of {title} for {rows} operators and {columns} magnitudes: most harmed is "
+            f"{_worst_field(grid, statistic, names, result.magnitudes)}; without augmentation {shown}.",
+        )
         return save_png(fig, path)
+
+
+def _worst_field(grid: np.ndarray, statistic: str, names: Sequence[str], magnitudes: Sequence[float]) -> str:
+    """Where the harm is greatest, and how large the figure is there."""
+    if np.isnan(grid).all():
+        return "nothing that was measured"
+    i, j = np.unravel_index(np.nanargmax(grid if statistic in _HARM else -grid), grid.shape)
+    unit = STATISTICS[statistic][1]
+    value = f"{grid[i, j]:.2f} {unit}" if unit else f"{100 * grid[i, j]:.1f} %"
+    return f"{_harmless_name(names[i])} at M={magnitude_name(magnitudes[j])} with {value}"
 
 
 def _limits(grid: np.ndarray, clean: float, statistic: str) -> tuple[float, float]:
@@ -124,6 +140,12 @@ def plot_classes(result: AnalysisResult, cell: Cell, statistic: str, path: PathL
         ax.set_xlabel("class" + (f" (the {len(order)} most affected of {len(known)})" if hidden else ""))
         ax.set_ylabel(f"{title}, {unit or '%'}")
         ax.set_title(f"{_harmless_name(cell.name)}, class by class", loc="left")
+        most = joined([f"{name} {scale * value:.3g}" for name, value in zip(names, values[order], strict=True)], most=3)
+        describe(
+            fig,
+            f"Bar chart of {title} for {len(order)} classes under {_harmless_name(cell.name)}, {unit or 'in %'}, the "
+            f"most harmed first: {most or 'nothing was measured'}; all classes together {whole:.3g}.",
+        )
         return save_png(fig, path)
 
 
@@ -167,6 +189,12 @@ def plot_k(suggestion: Suggestion, path: PathLike, most: int = 4) -> Path:
         ax.set_ylabel("K")
         ax.set_title(f"Classes that hold {100 * suggestion.mass:g} % of the teacher's probability", loc="left")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+        said = [f"{_harmless_name(c.name)} from {min(c.k.values())} to {max(c.k.values())}" for c in [*first, *named]]
+        describe(
+            fig,
+            f"Line chart of K, the classes that hold {100 * suggestion.mass:g} % of the teacher's probability, by "
+            f"magnitude: {joined(said)}.",
+        )
         return save_png(fig, path)
 
 
@@ -183,6 +211,7 @@ def plot_reliability(result: AnalysisResult, path: PathLike, operator: str = POL
         operator = result.cells[0].operator
     row = result.row(operator)
     chosen = row if len(row) <= most else [row[i] for i in np.linspace(0, len(row) - 1, most).round().astype(int)]
+    said = []
     with figure(6.2, 4.0) as fig:
         ax = fig.subplots()
         ax.plot([0, 1], [0, 1], color="#8C8C8C", linewidth=1, linestyle="--")
@@ -193,6 +222,7 @@ def plot_reliability(result: AnalysisResult, path: PathLike, operator: str = POL
             least = max(5, 0.005 * sum(found.count))  # a bin of two answers says nothing
             bins = [i for i, n in enumerate(found.count) if n >= least]
             name = "clean" if number == 0 else "" if cell.magnitude is None else f"M = {magnitude_name(cell.magnitude)}"
+            said.append(f"{name or cell.operator} {found.error:.2f}")
             ax.plot(
                 [found.confidence[i] for i in bins], [found.accuracy[i] for i in bins], "o-", markersize=4,
                 linewidth=1.5, color="black" if number == 0 else PLOT_COLOURS[(number - 1) % 6],
@@ -205,4 +235,9 @@ def plot_reliability(result: AnalysisResult, path: PathLike, operator: str = POL
         ax.set_ylabel("share that is right")
         ax.set_title(f"Reliability of the teacher: {_harmless_name(operator)}", loc="left")
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+        describe(
+            fig,
+            f"Line chart of how often the teacher is right by how sure it is, under {_harmless_name(operator)}, beside "
+            f"the diagonal of honest answers; calibration errors: {joined(said) or 'none was measured'}.",
+        )
         return save_png(fig, path)

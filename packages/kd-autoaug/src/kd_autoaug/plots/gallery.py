@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from effkit.errors import UserError
-from effkit.plots import figure, save_png
+from effkit.plots import describe, figure, joined, save_png
 from kd_autoaug.analysis.result import AnalysisResult, Cell, Worst, magnitude_name
 from kd_autoaug.plots.pictures import show
 
@@ -68,6 +68,12 @@ def plot_gallery(result: AnalysisResult, path: str | os.PathLike[str], limit: in
             magnitude = "" if cell.magnitude is None else f", M={magnitude_name(cell.magnitude)}"
             after.set_title(f"{cell.operator.replace('_', ' ')}{magnitude}", fontsize=9)
             _bars(answers, result, worst)
+        said = [f"{_name(result, w.label)} taken for {_name(result, w.top[0][0])} under {c.name}" for c, w in chosen]
+        describe(
+            fig,
+            f"Gallery of the {len(chosen)} views that the teacher got most wrong, each beside its picture and the "
+            f"teacher's first answers: {joined(said, most=3)}.",
+        )
         return save_png(fig, path)
 
 

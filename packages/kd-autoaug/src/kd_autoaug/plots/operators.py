@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from effkit.errors import UserError
-from effkit.plots import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, describe, figure, joined, save_png
 
 __all__ = ["plot_operator_times"]
 
@@ -44,4 +44,12 @@ def plot_operator_times(
         ax.set_xlabel("microseconds a picture")
         ax.set_title(title, loc="left")
         ax.legend(loc="lower right", fontsize=9)
+        spans = [
+            f"{name} takes {min(t[name] for t in times.values()):.3g} to {max(t[name] for t in times.values()):.3g}"
+            for name in names
+        ]
+        describe(
+            fig,
+            f"Bar chart of the microseconds a picture that {len(times)} operators cost by backend: {joined(spans)}.",
+        )
         return save_png(fig, path)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from effkit.plots import figure
+from effkit.plots import describe, figure, joined, save_png
 from kd_autoaug.analysis.cell import magnitude_name
 from kd_autoaug.analysis.views import PolicyView
-from kd_autoaug.plots.pictures import save_photo_png, show
+from kd_autoaug.plots.pictures import show
 
 __all__ = ["plot_operators", "plot_policy_views"]
 
@@ -43,7 +43,14 @@ def plot_operators(
                 if i == 0:
                     axes[i, j].set_title(f"M={magnitude_name(m)}", fontsize=9)
             axes[i, 0].set_ylabel(name.replace("_", " "), fontsize=9, rotation=0, ha="right", va="center")
-        return save_photo_png(fig, path)
+        names = joined([name.replace("_", " ") for name in operators])
+        levels = joined([magnitude_name(m) for m in magnitudes])
+        describe(
+            fig,
+            f"Grid of views of one picture{f' ({title})' if title else ''}, a row for each operator ({names}) and a "
+            f"column for each magnitude ({levels}).",
+        )
+        return save_png(fig, path, dpi=110, photos=True)
 
 
 def plot_policy_views(
@@ -69,4 +76,10 @@ def plot_policy_views(
                 show(ax, view.pixels)
                 words = view.operators.replace("_", " ").replace(", ", "\n")
                 ax.set_xlabel(words, fontsize=6.5, labelpad=1, linespacing=0.95)
-        return save_photo_png(fig, path)
+        count = f"{len(pictures)} picture{'s' * (len(pictures) != 1)}"
+        describe(
+            fig,
+            f"Grid of {count} ({joined(list(pictures))}), each followed by {len(drawn[0])} random views under {title}, "
+            "with the operators that made them below.",
+        )
+        return save_png(fig, path, dpi=110, photos=True)

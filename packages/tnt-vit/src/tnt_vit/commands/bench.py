@@ -12,6 +12,7 @@ from torch import nn
 from effkit.bench import Bench, check_counts, check_providers, inference, training_step
 from effkit.cli import run_dir
 from effkit.cost import measure_image
+from effkit.device import seed_everything
 from effkit.errors import UserError, choose
 from effkit.report import Report
 from tnt_vit.checkpoints.zoo import VARIANTS, create_model, full_name
@@ -32,7 +33,7 @@ _ORDERS: dict[str, Any] = {"ours": "auto", "ours_words_first": "words_first", "o
 _PEER_VIT = {192: "deit_tiny_patch16_224", 384: "deit_small_patch16_224"}
 
 
-def build_provider(provider: str, variant: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def build_provider(provider: str, variant: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> nn.Module:
     """A provider's network in evaluation mode; ours and timm's share their weights (random, seeded).
 
     Args:
@@ -40,6 +41,7 @@ def build_provider(provider: str, variant: str, device: torch.device, dtype: tor
         variant: A key of :data:`tnt_vit.checkpoints.zoo.VARIANTS`.
         device: Where to put it.
         dtype: Type of weights and pictures.
+        seed: Of the weights.
 
     Raises:
         ValueError: If the provider is unknown or has no such variant.
@@ -47,7 +49,7 @@ def build_provider(provider: str, variant: str, device: torch.device, dtype: tor
     import timm
 
     choose("bench.providers", provider, list(PROVIDERS))
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model: Any = create_model(variant)
     if provider == "timm":
         if not VARIANTS[variant].hub:
@@ -83,6 +85,7 @@ def bench_report(
     min_seconds: float = 10.0,
     csv: str | Path | None = None,
     folder: Path | None = None,
+    seed: int = 0,
 ) -> Report:
     """Time the providers against each other and print ratios and the floor.
 
@@ -100,6 +103,7 @@ def bench_report(
         min_seconds: Seconds at least, all providers together.
         csv: File to append the rows to.
         folder: Gets the picture ``bench.png``.
+        seed: Of weights and pictures.
 
     Returns:
         A table a batch size; ``data`` holds the ratios.
@@ -109,6 +113,7 @@ def bench_report(
     """
     choose("mode", mode, ["inference", "train"])
     names = check_providers(providers, PROVIDERS)
+    seed_everything(seed)
     if mode == "train" and any(n in _ORDERS for n in names):
         raise UserError("mode=train times trainable modules; use providers=[ours_module,timm,deit]")
     batches = check_counts("batch_sizes", batch_sizes)
@@ -117,7 +122,7 @@ def bench_report(
         "tnt-vit", device=device, precision=precision, threads=threads, min_rounds=min_rounds, min_seconds=min_seconds
     )
     dtype = torch.float32 if mode == "train" else bench.dtype  # weights stay float32 in training
-    models = {n: build_provider(n, variant, bench.device, dtype) for n in names}
+    models = {n: build_provider(n, variant, bench.device, dtype, seed) for n in names}
     side = VARIANTS[variant].args.get("img_size", 224)
     baseline = "timm" if "timm" in names else names[-1]
     macs = _macs(variant)
@@ -167,6 +172,6 @@ def run(cfg: Any) -> Report:
         ValueError: If an argument is unknown.
     """
     what = options(cfg, "batch_sizes", "providers", "mode", "compile", "compile_mode")
-    how = options(cfg, "device", "precision", "threads", "min_rounds", "min_seconds")
+    how = options(cfg, "device", "precision", "threads", "min_rounds", "min_seconds", "seed")
     folder = run_dir()
     return bench_report(full_name(cfg.model.name), **what, **how, csv=cfg.csv or folder / "bench.csv", folder=folder)

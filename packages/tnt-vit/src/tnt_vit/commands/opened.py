@@ -97,7 +97,13 @@ def open_elsewhere(cfg: Any) -> Opened | None:
         return open_run(str(cfg.run), cfg.weights, given)
     if cfg.weights != "auto":
         raise UserError(f"weights={cfg.weights} chooses among those of a run: give run=RUN")
-    return open_exported(str(cfg.exported), given) if cfg.get("exported") else None
+    if not cfg.get("exported"):
+        return None
+    if cfg.precision not in ("auto", "fp32"):
+        raise UserError(
+            f"exported={str(cfg.exported)!r} computes in the types it was written with: leave precision out"
+        )
+    return open_exported(str(cfg.exported), given)
 
 
 def open_network(cfg: Any) -> Opened:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from effkit.data import Preprocessing, find_pictures
 from effkit.data import class_names as names_of
+from effkit.device import autocast, resolve_precision
 from effkit.errors import UserError
 from effkit.report import Report, Table
 from tnt_vit.checkpoints.origin import RANDOM, weights_note
@@ -30,12 +31,21 @@ def _device(model: nn.Module) -> torch.device:
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, x: Tensor) -> Tensor:
-    """Class probabilities ``(B, classes)`` in float32 of preprocessed pictures ``(B, C, H, W)``."""
+def probabilities(model: nn.Module, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Class probabilities ``(B, classes)`` in float32 of preprocessed pictures ``(B, C, H, W)``.
+
+    Args:
+        model: The network; its weights keep their type.
+        x: The pictures.
+        dtype: Type of the matrix products (autocast).
+    """
     was_training = model.training
     model.eval()
+    device = _device(model)
     try:
-        return model(x.to(_device(model))).float().softmax(dim=-1).cpu()
+        with autocast(device, dtype):
+            logits = model(x.to(device))
+        return logits.float().softmax(dim=-1).cpu()
     finally:
         model.train(was_training)
 
@@ -50,6 +60,7 @@ def predict_report(
     pretrained: bool | str | os.PathLike[str] | None = None,
     crop_pct: float | None = None,
     preprocessing: Preprocessing | None = None,
+    precision: str = "fp32",
 ) -> Report:
     """Classify picture files.
 
@@ -63,6 +74,7 @@ def predict_report(
             trained. A path in a run of ours also tells class names and normalisation.
         crop_pct: Kept part of the resized picture; the default is the model's own.
         preprocessing: What the model expects of pictures; by default what ``pretrained`` tells, else the variant's.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16``: type of the matrix products.
 
     Returns:
         A table of picture, rank, class and probability, and the same under ``data["pictures"]``.
@@ -74,6 +86,7 @@ def predict_report(
     for name, value in (("topk", topk), ("batch_size", batch_size)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+    dtype = resolve_precision(precision, _device(model))
     num_classes = int(model.num_classes)  # type: ignore[arg-type]
     if num_classes < 1:
         raise UserError(
@@ -87,7 +100,7 @@ def predict_report(
     rows, pictures = [], []
     for start in range(0, len(files), batch_size):
         batch = files[start : start + batch_size]
-        top = probabilities(model, prepare.batch(batch)).topk(min(topk, num_classes))
+        top = probabilities(model, prepare.batch(batch), dtype).topk(min(topk, num_classes))
         for file, values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
             ranked = list(zip(indices, values, strict=True))
             rows += [
@@ -122,6 +135,6 @@ def run(cfg: Any) -> Report:
     """
     device = set_up(cfg)
     found = open_network(cfg)
-    asked = options(cfg, "images", "class_names", "topk", "batch_size", "crop_pct")
+    asked = options(cfg, "images", "class_names", "topk", "batch_size", "crop_pct", "precision")
     asked |= {"pretrained": found.weights, "preprocessing": found.preprocessing}
     return predict_report(found.model.to(device), asked.pop("images"), **asked)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from effkit.cli import run_dir
 from effkit.data import BUNDLED, Preprocessing, find_pictures
 from effkit.errors import UserError, choose
+from effkit.plots import save_png
 from effkit.report import Report, Table
 from tnt_vit.checkpoints.origin import RANDOM
 from tnt_vit.commands.build import set_up
@@ -22,7 +23,6 @@ from tnt_vit.commands.subject import Subject
 from tnt_vit.model import TNT
 from tnt_vit.plots.attention import class_attention, inner_attention, sentence_attention
 from tnt_vit.plots.features import channel_tsne, feature_maps, word_maps
-from tnt_vit.plots.photo import save_photo_png
 
 __all__ = ["FIGURES", "run", "visualize_report"]
 
@@ -113,7 +113,7 @@ def visualize_report(
             seen = subject
             if name == "feature_maps" and feature_size is not None:
                 seen = Subject.of(model, source, img_size=feature_size, **known)
-            file = save_photo_png(function(seen, **asked[name]), Path(out_dir) / f"{stem}_{name}.png")
+            file = save_png(function(seen, **asked[name]), Path(out_dir) / f"{stem}_{name}.png", photos=True)
             files.append(file)
             rows.append([Path(source).name, f"Fig. {number}", name, "x".join(map(str, seen.x.shape[2:])), file.name])
     lines = [f"{RANDOM}: give model.pretrained=PATH to see what a trained network does"] if weights == RANDOM else []

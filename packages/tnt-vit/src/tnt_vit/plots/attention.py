@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from effkit.errors import UserError
-from tnt_vit.plots.drawing import HEAT, View, bare, caption, check_blocks, frame, halves, heat, panel, sheet
+from tnt_vit.plots.drawing import HEAT, View, bare, caption, check_blocks, frame, halves, heat, in_words, panel, sheet
 
 __all__ = ["class_attention", "inner_attention", "sentence_attention"]
 
@@ -92,7 +92,11 @@ def inner_attention(
                 panel(ax, values, f"{name}\n{_span(values)}", cmap=HEAT, size=7.5)
                 frame(ax, *query, 1, 1)
             line[0].set_ylabel(f"block {block}", fontsize=9)
-        caption(fig, subject, "Red: the query word; smallest and largest weights above the maps")
+        seen = (
+            f"Maps of what word ({query[0]}, {query[1]}) attends to in sentence ({row}, {col}), by {heads} heads "
+            f"and in their mean, in {in_words(chosen)}"
+        )
+        caption(fig, subject, seen, "Red: the query word; smallest and largest weights above the maps")
         return fig
 
 
@@ -143,7 +147,11 @@ def sentence_attention(
             panel(below, outer, cmap=HEAT, clip=1, interpolation="antialiased")
             below.set_xlabel("key sentence", fontsize=8)
         axes[1, 0].set_ylabel("query sentence", fontsize=8)
-        caption(fig, subject, "Mean of the heads; matrices without their extreme 1 %")
+        seen = (
+            f"What sentence ({row}, {col}) attends to, laid over the picture, above the matrix of all sentences, in "
+            f"{in_words(chosen)}"
+        )
+        caption(fig, subject, seen, "Mean of the heads; matrices without their extreme 1 %")
         return fig
 
 
@@ -180,5 +188,10 @@ def class_attention(subject: View, block: int | None = None) -> Figure:
                 bare(ax)
             else:
                 panel(ax, values, f"head {i + 1}\n{_span(values)}", cmap=HEAT, size=7.5)
-        caption(fig, subject, "Smallest and largest weights above the maps")
+        top = divmod(int(mean.argmax()), mean.shape[1])
+        seen = (
+            f"What the class token attends to in block {chosen}, most of all to sentence {top}, laid over the picture, "
+            f"above the maps of its {heads} heads"
+        )
+        caption(fig, subject, seen, "Smallest and largest weights above the maps")
         return fig

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from effkit.errors import UserError
-from effkit.plots import figure
+from effkit.plots import describe, figure, joined
 from tnt_vit.checkpoints.origin import RANDOM
 from tnt_vit.model import TNT
 
@@ -30,6 +30,7 @@ __all__ = [
     "frame",
     "halves",
     "heat",
+    "in_words",
     "panel",
     "sheet",
 ]
@@ -113,6 +114,11 @@ def check_blocks(blocks: Sequence[int] | None, among: Sequence[int], why: str = 
     return tuple(sorted(blocks))
 
 
+def in_words(blocks: Sequence[int]) -> str:
+    """Block numbers as people say them: "block 6", "blocks 1, 6 and 12"."""
+    return f"block{'s' * (len(blocks) > 1)} {joined([str(block) for block in blocks])}"
+
+
 @contextmanager
 def sheet(title: str, width: float, height: float) -> Iterator[Figure]:
     """Open a figure in the house style for pictures: no grid lines, narrow gaps, a title on the left."""
@@ -128,13 +134,21 @@ def halves(fig: Figure, rows: int, cols: int, ratios: Sequence[float]) -> list[S
     return list(np.ravel(fig.subfigures(rows, cols, **{kind: ratios})))  # type: ignore[call-overload]
 
 
-def caption(fig: Figure, subject: View, note: str = "") -> None:
-    """Write below a figure what was drawn and whose weights were used; random ones in red."""
+def caption(fig: Figure, subject: View, seen: str, note: str = "") -> None:
+    """Write below a figure what was drawn and whose weights were used, random ones in red; and say what is seen.
+
+    Args:
+        fig: The figure.
+        subject: Model and picture.
+        seen: What is seen in the figure, for those who do not see it: a sentence without its full stop.
+        note: What a reader has to know, written into the figure.
+    """
     random = subject.weights == RANDOM
     size = "x".join(map(str, subject.x.shape[2:]))
     text = f"{subject.name}, {size} pixels; {subject.weights.upper() if random else subject.weights}"
     colour = "#B00020" if random else "#444444"
     fig.supxlabel(f"{text}. {note}" if note else text, x=0.01, ha="left", fontsize=8, color=colour)
+    describe(fig, f"{seen}; of {subject.name}, {size} pixels, {subject.weights}.")
 
 
 def panel(

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from effkit.errors import UserError
-from tnt_vit.plots.drawing import FEATURES, View, bare, caption, check_blocks, halves, panel, sheet
+from tnt_vit.plots.drawing import FEATURES, View, bare, caption, check_blocks, halves, in_words, panel, sheet
 
 __all__ = ["channel_tsne", "feature_maps", "word_maps"]
 
@@ -53,7 +53,8 @@ def feature_maps(subject: View, blocks: Sequence[int] | None = None, *, channels
             axes[i * lines, 0].set_ylabel(f"block {block}", fontsize=9)
             for ax, channel in zip(axes[i * lines : (i + 1) * lines].ravel(), picked, strict=False):
                 panel(ax, found[0, channel], f"{channel}", cmap=FEATURES, size=6.5, clip=1)
-        caption(fig, subject, "Numbers are channels; each map has its own scale, without its extreme 1 %")
+        seen = f"Maps of {channels} channels of the sentences over the picture, after {in_words(chosen)}"
+        caption(fig, subject, seen, "Numbers are channels; each map has its own scale, without its extreme 1 %")
         return fig
 
 
@@ -100,7 +101,8 @@ def channel_tsne(subject: View, block: int | None = None, *, seed: int = 0, thum
             )
         right.margins(0.08)
         bare(right, "one point per channel, with some of the maps")
-        caption(fig, subject, "Maps are standardised, so that position tells their shape")
+        seen = f"Scatter plot of the {len(maps)} channel maps of block {chosen}, alike ones near each other"
+        caption(fig, subject, seen, "Maps are standardised, so that position tells their shape")
         return fig
 
 
@@ -136,5 +138,6 @@ def word_maps(subject: View, blocks: Sequence[int] | None = None) -> Figure:
             has_inner = block in subject.model.tnt_blocks
             title = f"block {block}" if has_inner else f"block {block} (no inner part)"
             panel(ax, maps[block - 1][0].mean(dim=0), title, cmap=FEATURES, clip=0.5)
-        caption(fig, subject, "Each map has its own scale, without its extreme 0.5 %")
+        seen = f"The picture, and maps of its words averaged over channels after {in_words(chosen)}"
+        caption(fig, subject, seen, "Each map has its own scale, without its extreme 0.5 %")
         return fig

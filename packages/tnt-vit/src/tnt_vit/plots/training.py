@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from effkit.plots import PLOT_COLOURS, figure, save_png
+from effkit.plots import PLOT_COLOURS, describe, figure, joined, save_png
 
 __all__ = ["draw_curves", "draw_gallery"]
 
@@ -29,6 +29,13 @@ def draw_curves(curves: Mapping[str, Sequence[float]], floor: float, path: Path,
         axes.axhline(floor, color=PLOT_COLOURS[-1], linestyle="--", linewidth=1, label=f"floor of the claim: {floor} %")
         axes.set(title=title, xlabel="epoch", ylabel="%", ylim=(0, 101))
         axes.legend(loc="lower right")
+        epochs = max(len(curve) for curve in curves.values())
+        ends = joined([f"{name} goes from {curve[0]:.1f} to {curve[-1]:.1f} %" for name, curve in curves.items()])
+        describe(
+            fig,
+            f"Line chart of accuracy by epoch, {epochs} epochs: {ends}; a dashed line marks the {floor} % "
+            "that the claim asks for.",
+        )
         return save_png(fig, path)
 
 
@@ -49,4 +56,7 @@ def draw_gallery(pictures: Sequence[Any], answers: Sequence[tuple[int, int]], pa
             right = guess == label
             axes.set_title(str(guess) if right else f"{guess}, is {label}", color="black" if right else PLOT_COLOURS[1])
         fig.suptitle(title)
+        wrong = [f"a {label} taken for a {guess}" for guess, label in answers if guess != label]
+        mistakes = f"{len(wrong)} mistakes, {joined(wrong)}" if wrong else "all of them right"
+        describe(fig, f"Gallery of {len(answers)} test pictures with the network's answers above them: {mistakes}.")
         return save_png(fig, path)

@@ -44,10 +44,11 @@ class Case:
         new: int,
         device: torch.device,
         dtype: torch.dtype,
+        seed: int = 0,
     ) -> None:
         self.shape, self.config, self.length, self.new = shape, config, length, new
-        self.device, self.dtype = device, dtype
-        self._generator = torch.Generator(device).manual_seed(0)
+        self.device, self.dtype, self.seed = device, dtype, seed
+        self._generator = torch.Generator(device).manual_seed(seed)
         weights = self._randn(2, rank, shape.key_dim, dtype=torch.float32) / math.sqrt(shape.key_dim)
         self.compressor = QKCompressor(shape.num_kv_heads, shape.head_dim, weights[0], weights[1])
         self.tables = RopeTables.standard(shape.head_dim, 5e5)
@@ -66,7 +67,7 @@ class Case:
         # Room for every token that the timing will append: growing by doubling is amortised, not part of a step.
         layer = ESALayer(config, compressor, self.tables, self.length + 4096 * self.new, self.workspace)
         size = (1, self.shape.num_kv_heads, _FILL, self.shape.head_dim)
-        self._generator.manual_seed(1)
+        self._generator.manual_seed(self.seed + 1)
         for low in range(0, self.length, _FILL):
             count = min(_FILL, self.length - low)
             keys, values = self._randn(*size)[:, :, :count], self._randn(*size)[:, :, :count]
@@ -92,7 +93,7 @@ class Case:
         shape = self.shape
         total = self.length + self.new
         size = (1, shape.num_kv_heads, total, shape.head_dim)
-        self._generator.manual_seed(1)
+        self._generator.manual_seed(self.seed + 1)
         keys, values = self._randn(*size), self._randn(*size)
         if provider == "flash_attn":
             from flash_attn import flash_attn_func

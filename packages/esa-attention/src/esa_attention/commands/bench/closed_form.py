@@ -16,16 +16,17 @@ from esa_attention.commands.bench.shape import LayerShape
 __all__ = ["closed_form_report"]
 
 
-def closed_form_report(shape: LayerShape, rank: int, csv: str | Path | None, **timing: Any) -> Report:
+def closed_form_report(shape: LayerShape, rank: int, csv: str | Path | None, *, seed: int = 0, **timing: Any) -> Report:
     """Time the closed form of one layer from given moments.
 
     Args:
         shape: Heads of the layer.
         rank: Compressed dimension.
         csv: File to append the row to.
+        seed: Of the moments.
         **timing: Options of :class:`effkit.bench.Bench`; the device is the CPU in any case.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     count, width = 2 * shape.key_dim, shape.key_dim
     mix = torch.randn(2, width, width, generator=generator, dtype=torch.float64) / width**0.5
     decay = torch.linspace(0, -4, width, dtype=torch.float64).exp()

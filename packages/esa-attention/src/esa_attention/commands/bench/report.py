@@ -37,6 +37,7 @@ def bench_report(
     min_seconds: float = 5.0,
     csv: str | Path | None = None,
     folder: Path | None = None,
+    seed: int = 0,
 ) -> Report:
     """Time one layer at several lengths.
 
@@ -55,6 +56,7 @@ def bench_report(
         min_seconds: Seconds a length at least.
         csv: File to append the rows to.
         folder: Gets pictures of time and bytes against length.
+        seed: Of all that is timed.
 
     Returns:
         A table a length; ``data`` holds seconds, ratios, floors and bounds.
@@ -80,14 +82,18 @@ def bench_report(
     }
     bench = Bench("esa-attention", device=device, precision=precision, x_name="length", **timing)
     if kind == "calibrate":
-        return closed_form_report(shape, rank, csv, **timing)
+        if bench.device.type != "cpu" and device != "auto":
+            raise UserError(f"device={str(device)!r}: the closed form runs on the CPU, leave device out")
+        if precision not in ("auto", "fp32"):
+            raise UserError(f"precision={precision!r}: the closed form computes in fp64, leave precision out")
+        return closed_form_report(shape, rank, csv, seed=seed, **timing)
     if kind != "append":
         _ = bench.floor  # measured now, before a cache takes memory
     data: dict[str, Any] = {}
     for number, length in enumerate(lengths):
         report_progress(f"{kind} at {length:,} tokens", number / len(lengths))
         new = config.chunk_size if kind == "prefill" else 1
-        case = Case(shape, config, rank, length, new, bench.device, bench.dtype)
+        case = Case(shape, config, rank, length, new, bench.device, bench.dtype, seed)
         data[f"length_{length}"] = _measure(bench, case, kind, names)
         del case
     report = bench.report(f"esa-attention bench {kind}", data, csv=csv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effkit.cli import compose, run_dir
+from effkit.device import seed_everything
 from effkit.errors import UserError, choose
 from effkit.report import Report
 from esa_attention.commands.bench.report import KINDS, bench_report
@@ -40,6 +41,7 @@ def run(cfg: Any) -> Report:
         csv=options["csv"] or run_dir() / "bench.csv",
         folder=run_dir(),
         **{k: options[k] for k in ("rank", "device", "precision", "threads", "min_rounds", "min_seconds")},
+        seed=seed_everything(options["seed"]),
     )
 
 

@@ -37,8 +37,9 @@ def run(cfg: Any) -> Report:
     shared: dict[str, Any] = {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
     shared |= {"csv": cfg.csv or folder / "bench.csv", "folder": folder, "providers": providers}
     timed = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
-    precision = cfg.precision if kind == "step" else "fp32"
-    bench = Bench("kd-autoaug", precision=precision, memory=False, **timed)
+    if kind != "step" and cfg.precision not in ("auto", "fp32"):
+        raise UserError(f"precision={cfg.precision} is of `bench step`: {kind} computes on bytes, leave it out")
+    bench = Bench("kd-autoaug", precision=cfg.precision if kind == "step" else "fp32", memory=False, **timed)
     if kind == "augment":
         return augment_report(bench, n=cfg.n, m=cfg.m, interpolation=cfg.interpolation, seed=cfg.seed, **shared)
     if kind == "ops":
