@@ -58,7 +58,7 @@ def draw_costs(points: Sequence[Point], path: Path, *, title: str) -> Path:
         gaps = [f"{p.name} {p.printed:.1f}, {p.executed:.1f} and {p.official:.1f}" for p in points if not p.base]
         describe(
             fig,
-            "Scatter chart of accuracy as printed against cost in GMACs: as printed, executed by ours and executed by the "
+            "Scatter chart of accuracy as printed against cost in GMACs: as printed, executed by ours and by the "
             f"official code {joined(gaps)}.",
         )
         return save_png(fig, path)
