@@ -77,9 +77,9 @@ def build_model(
             f"the weights of {name} cannot be had: {str(error).splitlines()[0]}; give model.pretrained=PATH "
             "of a file downloaded elsewhere"
         ) from error
-    fields = {} if aug is None else plain(aug)
-    wanted = fields.pop("preset", None)
-    if wanted is not None:
+    wanted = None if aug is None else aug["preset"]
+    if aug is not None and wanted is not None:
+        fields = {key: value for key, value in plain(aug).items() if key != "preset"}
         config = preset(wanted, **fields)
         bare = isinstance(pretrained, str) and not holds_paths(pretrained)
         if bare:  # a base's weights go under its own names, then come the paths
@@ -148,6 +148,11 @@ class Opened:
     run: Run | None = None
 
 
+def _check_weights(cfg: Any) -> None:
+    if cfg.weights != "auto":
+        raise UserError(f"weights={cfg.weights} chooses among those of a run: give run=RUN")
+
+
 def open_network(cfg: Any) -> Opened:
     """The network of a run (``run=``), or that of the groups ``model`` and ``aug``.
 
@@ -155,8 +160,7 @@ def open_network(cfg: Any) -> Opened:
         ValueError: If something cannot be used, or words contradict each other.
     """
     if not cfg.get("run"):
-        if cfg.get("weights", "auto") != "auto":
-            raise UserError(f"weights={cfg.weights} chooses among those of a run: give run=RUN")
+        _check_weights(cfg)
         network = build_model(cfg.model, cfg.aug).eval()
         return Opened(network, cfg.model.name, bool(cfg.model.pretrained or cfg.model.paths))
     run = Run.open(str(cfg.run), package="augshortcut")
@@ -177,6 +181,7 @@ def open_both(cfg: Any) -> tuple[DataModule, Opened]:
         ValueError: If data and model do not fit together.
     """
     if not cfg.get("run"):
+        _check_weights(cfg)
         data, network = build_data_and_model(cfg, fresh_head=False)
         return data, Opened(network.eval(), cfg.model.name, bool(cfg.model.pretrained or cfg.model.paths))
     found = open_network(cfg)
