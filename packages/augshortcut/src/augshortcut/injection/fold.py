@@ -119,6 +119,8 @@ def _fold_attention(block: Any) -> str:
     norm = getattr(attn, "norm", nn.Identity())
     if not (_plain(attn, Attention) and _plain(attn.qkv, nn.Linear) and _plain(attn.proj, nn.Linear)):
         return "attention is not timm's plain one"
+    if not all(_plain(part, type(part)) for part in attn.modules()):
+        return "something inside attention carries hooks or parametrizations"
     gamma = _layer_scale(block.ls1)
     if gamma is False or not isinstance(norm, nn.Identity):
         return "ls1 or a norm inside attention is of no known type"
