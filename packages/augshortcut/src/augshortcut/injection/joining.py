@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from augshortcut.config import AugmentConfig
+from augshortcut.ops.activations import unobserved
 
 __all__ = ["Augmented", "InsideBranch"]
 
@@ -55,5 +56,9 @@ class Augmented(nn.Module):
             out = x + drop(branch)
         else:
             paths = shortcut(x if config.tap == "input" else y)
-            out = x + drop(branch + paths) if config.drop_path_paths else x + drop(branch) + paths
+            if config.drop_path_paths:
+                out = x + drop(branch + paths)
+            else:
+                out = x + drop(branch)
+                out = out.add_(paths) if unobserved(out) else out + paths  # the sum is ours to write to
         return out if config.residual_scale == 1.0 else out * config.residual_scale
