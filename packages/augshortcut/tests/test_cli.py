@@ -81,7 +81,7 @@ def test_only_the_paths_learn_and_travel_alone(run, tmp_path):
     code, _, err = run(*words, "trainer.max_epochs=1", "scheduler=none", "hydra.run.dir=out")
     assert code == 0, err
     load_paths(base, tmp_path / "out" / "paths.safetensors")
-    assert float(base.blocks[0].aug_attn.gate.abs().sum()) > 0
+    assert float(base.blocks[0].aug_attn.gate.detach().abs().sum()) > 0
 
 
 def test_summary_has_the_three_columns(run, tmp_path):
@@ -104,12 +104,9 @@ def test_bench_gives_ratios_and_floors(run, tmp_path):
     assert data["macs"]["official"] == data["macs"]["dense"] == 9 * 4 * 192 * 192
     assert data["macs"]["ours"] == 9 * 4 * 192 * 192 * 3 // 8
     assert set(data["faster_than_official"]) == set(data["seconds"]) == set(data["floor_seconds"])
-    providers = "providers=[plain,ours,official,frozen,bottleneck_folded]"
-    code, out, err = run("bench", "what=block", *quick, providers, "device=cpu", "csv=rows.csv")
+    code, out, err = run("bench", "what=block", "mode=train", *quick, "device=cpu", "csv=rows.csv")
     assert code == 0, err
     assert (tmp_path / "rows.csv").is_file()
-    code, out, err = run("bench", "what=block", "mode=train", *quick, "device=cpu")
-    assert code == 0, err
 
 
 def test_bench_providers_compute_the_same():

@@ -106,7 +106,7 @@ def _costs() -> list[list[Any]]:
     points: list[list[Any]] = []
     for line in TABLE2:
         for number, (name, model) in enumerate([(line.name, line.base), (line.augmented, f"aug_{line.base}")]):
-            cost = variant_cost(model, line.pixels)
+            cost = variant_cost(model)
             executed = [cost.macs_executed / 1e9, cost.macs_dense_equivalent / 1e9]
             points.append([name, line.top1[number], line.macs[number], *executed, number == 0])
     return points

@@ -29,25 +29,24 @@ class Costs(NamedTuple):
     macs_paper: int
 
 
-def _measured(name: str, pixels: int | None) -> tuple[Any, Cost]:
+def _measured(name: str) -> tuple[Any, Cost]:
     with torch.device("meta"):
         model = create_model(name)
     size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))
-    return model, measure_image(model, size[1:] if pixels is None else pixels, size[0])
+    return model, measure_image(model, size[1:], size[0])
 
 
 @cache
-def variant_cost(name: str, pixels: int | None = None) -> Costs:
-    """Count a variant.
+def variant_cost(name: str) -> Costs:
+    """Count a variant, for one picture of its own size.
 
     Args:
         name: One of :func:`augshortcut.models.zoo.list_models`, or a base.
-        pixels: Side of the pictures; the model's own if not given.
 
     Raises:
         ValueError: If the name is not known.
     """
-    model, executed = _measured(name, pixels)
+    model, executed = _measured(name)
     config = getattr(model, "aug_config", None)
     if config is None:
         return Costs(executed.params, executed.macs, executed.macs, executed.macs)

@@ -32,11 +32,11 @@ def _table2() -> list[Row]:
         for number, (name, model) in enumerate([(line.name, line.base), (line.augmented, f"aug_{line.base}")]):
             shared = {"table": "2", "name": name, "source": "Table 2", "evidence": "printed"}
 
-            def params(model: str = model, pixels: int = line.pixels) -> float:
-                return variant_cost(model, pixels).params / 1e6
+            def params(model: str = model) -> float:
+                return variant_cost(model).params / 1e6
 
-            def macs(model: str = model, pixels: int = line.pixels) -> float:
-                return variant_cost(model, pixels).macs_paper / 1e9
+            def macs(model: str = model) -> float:
+                return variant_cost(model).macs_paper / 1e9
 
             reason, command = (_TRAINING, f"augshortcut train experiment=imagenet/{line.experiment} data.root=PATH")
             if number == 0:
