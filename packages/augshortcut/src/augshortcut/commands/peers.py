@@ -39,7 +39,8 @@ class GatheredShortcut(nn.Module):
 
     def __init__(self, shortcut: AugmentedShortcut) -> None:
         super().__init__()
-        weight, bias = shortcut.paths.weight, shortcut.paths.bias
+        paths: Any = shortcut.paths
+        weight, bias = paths.weight, paths.bias
         self.projections = nn.ModuleList(
             [_Gathered(w, None if bias is None else bias[t]) for t, w in enumerate(weight)]
         )

@@ -76,7 +76,8 @@ class FrozenPaths(nn.Module):
             return shortcut
         circulant = isinstance(paths, CirculantPaths)
         weight = paths.weight if circulant else paths.weight.unsqueeze(-1)  # a dense matrix: d x d circulants of size 1
-        bias, gate = paths.bias, shortcut.gate
+        bias: Tensor | None = paths.bias
+        gate = shortcut.gate
         if config.act == "identity" and config.gate != "channel":
             gates = torch.ones_like(weight[:, :1, 0, 0]) if gate is None else gate
             weight = (weight * gates[..., None, None]).sum(dim=0, keepdim=True)

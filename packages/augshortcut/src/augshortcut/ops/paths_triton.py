@@ -21,7 +21,7 @@ from effkit.triton import check_runs, dot_constants, interpreted, kernels, launc
 __all__ = ["activated_paths"]
 
 
-def _tile(dtype: torch.dtype) -> dict[str, int]:
+def _tile(dtype: torch.dtype) -> dict[str, Any]:
     """Tiles of rows, columns and K; four accumulators of ``BM x BC`` numbers live in registers."""
     if interpreted():
         return {"BM": 64, "BC": 64, "BK": 64}
@@ -43,7 +43,7 @@ def _run(x: Tensor, weight: Tensor, bias: Tensor | None, gate: Tensor | None, ac
     rows, columns = x.shape[0], b_out * half
     grid = (-(-rows // tile["BM"]), -(-columns // tile["BC"]))
     kernel = kernels(__package__, "paths_kernel").activated_paths_kernel
-    constants = {"T": paths, "H": half, "K": b_in * half, "C": columns, "ACT": ACTS.index(act)}
+    constants: dict[str, Any] = {"T": paths, "H": half, "K": b_in * half, "C": columns, "ACT": ACTS.index(act)}
     warps = 8 if tile["BM"] == 128 else 4  # with fewer, registers spill
     launch(kernel, grid, *tensors, rows, warps=warps, **constants, **dot_constants(dtype), **tile)
     assert tensors[1] is not None
