@@ -227,7 +227,7 @@ def run(cfg: Any) -> Report:
     Raises:
         ValueError: If an argument is unknown.
     """
-    keys = ("what", "width", "batch_sizes", "tokens", "providers", "mode", "compile", "compile_mode", "device")
-    keys = (*keys, "precision", "threads", "min_rounds", "min_seconds", "seed")
+    what = plain(cfg, "what", "width", "batch_sizes", "tokens", "providers", "mode", "compile", "compile_mode")
+    how = plain(cfg, "device", "precision", "threads", "min_rounds", "min_seconds", "seed")
     folder = run_dir()
-    return bench_report(**plain(cfg, *keys), csv=cfg.csv or folder / "bench.csv", folder=folder)
+    return bench_report(**what, **how, csv=cfg.csv or folder / "bench.csv", folder=folder)

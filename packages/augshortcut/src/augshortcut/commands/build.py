@@ -148,6 +148,12 @@ class Opened:
     run: Run | None = None
 
 
+def _name(cfg: Any) -> str:
+    """What to call a network in tables and pictures."""
+    added = cfg["aug"]["preset"]
+    return str(cfg["model"]["name"]) + (f" + {added} paths" if added else "")
+
+
 def _check_weights(cfg: Any) -> None:
     if cfg.weights != "auto":
         raise UserError(f"weights={cfg.weights} chooses among those of a run: give run=RUN")
@@ -162,7 +168,7 @@ def open_network(cfg: Any) -> Opened:
     if not cfg.get("run"):
         _check_weights(cfg)
         network = build_model(cfg.model, cfg.aug).eval()
-        return Opened(network, cfg.model.name, bool(cfg.model.pretrained or cfg.model.paths))
+        return Opened(network, _name(cfg), bool(cfg.model.pretrained or cfg.model.paths))
     run = Run.open(str(cfg.run), package="augshortcut")
     run.refuse(given_words(), ["model", "aug", "experiment"])
     kept = run.preprocessing
@@ -171,7 +177,7 @@ def open_network(cfg: Any) -> Opened:
     classes = len(kept.class_names) or None
     network = build_model(model, run.config["aug"], num_classes=classes, in_chans=kept.channels)
     load_checkpoint(network, run.weights(cfg.weights))
-    return Opened(network.eval(), model["name"], True, kept, run)
+    return Opened(network.eval(), _name(run.config), True, kept, run)
 
 
 def open_both(cfg: Any) -> tuple[DataModule, Opened]:
@@ -183,7 +189,7 @@ def open_both(cfg: Any) -> tuple[DataModule, Opened]:
     if not cfg.get("run"):
         _check_weights(cfg)
         data, network = build_data_and_model(cfg, fresh_head=False)
-        return data, Opened(network.eval(), cfg.model.name, bool(cfg.model.pretrained or cfg.model.paths))
+        return data, Opened(network.eval(), _name(cfg), bool(cfg.model.pretrained or cfg.model.paths))
     found = open_network(cfg)
     assert found.run is not None
     given = given_words()

@@ -40,7 +40,7 @@ def model_for(state: dict[str, Tensor]) -> nn.Module:
     if side * side + 1 != state["pos_embed"].shape[1]:
         raise UserError(f"pos_embed has {state['pos_embed'].shape[1]} rows, which are no square grid and a class token")
     depth = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
-    sizes = {"embed_dim": dim, "depth": depth, "num_heads": max(dim // 64, 1), "patch_size": patch}
+    sizes: dict[str, Any] = {"embed_dim": dim, "depth": depth, "num_heads": max(dim // 64, 1), "patch_size": patch}
     classes = state["head.weight"].shape[0]
     base = _BASES.get(dim, "deit_small_patch16_224")
     return create_model(base, **sizes, img_size=side * patch, in_chans=channels, num_classes=classes)

@@ -76,7 +76,7 @@ def _bias(layer: Any) -> Tensor:
     return layer.weight.new_zeros(layer.weight.shape[0]) if layer.bias is None else layer.bias
 
 
-def _layer_scale(module: nn.Module) -> Tensor | bool | None:
+def _layer_scale(module: nn.Module) -> Any:
     """gamma, ``None`` if there is none, or ``False`` if it is something else."""
     if isinstance(module, nn.Identity):
         return None
@@ -152,9 +152,9 @@ def fold(model: M) -> M:
     check_model(model)
     if not augmented_blocks(model):
         raise UserError(f"{type(model).__name__} has no paths to fold; augment it first")
-    for name, block in augmented_blocks(model):
+    for name, augmented in augmented_blocks(model):
         for part in ("aug_attn", "aug_mlp"):
-            shortcut = getattr(block, part)
+            shortcut = getattr(augmented, part)
             for child_name, child in [] if shortcut is None else shortcut.named_modules():
                 if not _plain(child, type(child)):
                     raise UserError(

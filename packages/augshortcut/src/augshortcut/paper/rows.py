@@ -9,6 +9,7 @@ are rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from effkit.papers import Paper, collect_rows
 from effkit.rows import Row, Tolerance
@@ -30,7 +31,7 @@ def _table2() -> list[Row]:
     rows: list[Row] = []
     for line in TABLE2:
         for number, (name, model) in enumerate([(line.name, line.base), (line.augmented, f"aug_{line.base}")]):
-            shared = {"table": "2", "name": name, "source": "Table 2", "evidence": "printed"}
+            shared: dict[str, Any] = {"table": "2", "name": name, "source": "Table 2", "evidence": "printed"}
 
             def params(model: str = model) -> float:
                 return variant_cost(model).params / 1e6
@@ -56,7 +57,7 @@ def _table2() -> list[Row]:
                     **shared,
                 )
             )
-            figure = {"metric": "MACs, paper-style", "paper": line.macs[number], "unit": "G"}
+            figure: dict[str, Any] = {"metric": "MACs, paper-style", "paper": line.macs[number], "unit": "G"}
             if line.same_network:
                 rows.append(Row(compute=macs, tolerance=Tolerance("abs", 0.2), **figure, **shared))
             else:
@@ -70,7 +71,7 @@ def _official() -> list[Row]:
 
     rows = []
     for name, exact in EXACT.items():
-        shared = {"table": "official code", "name": name, "source": _COUNTED, "evidence": "computed"}
+        shared: dict[str, Any] = {"table": "official code", "name": name, "source": _COUNTED, "evidence": "computed"}
 
         def params(name: str = name) -> float:
             return variant_cost(name).params
@@ -97,7 +98,7 @@ def _executed() -> list[Row]:
 
         return compute
 
-    closed = {"table": "executed", "source": "closed form", "evidence": "computed", "unit": ""}
+    closed: dict[str, Any] = {"table": "executed", "source": "closed form", "evidence": "computed", "unit": ""}
     pairs = [
         ("augvit_small_circulant2", "deit_small_patch16_224"),
         ("augvit_base_circulant2", "deit_base_patch16_224"),
@@ -115,7 +116,7 @@ def _executed() -> list[Row]:
         )
         for name, base in pairs
     ]
-    target = {"table": "executed", "source": "our target", "evidence": "computed", "unit": "G"}
+    target: dict[str, Any] = {"table": "executed", "source": "our target", "evidence": "computed", "unit": "G"}
     rows.append(
         Row(
             name="augvit_small_circulant2",
