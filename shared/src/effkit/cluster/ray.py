@@ -40,6 +40,7 @@ _QUIET = {
 _HERE_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
+_SHORT = 25  # characters of a folder in which there is room for the names of Ray's sockets: 107 in all
 _LOCALHOST = ("localhost", "127.0.0.1", "::1")
 
 
@@ -82,7 +83,10 @@ def _start(ray: Any, closing: contextlib.ExitStack, options: dict[str, Any]) -> 
         closing.callback(os.environ.pop, "RAY_AUTH_MODE", None)  # Ray sets it
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         closing.enter_context(_environment({"RAY_AUTH_TOKEN": _token()}))
-    folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+    place, shorter = tempfile.gettempdir(), os.path.join(os.sep, "tmp")
+    if len(place) > _SHORT and os.access(shorter, os.W_OK):
+        place = shorter
+    folder = closing.enter_context(tempfile.TemporaryDirectory(prefix="ray-", dir=place, ignore_cleanup_errors=True))
     here = {"_temp_dir": folder, "include_dashboard": False}
     ray.init(address="local", **{**here, **options})
 

@@ -34,18 +34,13 @@ class Sweep:
     first: int
 
     def begin(self) -> Path:
-        """Make the folder of the sweep and log as its config says; returns the folder, absolute.
-
-        Jobs run elsewhere, perhaps in another working directory.
-        """
+        """Make the folder of the sweep and log as its config says; returns the folder, absolute."""
         setup_globals()
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         if "mode" in self.config.hydra.sweep:
             os.chmod(folder, mode=int(str(self.config.hydra.sweep.mode), 8))
-        with open_dict(self.config.hydra.sweep):
-            self.config.hydra.sweep.dir = str(folder)
         return folder
 
     def number(self, index: int) -> int:
@@ -57,9 +52,10 @@ class Sweep:
         return " ".join(filter_overrides(self.jobs[index]))
 
     def job_config(self, index: int, job_id: str | None = None) -> DictConfig:
-        """Compose the config of a job."""
+        """Compose the config of a job, its folder absolute: it may run in another working directory."""
         config = self.context.config_loader.load_sweep_config(self.config, list(self.jobs[index]))
         with open_dict(config):
+            config.hydra.sweep.dir = str(Path(str(self.config.hydra.sweep.dir)).absolute())
             config.hydra.job.num = self.number(index)
             config.hydra.job.id = job_id or f"job_id_for_{self.number(index)}"
         return config
