@@ -135,7 +135,10 @@ def test_every_top_level_config_is_a_command_or_a_part_of_one(members):
     assert names - commands - parts == set()
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "submitit_slurm"])
+LAUNCHERS = ["basic", "joblib", "submitit_local", "submitit_slurm", "slurm", "slurm_gpu", "ray_local", "ray_cluster"]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_what_ships_names_nothing_that_is_refused(script, launcher):
     """Every command with every launcher; its options compose through the same check in the test above."""
     member, name = script

@@ -47,7 +47,11 @@ def test_wheel_holds_every_file_of_the_source_tree(member, wheels):
 def test_wheel_holds_nothing_but_its_package(member, wheels):
     info = f"{member.import_name}-{member.project['version']}.dist-info"
     roots = {Path(name).parts[0] for name in contents(wheels[member.name])}
-    assert roots == {member.import_name, info}
+    # Hydra looks for launchers in a name space that its plugins share.
+    shared = {"hydra_plugins"} & {path.name for path in member.source.parent.iterdir()}
+    assert roots == {member.import_name, info} | shared
+    plugins = {name for name in contents(wheels[member.name]) if name.startswith("hydra_plugins/")}
+    assert plugins == ({"hydra_plugins/effkit_launchers.py"} if member.name == "effkit" else set())
     assert not [name for name in contents(wheels[member.name]) if "tests" in Path(name).parts]
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -324,6 +325,14 @@ FOREIGN = {
     "llama.cpp": (b"GGUF\x03\0\0\0", "GGUF"),
     "gzip": (gzip.compress(b"weights"), "it is an archive (gzip): unpack it first"),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(30), "it is a picture"),
+    "photograph": (b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(30), "it is a picture"),
+    "animation": (b"GIF89a" + bytes(30), "it is a picture"),
+    "web picture": (b"RIFF\x24\0\0\0WEBPVP8 " + bytes(30), "it is a picture"),
+    "bitmap": (b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0" + bytes(30), "it is a picture"),
+    "scan": (b"II*\0\x08\0\0\0" + bytes(30), "it is a picture"),
+    "onnx": (b"\x08\x0a\x12\x07pytorch\x1a\x05" + bytes(30), "it is an ONNX model, a program"),
+    "lite": (b"\x1c\0\0\0TFL3" + bytes(30), "it is a TensorFlow Lite model"),
+    "table": (b"PAR1" + bytes(30), "it is a Parquet table"),
     "pickle": (pickle.dumps({"a": 1}), "it is a bare Python pickle, which could run code"),
     "old pickle": (pickle.dumps({"a": 1}, protocol=2), "it is a bare Python pickle"),
     "three bytes": (b"\x01\0\x02", "it is cut short: it has 3 bytes"),
@@ -355,6 +364,10 @@ def test_other_archives_are_named(tmp_path):
     with tarfile.open(tmp_path / "w.tar", "w") as archive:
         archive.add(tmp_path / "note.txt", "note.txt")
     assert "it is an archive (tar)" in refusal(tmp_path / "w.tar")
+    with zipfile.ZipFile(tmp_path / "w.pt2", "w") as archive:  # as torch.export names what it writes
+        archive.writestr("w/archive_format", "pt2")
+        archive.writestr("w/models/model.json", "{}")
+    assert "it is a file of torch.export, a program" in refusal(tmp_path / "w.pt2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), tmp_path / "script.pt")

@@ -266,7 +266,9 @@ def test_a_slurm_sweep_needs_slurm(demo, capfd, monkeypatch):
     assert re.search(r"^demo: error: hydra/launcher: Could not detect .srun.", capfd.readouterr().err, re.M)
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+@pytest.mark.parametrize(
+    "launcher", ["joblib", "submitit_local", "submitit_slurm", "slurm", "slurm_gpu", "ray_local", "ray_cluster"]
+)
 def test_launchers_compose(demo, capfd, launcher):
     assert demo(["train", "--cfg", "hydra", "-p", "hydra.launcher", f"hydra/launcher={launcher}"]) == 0
     assert "hydra_plugins." in capfd.readouterr().out

@@ -205,6 +205,18 @@ def test_a_sweep_on_workers(tmp_path, launcher):
     assert statuses == ["finished", "failed"]
 
 
+@POSIX
+def test_a_sweep_whose_worker_was_killed(tmp_path):
+    """What joblib does then is to give up the sweep; the table says what had become of its jobs."""
+    words = ["train", "-m", "fail=killed", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=s"]
+    code, out, err = demo(*words, cwd=tmp_path)
+    assert code == 2, err
+    lines = [line.split() for line in out.splitlines() if line.strip()]
+    assert lines[0] == ["1", "job", "that", "had", "begun", "when", "the", "sweep", "was", "ended"]
+    assert lines[3] == ["0", "fail=killed", "failed", "s/0"]
+    assert err.splitlines()[-1].startswith("demo: error: hydra/launcher: A worker process managed by the executor was")
+
+
 @pytest.mark.slow
 def test_a_sweep_of_distributed_jobs(tmp_path):
     """Two jobs on two processes each: every rank trains in its own job's folder, and the second job has ranks too."""

@@ -91,6 +91,10 @@ DEFAULTS = {
     "jobs": None,
     "fresh": False,
     "serial": False,
+    "executor": "process",
+    "workers": None,
+    "ray": {"address": None, "gpus": 0},
+    "submitit": {"cluster": None, "partition": None, "minutes": 60, "memory_gb": None, "gpus": 0},
 }
 
 
@@ -102,6 +106,10 @@ DEFAULTS = {
         (["papers=[a,b]", "serial=true"], {"papers": ["a", "b"], "serial": True}),
         (["output=there/x"], {"output": "there/x"}),
         (["full=true", "jobs=3", "fresh=true"], {"full": True, "jobs": 3, "fresh": True}),
+        (
+            ["executor=ray", "workers=4", "ray.gpus=1"],
+            {"executor": "ray", "workers": 4, "ray": {"address": None, "gpus": 1}},
+        ),
     ],
 )
 def test_reproduce_hands_its_config_over(monkeypatch, tmp_path, capfd, words, changed):

@@ -129,7 +129,7 @@ def test_the_canvas_grows_for_what_sticks_out_of_it(tmp_path: Path) -> None:
 def test_the_file_says_what_is_seen(tmp_path: Path, photos: bool) -> None:
     rng = np.random.default_rng(0)
     for name, drawn in (("small", rng.random((9, 9, 3))), ("reduced", rng.random((600, 600, 3)))):
-        with figure(width=6, height=6) as fig:
+        with figure(width=4, height=4) as fig:
             fig.subplots().imshow(drawn)
             describe(fig, SEEN.replace("and ", "and\n"))
             path = save_png(fig, tmp_path / f"{name}.png", photos=photos)

@@ -137,7 +137,7 @@ def test_a_good_paper(fakes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[
     assert [o["command"] for o in paper["outcomes"]] == ["good reproduce table=1", "x y=1"]
     assert paper["claim"]["outcomes"][0]["command"] == "good reproduce claim=true"
     assert paper["claim"]["figures"] == ["good/claim/learning_curve.png"]
-    assert "noise on standard output" in (tmp_path / "report" / "good" / "log.txt").read_text()
+    assert "noise on standard output" in (tmp_path / "report" / "good" / "log-claim.txt").read_text()
     out, err = capfd.readouterr()
     assert out == ""  # standard output is for the report alone
     assert re.fullmatch(r"good: started\ngood: 2 match, 1 not measured here \(\d+ s\)\n", err)

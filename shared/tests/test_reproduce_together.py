@@ -177,7 +177,7 @@ def test_side_by_side_one_by_one_and_in_this_process_give_the_same(site: Site, t
     assert (
         reports["together"]
         .tables[0]
-        .note.startswith("Short forms of the claims (full=true runs the full ones); 3 papers, 3 at once, ")
+        .note.startswith("Short forms of the claims (full=true runs the full ones); 3 papers on 3 workers, ")
     )
 
 
@@ -212,14 +212,18 @@ def test_by_default_one_paper_a_core(site: Site, tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["jobs=0"], "jobs=0: it must be a whole number from 1 to 3, one a paper; leave it out for one a core"),
+        (["jobs=0"], "jobs=0: it must be a whole number of at least 1; leave it out for one a core"),
         (["jobs=-2"], "jobs=-2: it must be"),
-        (["jobs=4"], "jobs=4: it must be a whole number from 1 to 3"),
-        (["jobs=many"], "jobs='many': it must be a whole number from 1 to 3"),
+        (["workers=0"], "workers=0: it must be a whole number of at least 1"),
+        (["jobs=many"], "jobs='many': it must be a whole number of at least 1"),
         (["jobs=1.5"], "jobs=1.5: it must be"),
         (["jobs=true"], "jobs=True: it must be"),
-        (["papers=alpha", "jobs=2"], "jobs=2: it must be 1: one paper is asked for"),
+        (["jobs=2", "workers=3"], "jobs=2 and workers=3 are two names of one number"),
         (["serial=true", "jobs=2"], "jobs=2 does not go with serial=true"),
+        (["serial=true", "executor=ray"], "executor=ray does not go with serial=true"),
+        (["executor=serial", "workers=2"], "workers=2 needs an executor other than serial"),
+        (["executor=rya"], "executor='rya' is not known, choose one of serial, process, ray, submitit; did you mean"),
+        (["executor=submitit", "submitit.cluster=slrum"], "submitit.cluster='slrum' is not known"),
         (["full=much"], "full='much': it must be true or false"),
         (["fresh=2"], "fresh=2: it must be true or false"),
     ],
@@ -297,7 +301,7 @@ def test_what_has_changed_runs_again_and_says_why(
         assert paper["claim"]["notes"] == ["full"]
         assert paper["claim"]["outcomes"][0]["command"] == "alpha reproduce claim=true full=true"
         page = (output / "index.html").read_text()
-        assert "Full forms of the claims; 1 paper, 1 at once" in page
+        assert "Full forms of the claims; 1 paper on " in page
         assert "effkit reproduce full=true fresh=true" in page
 
 
@@ -330,9 +334,7 @@ def test_a_killed_run_goes_on_where_it_was(site: Site, tmp_path: Path, capfd: py
     finally:
         run.kill()
         run.communicate()
-    worker, _ = site.pids()
-    wait_for(lambda: not alive(worker))
-    os.kill(site.pids()[1], signal.SIGKILL)  # kill -9 leaves nobody to end what the claim had started
+    wait_for(lambda: not any(map(alive, site.pids())))  # the worker looks after its parent, and ends what it started
     assert not (output / "results.json").exists()
     assert site.calls() == {**parts("beta"), "alpha a": 1, "alpha b": 1}
     reproduce_all(tmp_path / "whole", ["alpha", "beta"])  # never stopped
@@ -354,17 +356,19 @@ def test_a_killed_run_goes_on_where_it_was(site: Site, tmp_path: Path, capfd: py
 def test_a_killed_paper_leaves_the_others_and_goes_on_later(site: Site, tmp_path: Path) -> None:
     run = start("papers=[alpha,beta]", "output=report", "jobs=1", hang="alpha c")
     wait_for(lambda: len(site.pids()) == 2)
-    worker, child = site.pids()
-    os.kill(worker, signal.SIGKILL)
+    os.kill(site.pids()[0], signal.SIGKILL)
+    wait_for(lambda: len(site.pids()) == 4)  # it runs once more, from the part it was in
+    os.kill(site.pids()[2], signal.SIGKILL)
     _, error = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert "alpha: crashed: killed by SIGKILL" in error
-    wait_for(lambda: not alive(child))
+    assert error.count("alpha: claim: its worker died (killed by SIGKILL), running it once more\n") == 1
+    assert "alpha: crashed: its worker died twice, killed by SIGKILL" in error
+    wait_for(lambda: not any(map(alive, site.pids())))
     found = papers(tmp_path / "report")
     assert (found["alpha"]["status"], found["beta"]["status"]) == ("crashed", "ok")
     assert found["alpha"]["outcomes"][0]["verdict"] == "match"
     reproduce_all(tmp_path / "report", ["alpha", "beta"])
-    assert site.calls() == {**parts("alpha", "beta"), "alpha c": 2}
+    assert site.calls() == {**parts("alpha", "beta"), "alpha c": 3}
     assert papers(tmp_path / "report")["alpha"]["note"] == "goes on: 2 parts of its claim kept"
 
 

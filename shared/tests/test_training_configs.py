@@ -22,6 +22,8 @@ CONFIGS = Path(effkit.configs.__file__).parent
 PRIMARY = """
 defaults:
   - command
+  - compute
+  - precision
   - training
   - _self_
   - debug: null

@@ -90,8 +90,8 @@ def test_needle_on_the_constructed_model(run):
 
 @pytest.mark.parametrize("task", ["multi_needle", "passkey", "variable_tracking"])
 def test_other_tasks(run, task):
-    words = ["needle", "threads=1", f"task={task}", "lengths=[2000]", "depths=[0.5]", "methods=[exact]", "format=json"]
-    code, out, err = run(*words)
+    words = ["needle", "threads=1", f"task={task}", "lengths=[2000]", "methods=[exact]", "format=json"]
+    code, out, err = run(*words, *(["depths=[0.5]"] if task == "passkey" else []))  # the others hide many things
     assert code == 0, err
     assert _data(out)["scores"]["exact"] == [[1.0]]
 

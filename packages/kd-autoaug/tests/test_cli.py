@@ -69,7 +69,7 @@ def test_bench_step(answer, tmp_path):
 @pytest.mark.parametrize(
     ("words", "mentioned"),
     [
-        (["bench", "cook"], ["bench", "cook", "augment, ops, step"]),
+        (["bench", "cook"], ["bench", "cook", "augment, ops, step, cache"]),
         (["bench", "ops", "augment"], ["one thing at a time"]),
         (["bench", "providers=[kornia]"], ["providers", "kornia", "timm"]),
         (["bench", "batch_size=0"], ["batch_size", "0"]),
@@ -95,7 +95,7 @@ def test_bench_step(answer, tmp_path):
         (["bench", "precision=bf16"], ["precision=bf16", "step"]),
         (["preview", "device=cpu"], ["no key 'device'"]),
         (["reproduce", "full=perhaps"], ["full=perhaps", "true or false"]),
-        (["train", "optimizer.momentum=2"], ["optimizer.momentum=2", "[0, 1)"]),
+        (["train", "optimizer=sgd", "optimizer.momentum=2"], ["optimizer.momentum=2", "[0, 1)"]),
         (["cache", "info", "cache.path=nowhere"], ["nowhere"]),
         (["preview", "nowhere.png"], ["nowhere.png"]),
         (["preview", "operators=[rotat]"], ["rotat", "rotate"]),

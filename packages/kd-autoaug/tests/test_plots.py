@@ -55,7 +55,7 @@ def drawn(monkeypatch):
 
     def keep(module):
         save = module.save_png
-        monkeypatch.setattr(module, "save_png", lambda fig, path, *a: (kept.append(fig), save(fig, path, *a))[1])
+        monkeypatch.setattr(module, "save_png", lambda fig, path, **k: (kept.append(fig), save(fig, path, **k))[1])
 
     keep(plots)
     keep(accuracy)

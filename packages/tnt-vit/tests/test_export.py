@@ -188,18 +188,18 @@ def test_untrained_weights_are_said_so(tmp_path):
     ("kwargs", "words"),
     [
         ({"out": "model.pt"}, r"model\.pt.*\.pt2"),
-        ({"format": "onxx"}, "onxx.*onnx"),
+        ({"to": "onxx"}, "onxx.*onnx"),
         ({"batch": 0}, "batch.*0"),
         ({"batch": "any"}, "batch.*any"),
         ({"opset": 18}, "opset=18.*onnx"),
-        ({"format": "onnx", "out": "model.onnx", "opset": 3}, r"opset.*18\.\.23.*3"),
+        ({"to": "onnx", "out": "model.onnx", "opset": 3}, r"opset.*18\.\.23.*3"),
     ],
     ids=str,
 )
 def test_bad_arguments_raise(tmp_path, kwargs, words):
-    if kwargs.get("format") == "onnx" and NO_ONNX:
+    if kwargs.get("to") == "onnx" and NO_ONNX:
         pytest.skip(f"not installed: {', '.join(NO_ONNX)}")
-    arguments = {"out": "model.pt2", "format": "torch_export", **kwargs}
+    arguments = {"out": "model.pt2", "to": "torch_export", **kwargs}
     with pytest.raises(ValueError, match=words):
         export_model(small(), tmp_path / arguments.pop("out"), **arguments)
     assert list(tmp_path.iterdir()) == []

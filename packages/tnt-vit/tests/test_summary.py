@@ -36,7 +36,7 @@ def test_layers_of_one_variant() -> None:
 def test_mistakes() -> None:
     with pytest.raises(ValueError, match=r"variant.*tnt_x"):
         summary_report(["tnt_x"])
-    with pytest.raises(ValueError, match=r"variants must be a list"):
+    with pytest.raises(ValueError, match=r"variants=.* must be a list"):
         summary_report("tnt_s")
     with pytest.raises(ValueError, match=r"variants is an empty list"):
         summary_report([])

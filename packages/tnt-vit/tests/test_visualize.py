@@ -247,7 +247,7 @@ def test_nothing_is_drawn_if_an_argument_is_wrong(tmp_path):
         visualize_report(small(), ["china"], out, [])
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         visualize_report(small(), ["china", tmp_path / "gone.png"], out)
-    with pytest.raises(ValueError, match="multiple of patch_size"):
+    with pytest.raises(ValueError, match=r"multiple of model\.patch_size"):
         visualize_report(small(), ["china"], out, img_size=50)
     with pytest.raises(ValueError, match=r"tnt_vit\.TNT.*Linear"):
         visualize_report(torch.nn.Linear(1, 1), ["china"], out)

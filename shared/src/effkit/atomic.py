@@ -15,7 +15,7 @@ from pathlib import Path
 
 from effkit.errors import UserError
 
-__all__ = ["alive", "atomic"]
+__all__ = ["alive", "atomic", "followed"]
 
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -29,7 +29,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     killed process left goes when the same file is written again.
 
     Args:
-        path: Where the file shall be; missing folders are made, an existing file is replaced.
+        path: Where the file shall be; missing folders are made, an existing file is replaced. A link is followed: what
+            it leads to is replaced, and it stays a link.
 
     Yields:
         The temporary name; the file exists and is empty.
@@ -42,10 +43,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> with atomic("weights.bin") as temporary:  # doctest: +SKIP
         ...     temporary.write_bytes(b"...")
     """
-    target = Path(path)
+    target = followed(path)
     temporary = target.with_name(f"{_mark(target)}{os.getpid()}.{secrets.token_hex(4)}.tmp")
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if target.exists() and not target.is_file():  # a device would be gone afterwards
+        raise FileExistsError(errno.EEXIST, "Not a regular file", os.fspath(path))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clear(target)
@@ -66,6 +69,21 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         if number is None:
             raise
         raise OSError(number, os.strerror(number), os.fspath(path)) from error
+
+
+def followed(path: str | os.PathLike[str]) -> Path:
+    """What a path leads to if it is a link, else the path itself; it need not exist.
+
+    Raises:
+        OSError: If links lead to each other.
+    """
+    plain = Path(path)
+    if not plain.is_symlink():
+        return plain
+    target = Path(os.path.realpath(plain))
+    if target.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path))
+    return target
 
 
 def _mark(target: Path) -> str:

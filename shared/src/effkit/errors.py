@@ -11,7 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-__all__ = ["RankFailed", "UserError", "choose", "nearest"]
+__all__ = ["RankFailed", "UserError", "choose", "nearest", "written"]
 
 
 class UserError(ValueError):
@@ -46,6 +46,13 @@ def nearest(name: object, allowed: Iterable[object]) -> str | None:
     return found[0] if found else None
 
 
+def written(value: object) -> str:
+    """A value as it is written in a config: null, true and false in YAML's words, all else as in Python."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
+
+
 def choose(field: str, value: T, allowed: Iterable[T]) -> T:
     """Return ``value`` if it is one of ``allowed``.
 
@@ -65,4 +72,6 @@ def choose(field: str, value: T, allowed: Iterable[T]) -> T:
         return value
     hint = nearest(value, options)
     did_you_mean = f"; did you mean {hint!r}?" if hint is not None else ""
-    raise UserError(f"{field}={value!r} is not known, choose one of {', '.join(map(str, options))}{did_you_mean}")
+    raise UserError(
+        f"{field}={written(value)} is not known, choose one of {', '.join(map(str, options))}{did_you_mean}"
+    )

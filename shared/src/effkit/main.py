@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from effkit.cli import App
 from effkit.cli.explain import one_line
@@ -55,11 +54,35 @@ def reproduce(cfg: DictConfig) -> Report:
     Runs every installed paper, or those in papers=[...], side by side; claims in their short form, or full=true.
     A second run goes on where the first was stopped. Exit code 1 if a claim does not hold.
     """
+    from omegaconf import OmegaConf
+
     from effkit.reproduce import reproduce_all
 
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    keys = ("output", "papers", "claims", "full", "jobs", "fresh", "serial", "executor", "workers", "ray", "submitit")
+    return reproduce_all(**{k: plain[k] for k in keys})
+
+
+@main.command("bench", positional="what")
+def bench(cfg: DictConfig) -> Report:
+    """Time what executors cost a task (overhead), or reproduction on several workers against one (reproduce)."""
+    from effkit.bench import check_csv
+    from effkit.cli import run_dir
+    from effkit.errors import UserError, choose
+
+    if len(cfg.what) != 1:
+        raise UserError(f"bench times one thing at a time, overhead or reproduce, got {' '.join(cfg.what) or 'none'}")
+    kind = choose("bench", cfg.what[0], ["overhead", "reproduce"])
+    options = {"workers": cfg.workers, "rounds": cfg.rounds, "csv": check_csv(cfg.csv, run_dir())}
+    if kind == "overhead":
+        from effkit.bench.overhead import overhead_report
+
+        providers = None if cfg.providers is None else list(cfg.providers)
+        return overhead_report(providers, tasks=cfg.tasks, folder=run_dir(), **options)
+    from effkit.reproduce.speedup import speedup_report
+
     papers = cfg.papers if cfg.papers is None or isinstance(cfg.papers, str) else list(cfg.papers)
-    options = {key: cfg[key] for key in ("claims", "full", "jobs", "fresh", "serial")}
-    return reproduce_all(output=Path(cfg.output), papers=papers, **options)
+    return speedup_report(papers, claims=cfg.claims, **options)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,28 @@ from torch import Tensor, nn
 
 from tnt_vit.ops import InnerParams, inner_block
 
-__all__ = ["Attention", "SqueezeExcite", "TNTBlock"]
+__all__ = ["Attention", "SqueezeExcite", "TNTBlock", "resample_positions"]
+
+
+def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """A position table for another grid of sentences: bicubic with antialiasing in float32, as timm does it.
+
+    Grids are compared, not how many sentences they have: from 2x8 to 4x4 every row changes. (timm's own function, in
+    its older versions, returns a table of equal count as it is.)
+
+    Args:
+        table: ``(1, 1 + rows * columns, d)``; the first row is the class token's and stays.
+        old: Rows and columns.
+        new: Rows and columns wanted.
+
+    Returns:
+        The table itself if the grids are equal, else a new one in its dtype, with a gradient.
+    """
+    if old == new:
+        return table
+    image = table[:, 1:].float().unflatten(1, old).movedim(-1, 1)
+    image = F.interpolate(image, size=new, mode="bicubic", antialias=True)
+    return torch.cat([table[:, :1], image.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
 
 
 def _split_qkv_on_save(module: nn.Module, state: MutableMapping[str, Any], prefix: str, _metadata: object) -> None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from timm.layers import calculate_drop_path_rates, resample_abs_pos_embed, to_2tuple, trunc_normal_
+from timm.layers import calculate_drop_path_rates, to_2tuple, trunc_normal_
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
 from tnt_vit.checks import check_architecture, check_input, parse_blocks
-from tnt_vit.layers import TNTBlock
+from tnt_vit.layers import TNTBlock, resample_positions
 from tnt_vit.ops import resolve_backend
 from tnt_vit.stem import WordEmbed
 
@@ -243,7 +243,12 @@ class TNT(nn.Module):
         Args:
             num_classes: New number of classes; 0 leaves it out.
             global_pool: New pooling, unchanged if not given.
+
+        Raises:
+            ValueError: If the number is negative or the pooling unknown; nothing has changed then.
         """
+        pooling = {} if global_pool is None else {"global_pool": global_pool}
+        check_architecture(num_classes=num_classes, **pooling)
         if global_pool is not None:
             self.global_pool = global_pool
         self.num_classes = num_classes
@@ -258,6 +263,9 @@ class TNT(nn.Module):
     def set_input_size(self, img_size: int | tuple[int, int]) -> None:
         """Change the picture size for good: the sentence positions are resampled (bicubic), the word positions stay.
 
+        The table becomes a new parameter, which an optimizer that was made before does not know; the model's own size
+        changes nothing.
+
         Args:
             img_size: New height and width; multiples of the patch.
 
@@ -266,6 +274,8 @@ class TNT(nn.Module):
         """
         size = to_2tuple(img_size)
         check_architecture(img_size=size, patch_size=self.patch_size)
+        if size == self.img_size:
+            return  # an optimizer that was made before goes on training this very table
         table = self._sentence_positions((size[0] // self.patch_size[0], size[1] // self.patch_size[1]))
         self.patch_pos = nn.Parameter(table.detach().clone(), requires_grad=self.patch_pos.requires_grad)
         self.img_size = size
@@ -274,11 +284,7 @@ class TNT(nn.Module):
 
     def _sentence_positions(self, grid: tuple[int, int]) -> Tensor:
         """Position table for a grid of sentences, resampled as timm does; the class token's row stays."""
-        if grid == self.grid_size:
-            return self.patch_pos
-        return resample_abs_pos_embed(
-            self.patch_pos, new_size=list(grid), old_size=list(self.grid_size), num_prefix_tokens=1
-        )
+        return resample_positions(self.patch_pos, self.grid_size, grid)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Words and first sentence tokens of pictures, before block 1.
@@ -309,11 +315,17 @@ class TNT(nn.Module):
         words, sentences = self.embed(x)
         modes = self._modes(x)
         for block in self.blocks:
-            if self.grad_checkpointing and self.training:
-                words, sentences = checkpoint(block, words, sentences, **modes)
-            else:
-                words, sentences = block(words, sentences, **modes)
+            words, sentences = self._run(block, words, sentences, modes)
         return self.norm(sentences)
+
+    def _run(self, block: Any, words: Tensor, sentences: Tensor, modes: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """One block; with checkpointing its activations are computed again in the backward pass, if there will be one.
+
+        As in timm, evaluation mode makes no difference: frozen dropout is no reason to keep activations.
+        """
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, words, sentences, **modes)
+        return block(words, sentences, **modes)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool tokens ``(B, n + 1, d)`` and classify them; ``pre_logits`` stops before the classifier."""
@@ -360,7 +372,7 @@ class TNT(nn.Module):
         modes = self._modes(x)
         taken: list[Tensor] = []
         for i, block in enumerate(self.blocks[: last + 1] if stop_early else self.blocks):
-            words, sentences = block(words, sentences, **modes)
+            words, sentences = self._run(block, words, sentences, modes)
             if i in wanted:
                 taken.append(self.norm(sentences) if norm else sentences)
         prefix = [t[:, 0:1] for t in taken]

@@ -10,7 +10,18 @@ report = bench.report("tnt-vit bench", csv="bench.csv", folder=run_dir())
 
 from effkit.bench.bench import Bench, Measured
 from effkit.bench.calls import inference, training_step
-from effkit.bench.checks import check_counts, check_providers
+from effkit.bench.checks import check_counts, check_csv, check_providers
 from effkit.bench.picture import draw_times
+from effkit.bench.turns import in_turns
 
-__all__ = ["Bench", "Measured", "check_counts", "check_providers", "draw_times", "inference", "training_step"]
+__all__ = [
+    "Bench",
+    "Measured",
+    "check_counts",
+    "check_csv",
+    "check_providers",
+    "draw_times",
+    "in_turns",
+    "inference",
+    "training_step",
+]

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from effkit.arguments import check_arguments
 from effkit.bench.picture import draw_times
 from effkit.device import PRECISIONS, resolve_device, resolve_precision
+from effkit.errors import UserError
 from effkit.report import Report, Table
 from effkit.results import ResultRow, append_csv
 from effkit.timing import Comparison, MachineFloor, compare, machine_floor
@@ -84,6 +86,11 @@ class Bench:
         x_name: str = "batch",
         memory: bool = True,
     ) -> None:
+        given = {"threads": threads, "min_rounds": min_rounds, "min_seconds": min_seconds}
+        check_arguments(Bench, given)
+        for name, value, least in (("min_rounds", min_rounds, 1), ("min_seconds", min_seconds, 0)):
+            if not least <= value < float("inf"):
+                raise UserError(f"{name}={value!r} must be at least {least}, and finite")
         self.package, self.x_name, self.memory = package, x_name, memory
         self.device = resolve_device(device)
         self.dtype = resolve_precision(precision, self.device)

@@ -32,8 +32,13 @@ _FOREIGN = {
     b"Rar!": _UNPACK.format("rar"),
     b"\x89PNG": "it is a picture",
     b"\xff\xd8\xff": "it is a picture",
+    b"GIF8": "it is a picture",
+    b"II*\0": "it is a picture",
+    b"MM\0*": "it is a picture",
     b"%PDF": "it is a PDF",
+    b"PAR1": "it is a Parquet table, no file of torch",
 }
+_PROGRAM = "it is {}, a program and not weights alone; give the checkpoint it was made from"
 
 
 def find(path: str | os.PathLike[str]) -> Path:
@@ -86,6 +91,8 @@ def _check_zip(file: Path) -> None:
     bases = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in bases:
         raise CheckpointError(file, "it is a TorchScript archive, a program; save the model's state_dict() instead")
+    if "archive_format" in bases or "serialized_exported_program.json" in bases:
+        raise CheckpointError(file, _PROGRAM.format("a file of torch.export"))
     if "data.pkl" not in bases:
         what = "NumPy arrays" if any(base.endswith(".npy") for base in bases) else "no data.pkl"
         raise CheckpointError(file, f"it is a zip archive with {what}, no file of torch")
@@ -95,6 +102,14 @@ def _describe(head: bytes) -> str:
     for start, what in _FOREIGN.items():
         if head.startswith(start):
             return what
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "it is a picture"
+    if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0":
+        return "it is a picture"
+    if head[4:8] == b"TFL3":
+        return _PROGRAM.format("a TensorFlow Lite model")
+    if head[:1] == b"\x08" and head[1:2] <= b"\x20" and head[2:3] in (b"\x12", b"\x1a", b"\x22", b"\x3a"):
+        return _PROGRAM.format("an ONNX model")  # field 1, the version, then the producer's name or the graph
     if head[257:262] == b"ustar":
         return _UNPACK.format("tar")
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 
 from effkit.errors import UserError
+from effkit.executors.errors import TaskError
 
 # Errors of the operating system that say something about a path the user gave, or about their disk.
 _ERRNO_NAMES = (
@@ -52,7 +53,7 @@ def explain(error: BaseException, packages: Iterable[str]) -> str | None:
     Returns:
         The line, or `None` if this is no mistake of the user.
     """
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, TaskError)):  # a task's own traceback is in the log
         return one_line(error)
     # By name: a command that never imported Hydra, OmegaConf or Lightning cannot have raised their exceptions.
     names = {f"{c.__module__.split('.')[0]}.{c.__name__}" for c in type(error).__mro__}

@@ -7,6 +7,7 @@ of a sweep neither hides the others nor makes Hydra print its own message. All f
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import re
@@ -27,7 +28,8 @@ from effkit.cli.process import log_to_file, quiet_console, ranks_released, rerun
 from effkit.cli.quoting import quote
 from effkit.cli.running import running
 from effkit.cli.workers import end_worker
-from effkit.errors import RankFailed, UserError, choose
+from effkit.errors import RankFailed, UserError, choose, written
+from effkit.executors.errors import TaskError
 from effkit.ranks import is_main_rank, lost_connection
 from effkit.stopping import current, deferred, last_words
 
@@ -54,6 +56,8 @@ class Outcome:
         report: What the task returned.
         error: One line, if the user made a mistake.
         trace: The traceback, if the task crashed.
+        tail: The last that a job said on standard error that gave no outcome itself.
+        interrupted: Whether it was told to stop.
         lost: Whether the trace only says that another process of the job is gone.
         exit_code: 0 all is well, 1 a check did not hold or a crash, 2 a mistake of the user.
     """
@@ -63,8 +67,19 @@ class Outcome:
     report: Report | None = None
     error: str = ""
     trace: str = ""
+    tail: str = ""
+    interrupted: bool = False
     lost: bool = False
     exit_code: int = 0
+
+    @property
+    def status(self) -> str:
+        """How the job ended, in one of the words of ``status.json``; "does not hold" where its checks do not."""
+        if self.interrupted:
+            return "interrupted"
+        if self.error or self.trace:
+            return "failed"
+        return "finished" if self.exit_code == 0 else "does not hold"
 
 
 class Status:
@@ -128,6 +143,7 @@ class Job:
         module: Module name instead, when the program was started as ``python -m module``.
         flags: Words that go before the overrides when another rank composes the same config.
         keeps_folder: Whether the job has a folder of its own; a command that only reports has none.
+        positional: Key of the words without ``=``.
         unread: Groups that the task does not get.
         home: Host and process that made it; elsewhere it runs in a worker of a launcher.
     """
@@ -140,6 +156,7 @@ class Job:
     module: str | None = None
     flags: list[str] = field(default_factory=list)
     keeps_folder: bool = True
+    positional: str | None = None
     unread: tuple[str, ...] = ()
     home: tuple[str, int] = field(default_factory=_this_process)
 
@@ -203,6 +220,32 @@ class Job:
                     stack.enter_context(last_words(status.last_word))
             return self._watched(cfg, outcome, status)
 
+    def lost(
+        self, overrides: list[str], folder: str, line: str, tail: str = "", *, interrupted: bool = False
+    ) -> Outcome:
+        """The outcome of a job that gave none: its process is gone. Its folder does not say any more that it runs.
+
+        Args:
+            overrides: The words that made it.
+            folder: Its folder.
+            line: What became of it.
+            tail: The last it said on standard error.
+            interrupted: It was told to stop.
+        """
+        from effkit.report import write_json
+
+        outcome = Outcome(overrides, error=line, tail=tail, interrupted=interrupted, exit_code=1)
+        file = Path(folder, "status.json")
+        if self.keeps_folder and file.is_file():
+            outcome.run_dir = folder
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                status = json.loads(file.read_text(encoding="utf-8"))
+                if status["status"] == "running":
+                    ended = "interrupted" if interrupted else "failed"
+                    write_json(file, {**status, "status": ended, "ended": _now(), "error": line})
+                outcome.interrupted = interrupted or status["status"] == "interrupted"
+        return outcome
+
     def _again(self, cfg: DictConfig, own: Path) -> Decision | None:
         """What ``resume=auto`` means here, put into the config; `None` where it is neither given nor the default."""
         asked = cfg.get("resume") == AUTO
@@ -224,7 +267,7 @@ class Job:
         except Exception as error:
             self._failed(outcome, error)
             if status is not None:
-                refused = outcome.error and not isinstance(error, RankFailed)
+                refused = outcome.error and not isinstance(error, (RankFailed, TaskError))
                 ended = "interrupted" if isinstance(error, RankFailed) and error.interrupted else "failed"
                 end = status.refused if refused else partial(status.end, ended)
                 end(exit_code=outcome.exit_code, error=outcome.error or one_line(repr(error)))
@@ -248,12 +291,30 @@ class Job:
             choose("precision", cfg.precision, PRECISIONS)
         if cfg.get("resume") == "":
             raise UserError("resume= is empty: give a run folder or a .ckpt file, or leave resume= out")
+        if not isinstance(cfg.get("resume"), str | None):
+            raise UserError(f"resume={written(cfg.resume)} must be a run folder or a .ckpt file")
+        if not isinstance(cfg.get("resume_anyway", False), bool):
+            raise UserError(f"resume_anyway={written(cfg.resume_anyway)} must be true or false")
         if missing := sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{', '.join(missing)} must be given: {self.program} {self.command} {missing[0]}=...")
         with open_dict(cfg):
             for group in self.unread:
                 cfg.pop(group, None)
+        self._check_words(cfg)
         return self.task(cfg)
+
+    def _check_words(self, cfg: DictConfig) -> None:
+        """The key of the words without ``=`` may be given by its name too; one word is a list of one."""
+        key = self.positional
+        if key is None:
+            return
+        value = cfg.get(key)
+        words = [value] if isinstance(value, str) else [] if value is None else value
+        if not isinstance(words, Sequence) or not all(isinstance(word, str) for word in words):
+            raise UserError(f"{key}={written(value)} must be a list of words")
+        if "" in words:
+            raise UserError(f"{key} holds an empty word: leave it out")
+        cfg[key] = list(words)
 
     def _deleted(self, error: Exception, overrides: Sequence[str]) -> str | None:
         """The word that took away what the task then missed (``~trainer``), if it was one."""
@@ -271,12 +332,15 @@ class Job:
             return
         outcome.lost = lost_connection(error)
         line = explain(error, ("effkit", self.package)) or self._deleted(error, outcome.overrides)
-        outcome.exit_code = 1 if line is None else 2
+        task = isinstance(error, TaskError)
+        outcome.exit_code = 1 if line is None or task else 2
         if line is None:
             outcome.trace = "".join(traceback.format_exception(error))
         else:
-            outcome.error = line
+            outcome.error = f"{line} (EFFKIT_DEBUG=1 shows where)" if task and not self.keeps_folder else line
         log_to_file(f"error: {line}" if line is not None else outcome.trace.rstrip())
+        if isinstance(error, TaskError) and error.trace:
+            log_to_file(error.trace.rstrip())
 
 
 def _continued(folder: Path, cfg: DictConfig, hydra_cfg: Any) -> Continued:

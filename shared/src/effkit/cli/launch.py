@@ -23,6 +23,7 @@ from effkit.cli.place import check_folder, check_sweep
 from effkit.cli.process import stdout_to_stderr
 from effkit.cli.quoting import gather_positional, quote, refuse_unread
 from effkit.cli.session import Session, flags_for_ranks, parse_flags, session
+from effkit.cli.sweeps import JobRow, rows_of, shown, sweep_table, told_if_ended
 from effkit.cli.workers import jobs_settled
 from effkit.errors import UserError
 from effkit.ranks import RankReport, is_main_rank, process_number, report_failure, started_with_others
@@ -65,6 +66,7 @@ def launch(app: Program, command: Command, words: Sequence[str], ends_process: b
             script=_script(app.prog, ends_process),
             module=main.name if main is not None else None,
             flags=flags_for_ranks(flags),
+            positional=command.positional,
             unread=command.unread,
         )
         return _run(app, job, hydra, flags.multirun, ends_process)
@@ -87,11 +89,15 @@ def _run(app: Program, job: Job, hydra: Session, multirun: bool, ends_process: b
                 elif is_main_rank() and config.get("resume") != AUTO and not may_be_started_again(in_worker=False):
                     check_folder(config.hydra.run.dir, config)
             elif multirun:
-                # A command that only reports keeps no folder, but Hydra writes the sweep's config into one.
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{app.prog}-"))
+                # A command that only reports keeps no folder, but Hydra writes the sweep's config into one, and SLURM
+                # its jobs' answers: nodes see the folder that the command is started in, but no temporary one.
+                place = "." if "lurm" in str(config.hydra.launcher.get("_target_")) else None
+                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{app.prog}-", dir=place))
                 extra.append(f"hydra.sweep.dir={quote(folder)}")
         if multirun and job.keeps_folder and config is not None:  # told once: it holds the time
             extra.append(f"hydra.sweep.dir={quote(str(config.hydra.sweep.dir))}")
+            if is_main_rank():
+                stack.enter_context(told_if_ended(Path(config.hydra.sweep.dir), None if document else sys.stdout))
             stack.enter_context(jobs_settled(Path(config.hydra.sweep.dir), current()))
         outcomes: list[Outcome] = hydra.launch(job, multirun, extra)
         if not is_main_rank():
@@ -101,6 +107,8 @@ def _run(app: Program, job: Job, hydra: Session, multirun: bool, ends_process: b
                 app.complain(
                     f"job {number} ({' '.join(outcome.overrides)}): {outcome.error}" if multirun else outcome.error
                 )
+                for line in outcome.tail.splitlines():
+                    print(f"    {line}", file=sys.stderr)
             elif outcome.trace:
                 print(outcome.trace, end="", file=sys.stderr)
         if document is not None:
@@ -162,7 +170,10 @@ def _print_tables(outcomes: Sequence[Outcome], multirun: bool) -> None:
             outcome.report.print()
             sys.stdout.flush()
         if outcome.run_dir and not outcome.error and not outcome.trace:
-            print(f"run folder: {_shown(outcome.run_dir)}", file=sys.stderr)
+            print(f"run folder: {shown(outcome.run_dir)}", file=sys.stderr)
+    if multirun:
+        sweep_table(rows_of(outcomes)).print()
+        sys.stdout.flush()
 
 
 def _print_json(command: str, outcomes: Sequence[Outcome], multirun: bool, document: TextIO) -> None:
@@ -171,17 +182,21 @@ def _print_json(command: str, outcomes: Sequence[Outcome], multirun: bool, docum
         return
     value: dict[str, Any]
     if multirun:
-        value = {"title": command, "jobs": [_job_json(command, outcome) for outcome in outcomes]}
+        rows = zip(outcomes, rows_of(outcomes), strict=True)
+        value = {"title": command, "jobs": [_job_json(command, outcome, row) for outcome, row in rows]}
     else:
         value = _report_json(command, outcomes[0])
     document.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     document.flush()
 
 
-def _job_json(command: str, outcome: Outcome) -> dict[str, Any]:
+def _job_json(command: str, outcome: Outcome, row: JobRow) -> dict[str, Any]:
     failed = outcome.error or outcome.trace.strip().rpartition("\n")[2]
     return {
         "overrides": outcome.overrides,
+        "status": row.status,
+        "metric": row.metric or None,
+        "value": row.value,
         "run_dir": outcome.run_dir or None,
         "exit_code": outcome.exit_code,
         "error": failed or None,
@@ -201,10 +216,3 @@ def _script(program: str, ends_process: bool) -> str:
     return str(
         Path(sys.executable).with_name(program)
     )  # called from Python: the installed script beside the interpreter
-
-
-def _shown(folder: str) -> str:
-    """A path as short as it stays true."""
-    with contextlib.suppress(ValueError):
-        return str(Path(folder).relative_to(Path.cwd()))
-    return folder

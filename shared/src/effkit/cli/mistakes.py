@@ -91,7 +91,7 @@ def _missing_config(error: Exception, overrides: Sequence[str], options: Callabl
         return f"{group}={name!r}: there is no config group {group!r}"
     hint = ""
     if group == "hydra/launcher":
-        hint = "; joblib and submitit come with the extra 'launchers': pip install 'effkit[launchers]'"
+        hint = "; joblib and slurm need pip install 'effkit[launchers]', those of Ray pip install 'effkit[ray]'"
     try:
         choose(group, name, known)
     except UserError as mistake:

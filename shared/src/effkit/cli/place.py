@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from effkit.errors import UserError
+from effkit.errors import UserError, written
 from effkit.lock import locked
+from effkit.outputs import check_output_folder
 
 __all__ = ["check_folder", "check_sweep", "held"]
 
@@ -28,9 +29,11 @@ def check_folder(folder: Any, config: Any, key: str = "hydra.run.dir") -> None:
     Raises:
         UserError: Says how to go on with that run, or over it.
     """
+    if not isinstance(config.get("overwrite", False), bool):
+        raise UserError(f"overwrite={written(config.overwrite)} must be true or false")
     if folder in (None, ""):
         raise UserError(f"{key}= is empty: give a folder, or leave {key}= out")
-    path = Path(folder)
+    path = check_output_folder(key, str(folder))
     if config.get("overwrite") or not _filled(path):
         return
     resumed = resumed_folder(config)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -128,7 +127,8 @@ class _Loader(ConfigLoaderImpl):
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
         config: DictConfig = super()._compose_config_from_defaults_list(defaults, repo)
-        self._held = copy.deepcopy(config)  # before the words of the command line change it
+        # Before the words of the command line change it; without Hydra's node, which is most of it.
+        self._held = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         return config
 
     def options(self, group: str) -> list[str]:

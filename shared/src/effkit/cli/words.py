@@ -6,7 +6,7 @@ Text is true, so that ``data.drop_last=no`` and ``claim=maybe`` would switch the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from effkit.errors import UserError
 
@@ -39,7 +39,7 @@ def booleans_read(overrides: Sequence[str], held: Any) -> list[str]:
 
     read = []
     for line, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
-        key, value = override.key_or_group, override._value
+        key, value = override.key_or_group, cast(Any, override._value)
         # Hydra's node has types and reads the words itself; a group is given the name of an option.
         if override.is_delete() or override.is_sweep_override() or key.split(".")[0] == "hydra" or "/" in key:
             read.append(line)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from effkit.data.torchvision_sets import CIFAR10 as CIFAR10
     from effkit.data.torchvision_sets import CIFAR100 as CIFAR100
     from effkit.data.torchvision_sets import ImageNet as ImageNet
+    from effkit.data.unreadable import Unreadable as Unreadable
 
 # Data modules are Lightning's; who only reads pictures need not load it.
 __getattr__, __dir__, __all__ = attach(
@@ -51,6 +52,7 @@ __getattr__, __dir__, __all__ = attach(
         "Normalize": "effkit.data.preprocessing",
         "PhotoCrops": "effkit.data.photos",
         "PictureDataModule": "effkit.data.files",
+        "Unreadable": "effkit.data.unreadable",
         "Preprocessing": "effkit.data.preprocessing",
         "class_folders": "effkit.data.finding",
         "class_names": "effkit.data.classes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from effkit.arguments import check_arguments
 from effkit.data.base import OPTIONS, DataModule
 from effkit.data.digits import Digits
 from effkit.data.folders import ImageFolder
@@ -58,4 +59,5 @@ def create_data(name: str, **kwargs: Any) -> DataModule:
     cls = DATASETS[choose("data.name", name, DATASETS)]
     for key in kwargs:
         choose("data argument", key, sorted(data_arguments(cls)))
+    check_arguments(cls, kwargs, "data.")
     return cls(**kwargs)

@@ -10,7 +10,7 @@ from effkit.errors import UserError, choose
 
 __all__ = ["class_names"]
 
-NAMED = tuple(name for name in ("imagenet", *FACTS) if name == "imagenet" or FACTS[name].class_names)
+NAMED = tuple(name for name in FACTS if name == "imagenet" or FACTS[name].class_names)
 
 
 def _asked_for(names: Sequence[str] | str) -> list[str]:

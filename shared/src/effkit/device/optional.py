@@ -151,4 +151,5 @@ _PROBES: dict[str, Callable[[], str]] = {
     "wandb": lambda: _installed("wandb", "'effkit[loggers]'"),
     "joblib launcher": lambda: _installed("hydra-joblib-launcher", "'effkit[launchers]'"),
     "submitit launcher": lambda: _installed("hydra-submitit-launcher", "'effkit[launchers]'"),
+    "ray": lambda: _installed("ray", "'effkit[ray]'"),
 }

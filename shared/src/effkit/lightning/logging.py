@@ -213,6 +213,8 @@ _NO_WARNING = (
     r"The '\w+' does not have many workers",
     # Nothing is logged per step: EpochLog writes one row per epoch.
     r"The number of training batches \(\d+\) is smaller than the logging interval",
+    # Asked again whenever a Trainer fits or tests: see effkit.lightning.environment.
+    r"The `srun` command is available on your system but is not used",
     # Lightning 2.6's own use of a name that torch 2.15 deprecates (lightning/pytorch/utilities/_pytree.py).
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # It cannot know that the samplers of effkit.data begin where the run was stopped.

@@ -16,9 +16,11 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from effkit.arguments import check_arguments
 from effkit.device import resolve_device, resolve_precision
 from effkit.errors import UserError, choose
 from effkit.lightning.callbacks import RunCheckpoint, TimeLimit
+from effkit.lightning.environment import check_nodes, cluster_environment
 from effkit.lightning.ranks import own_ranks
 from effkit.lightning.resume import AtomicCheckpointIO
 from effkit.lightning.sharding import ShardedStrategy
@@ -85,6 +87,7 @@ def build_trainer(
         choose("trainer argument", key, allowed)
     count_epochs(options)
     options = _resolve_hardware(options, device, precision)
+    check_arguments(Trainer, options, "trainer.", also=["enable_progress_bar"])
     bar = options.pop("enable_progress_bar", None)
     bar = sys.stderr.isatty() if bar is None else bar
     callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
@@ -92,6 +95,8 @@ def build_trainer(
     if options.get("strategy") == "fsdp":
         options["strategy"] = ShardedStrategy()
     foreign = str(options.get("strategy", "")).startswith(("fsdp", "deepspeed", "model"))
+    environment = cluster_environment()
+    check_nodes(environment, options.get("num_nodes", 1))
     try:
         if limit is not None:
             callbacks = [*callbacks, TimeLimit(limit)]
@@ -107,7 +112,8 @@ def build_trainer(
             default_root_dir=str(folder),
             use_distributed_sampler=False,  # ours splits among the processes and counts no picture twice
             num_sanity_val_steps=0,
-            plugins=None if foreign else [AtomicCheckpointIO()],  # these write folders of their own
+            # Foreign strategies write folders of their own.
+            plugins=[environment] if foreign else [environment, AtomicCheckpointIO()],
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {' '.join(str(error).split())}") from error

@@ -53,7 +53,7 @@ def _classifier(cfg: Mapping[str, Any], model: nn.Module, data: DataModule) -> C
         scheduler=cfg.get("scheduler"),
         mixup=cfg.get("mixup"),
         ema=cfg.get("ema"),
-        label_smoothing=cfg.get("label_smoothing") or 0.0,
+        label_smoothing=0.0 if cfg.get("label_smoothing") is None else cfg["label_smoothing"],
         preprocessing=data.preprocessing,
     )
 

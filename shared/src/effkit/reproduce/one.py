@@ -1,8 +1,4 @@
-"""One installed paper: its rows, then its laptop-scale claim, in this process.
-
-The result is written when the rows are done, and again when the claim is, so that a claim that takes the process down
-leaves the rows.
-"""
+"""One installed paper: its rows, and its laptop-scale claim, each for itself, in this process."""
 
 from __future__ import annotations
 
@@ -12,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effkit.executors import settle_threads
 from effkit.papers import Paper, load_paper, select_papers
 from effkit.provenance import now, package_version
-from effkit.report import write_json
 from effkit.reproduce.claims import Send, claim_to_dict, default_command, run_claim
-from effkit.reproduce.resume import CLAIM, RESULT, make_stamp
-from effkit.reproduce.threads import settle_threads
+from effkit.reproduce.resume import CLAIM, make_stamp
 from effkit.rows import evaluate
 
-__all__ = ["Wanted", "run_paper", "stamp_of"]
+__all__ = ["PARTS", "Wanted", "run_part", "stamp_of"]
 
-_ROWS_SHARE = 0.2  # of the progress bar, where a claim follows
+PARTS = ("rows", "claim")
 
 
 @dataclass(frozen=True)
@@ -46,36 +41,32 @@ def stamp_of(name: str, full: bool) -> dict[str, Any]:
     return make_stamp(point.dist.name if point.dist is not None else "", point.module, full)
 
 
-def run_paper(name: str, wanted: Wanted, send: Send) -> dict[str, Any]:
-    """Run one installed paper; parts of its claim that an earlier run finished are kept.
+def run_part(name: str, part: str, wanted: Wanted, send: Send) -> dict[str, Any] | None:
+    """Run the rows or the claim of an installed paper; parts of its claim that an earlier run finished are kept.
 
     Args:
         name: Name of its entry point.
+        part: ``"rows"`` or ``"claim"``.
         wanted: What is asked.
         send: Told the progress.
 
     Returns:
-        The result, as `result.json` holds it. An exception in the claim is part of it; one outside of it is raised.
+        What it adds to the result; the rows say what the paper is. `None` for the claim of a paper that has none. An
+        exception in the claim is part of what it adds; one outside of it is raised.
     """
     start = time.perf_counter()
     send("loading", None)
     stamp = stamp_of(name, wanted.full)  # before the import: code that changes later is not what ran
     paper = load_paper(select_papers(name)[name])
-    with_claim = wanted.claims and paper.claim is not None
-    result = _blank(name, paper, stamp, with_claim)
-    result["outcomes"] = _rows(paper, _ROWS_SHARE if with_claim else 1.0, send)
+    if part == "claim":
+        return _claim(paper, wanted, wanted.output / name / CLAIM, stamp, send, start) if paper.claim else None
+    result = _described(name, paper, stamp)
+    result["outcomes"] = _rows(paper, send)
     result["seconds"] = round(time.perf_counter() - start, 1)
-    path = wanted.output / name / RESULT
-    write_json(path, result)
-    if with_claim:
-        result |= _claim(paper, wanted, path.parent / CLAIM, stamp, send)
-        earlier = result.pop("earlier_seconds", 0.0)
-        result["seconds"] = round(time.perf_counter() - start + earlier, 1)
-        write_json(path, result)
     return result
 
 
-def _blank(name: str, paper: Paper, stamp: dict[str, Any], with_claim: bool) -> dict[str, Any]:
+def _described(name: str, paper: Paper, stamp: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "title": paper.title,
@@ -83,23 +74,15 @@ def _blank(name: str, paper: Paper, stamp: dict[str, Any], with_claim: bool) -> 
         "distribution": paper.distribution,
         "version": package_version(paper.distribution),
         "command": paper.command,
-        "status": "ok",
-        "reason": "",
-        "log": "",
-        "outcomes": [],
-        "claim": None,
-        "claim_status": "running" if with_claim else "none" if paper.claim is None else "not run",
-        "seconds": 0.0,
+        "has_claim": paper.claim is not None,
         "date": now(),
-        "kept": False,
-        "note": "",
         "stamp": stamp,
     }
 
 
-def _rows(paper: Paper, share: float, send: Send) -> list[dict[str, Any]]:
+def _rows(paper: Paper, send: Send) -> list[dict[str, Any]]:
     def progress(index: int, total: int, row: Any) -> None:
-        send(f"row {index + 1} of {total}: {row.name} {row.metric}", share * index / total)
+        send(f"row {index + 1} of {total}: {row.name} {row.metric}", index / total)
 
     settle_threads()
     outcomes = evaluate(paper.rows(), progress=progress)
@@ -108,23 +91,25 @@ def _rows(paper: Paper, share: float, send: Send) -> list[dict[str, Any]]:
     return [o.to_dict() for o in outcomes]
 
 
-def _claim(paper: Paper, wanted: Wanted, folder: Path, stamp: dict[str, Any], send: Send) -> dict[str, Any]:
-    """What the claim changes in the result."""
-
+def _claim(
+    paper: Paper, wanted: Wanted, folder: Path, stamp: dict[str, Any], send: Send, start: float
+) -> dict[str, Any]:
     def progress(text: str, fraction: float | None) -> None:
-        send(f"claim: {text}", None if fraction is None else _ROWS_SHARE + (1 - _ROWS_SHARE) * fraction)
+        send(f"claim: {text}", fraction)
 
     settle_threads()
     progress("running", None)
-    start = time.perf_counter()
+    begun = time.perf_counter()
     try:
         claim, run = run_claim(paper, folder, wanted.full, stamp, progress)
     except Exception as error:  # the rows are worth keeping
         traceback.print_exc()
         reason = f"claim crashed: {type(error).__name__}: {error}".splitlines()[0]
-        return {"status": "crashed", "claim_status": "crashed", "reason": reason, "log": traceback.format_exc()}
-    here = time.perf_counter() - start
+        seconds = round(time.perf_counter() - start, 1)
+        log = traceback.format_exc()
+        return {"status": "crashed", "claim_status": "crashed", "reason": reason, "log": log, "seconds": seconds}
+    here = time.perf_counter() - begun
     found = claim_to_dict(claim, run, wanted.output, here)
     failed = any(o.verdict == "differs" for o in claim.rows)
-    status = "does not hold" if failed else "holds"
-    return {"claim": found, "claim_status": status, "earlier_seconds": max(0.0, found["seconds"] - here)}
+    seconds = round(time.perf_counter() - start + max(0.0, found["seconds"] - here), 1)
+    return {"claim": found, "claim_status": "does not hold" if failed else "holds", "seconds": seconds}

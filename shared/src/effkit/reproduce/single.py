@@ -9,14 +9,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from effkit.arguments import check_arguments
 from effkit.errors import UserError, choose
+from effkit.executors import one_thread
 from effkit.papers import Claim, ClaimRun, Paper, table_names
 from effkit.progress import display
 from effkit.report import Report
 from effkit.reproduce.claims import claim_to_dict, default_command, kept_parts, run_claim
 from effkit.reproduce.resume import make_stamp
 from effkit.reproduce.summary import count_verdicts, counted
-from effkit.reproduce.threads import one_thread
 from effkit.rows import Outcome, Row, evaluate, outcome_tables
 
 __all__ = ["paper_report"]
@@ -46,6 +47,7 @@ def paper_report(
     Raises:
         UserError: For a table the paper does not have, or a claim it does not have; names those it has.
     """
+    check_arguments(paper_report, {"table": table, "claim": claim, "full": full})
     rows, claim_asked = _select(paper, table)
     claim = claim or claim_asked
     if claim and paper.claim is None:
@@ -79,6 +81,8 @@ def _select(paper: Paper, table: str | int | Iterable[str | int] | None) -> tupl
     if asked is None:
         return rows, False
     known = [*dict.fromkeys(row.table for row in rows), *(["claim"] if paper.claim is not None else [])]
+    if not asked:
+        raise UserError(f"table is an empty list: name some of {', '.join(known)}, or leave table= out for all")
     for name in asked:
         choose("table", name, list(dict.fromkeys(known)))
     return [row for row in rows if row.table in asked], "claim" in asked and paper.claim is not None

@@ -74,7 +74,7 @@ def what_failed(result: dict[str, Any]) -> list[str]:
 
 
 def forms(document: dict[str, Any]) -> str:
-    """One sentence on a whole run: the form of the claims, how many papers at once, seconds, what was kept."""
+    """One sentence on a whole run: the form of the claims, how many workers, seconds, what was kept."""
     results = document["papers"]
     if not document["claims"]:
         text = "Rows only, no claims"
@@ -82,9 +82,8 @@ def forms(document: dict[str, Any]) -> str:
         text = "Full forms of the claims"
     else:
         text = "Short forms of the claims (full=true runs the full ones)"
-    text += (
-        f"; {len(results)} paper{'s' * (len(results) != 1)}, {document['jobs']} at once, {document['seconds']:.0f} s"
-    )
+    papers, workers = f"{len(results)} paper{'s' * (len(results) != 1)}", document["jobs"]
+    text += f"; {papers} on {workers} worker{'s' * (workers != 1)}, {document['seconds']:.0f} s"
     kept = sum(result["kept"] for result in results)
     return f"{text}; {kept} kept from an earlier run (fresh=true runs all again)." if kept else f"{text}."
 

@@ -1,44 +1,68 @@
-"""The process of one paper: `python -m effkit.reproduce.worker NAME FOLDER PARENT [--no-claims] [--full]`.
+"""What a worker does for `effkit reproduce`: rows or claim of one paper, its output in a log, its progress in a file.
 
-It reports progress as JSON lines on standard output and writes FOLDER/NAME/result.json. Whatever the paper's code
-prints goes to standard error. PARENT is the process it ends with.
+Files, because they are what every executor has in common, also across machines: the folder of the report is shared by
+all that write plots into it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import faulthandler
 import json
 import os
-import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from effkit.reproduce.one import Wanted, run_paper
+from effkit.reproduce.one import Wanted, run_part
 
-
-def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when its parent is gone, however it went; elsewhere do nothing."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it went before we asked
-            os._exit(1)
+__all__ = ["log_of", "progress_of", "work"]
 
 
-def main(arguments: list[str]) -> None:
-    """Run as a program; see the module's docstring."""
-    name, output, parent, *flags = arguments
-    die_with_parent(int(parent))
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # standard output is for events only: everything printed from here on, also by C code, is log
-
-    def send(text: str, fraction: float | None) -> None:
-        events.write(json.dumps({"text": text, "fraction": fraction}) + "\n")
-        events.flush()
-
-    run_paper(name, Wanted(Path(output), claims="--no-claims" not in flags, full="--full" in flags), send)
+def log_of(folder: Path, part: str) -> Path:
+    """The log of a part of the paper of a folder."""
+    return folder / f"log-{part}.txt"
 
 
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def progress_of(folder: Path, part: str) -> Path:
+    """Where a part that runs says how far it is, a JSON line each time."""
+    return folder / f"progress-{part}.jsonl"
+
+
+def work(name: str, part: str, wanted: Wanted) -> dict[str, Any] | None:
+    """Run a part of a paper in a worker, see :func:`effkit.reproduce.one.run_part`."""
+    folder = wanted.output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(progress_of(folder, part), "w", encoding="utf-8") as events, _logged(log_of(folder, part)):
+
+        def send(text: str, fraction: float | None) -> None:
+            events.write(json.dumps({"text": text, "fraction": fraction}) + "\n")
+            events.flush()
+
+        return run_part(name, part, wanted, send)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send all that is printed to a file, also by C code and by processes started inside the block."""
+    before = os.dup(1), os.dup(2)
+    with open(path, "ab") as log:  # a second try adds to what the first one left
+        _flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        faulthandler.enable(log)
+        try:
+            yield
+        finally:
+            _flush()
+            faulthandler.disable()
+            for number, kept in zip((1, 2), before, strict=True):
+                os.dup2(kept, number)
+                os.close(kept)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()

@@ -9,6 +9,7 @@ from effkit.testing.keys import unread_keys
 from effkit.testing.mistakes import assert_one_line_mistake
 from effkit.testing.papers import assert_installed, assert_rows_are_complete, compose_command, composed_commands
 from effkit.testing.tolerance import assert_close_to_reference
+from effkit.testing.workers import two_workers
 
 __all__ = [
     "CliResult",
@@ -21,6 +22,7 @@ __all__ = [
     "in_process",
     "run_cli",
     "tiny_images",
+    "two_workers",
     "unread_keys",
     "write_image_folder",
 ]

@@ -65,7 +65,8 @@ class Browser:
         self._in, theirs_out = os.pipe()
         # Out of the way of 3 and 4.
         given = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (theirs_in, theirs_out)]
-        os.close(theirs_in), os.close(theirs_out)
+        os.close(theirs_in)
+        os.close(theirs_out)
         sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
         words = [command, *_FLAGS, *sandbox, f"--user-data-dir={profile}", "about:blank"]
         self._process = subprocess.Popen(

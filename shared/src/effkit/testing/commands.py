@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from effkit.cli import App
+from effkit.testing.named import assert_known_keys
+
 if TYPE_CHECKING:
     import pytest
 
@@ -36,13 +39,17 @@ def in_process(
         capfd: pytest's fixture.
 
     Returns:
-        A function of the words after the program's name; gives exit code, standard output and standard error.
+        A function of the words after the program's name; gives exit code, standard output and standard error. A mistake
+        that is answered with a key which the command does not have fails the test.
     """
     monkeypatch.chdir(folder)
 
     def call(*words: str | os.PathLike[str]) -> CliResult:
-        code = main([os.fspath(word) for word in words])
-        return CliResult(code, *capfd.readouterr())
+        given = [os.fspath(word) for word in words]
+        result = CliResult(main(given), *capfd.readouterr())
+        if result.code == 2 and isinstance(main, App):
+            assert_known_keys(main, given, result.stderr)
+        return result
 
     return call
 

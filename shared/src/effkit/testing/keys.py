@@ -27,6 +27,8 @@ _PASSING_MODULES = (
     *("lightning.pytorch.core.mixins", "lightning.pytorch.utilities.parsing", "lightning_utilities"),
 )
 _PASSING_FUNCTIONS = ("plain_options", "plain", "options")
+# There values are held against annotations, which is no use of them.
+_CHECKING = {("effkit.arguments", function) for function in ("check_arguments", "_fits", "<genexpr>")}
 _BETWEEN = (__name__, "abc", "typing", "_collections_abc", "dataclasses")
 
 
@@ -56,18 +58,23 @@ class _Reads:
 
     def note(self, key: str) -> None:
         """A value was used."""
-        if key in self.unread and not _handed_on():
+        if key in self.unread and not _handed_on() and _asker() not in _CHECKING:
             self.unread.discard(key)
             if not self.unread:
                 raise _AllRead
 
 
-def _handed_on() -> bool:
-    """Whether the code that asks only hands the value on."""
+def _asker() -> tuple[str, str]:
+    """Module and function of the code that asks."""
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "") in _BETWEEN:
         frame = frame.f_back
-    module, function = frame.f_globals.get("__name__", ""), frame.f_code.co_name
+    return frame.f_globals.get("__name__", ""), frame.f_code.co_name
+
+
+def _handed_on() -> bool:
+    """Whether the code that asks only hands the value on."""
+    module, function = _asker()
     return _within(module, _PASSING_MODULES) or (function in _PASSING_FUNCTIONS)
 
 
@@ -149,11 +156,12 @@ def _watch(config: Any, groups: Iterable[str], reads: _Reads | None) -> tuple[An
             return self.__dict__["held"]
 
     keys: list[str] = []
-    copy = OmegaConf.create(OmegaConf.to_container(config, resolve=True), flags={"allow_objects": True})
+    copy: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True), flags={"allow_objects": True})
 
     def visit(node: DictConfig, prefix: str) -> None:
         for name in list(node):
-            key, child = f"{prefix}{name}", node._get_node(name)
+            key = f"{prefix}{name}"
+            child: Any = node._get_node(name)
             if isinstance(child, DictConfig) and key not in groups and len(child):
                 visit(child, f"{key}.")
                 continue

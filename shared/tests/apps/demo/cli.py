@@ -3,12 +3,19 @@
 import ctypes
 import logging
 import os
+import signal
 import time
 
 from effkit.cli import App, build, run_dir
 from effkit.errors import choose
+from effkit.executors import Choice, Task, run
 
 app = main = App("demo", "demo.configs", summary="A program for tests.")
+
+
+def divide(by):
+    """A task that fails."""
+    return 1 / by
 
 
 @app.command("train")
@@ -30,8 +37,13 @@ def train(cfg):
         int("ten")
     if cfg.fail == "file":
         (run_dir() / "missing.pt").read_bytes()
+    if cfg.fail == "task":
+        with Choice().open() as pool:
+            list(run(pool, divide, [Task("shard 3 of 8", 0)]))
     if cfg.fail == "exit":
         raise SystemExit(5)
+    if cfg.fail == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if cfg.fail == "library":
         import json
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from effkit.errors import UserError, choose
+from effkit.executors import Choice
 from effkit.progress import report_progress
 from esa_attention.calibration.closed_form import check_eps, check_rank, closed_form
 from esa_attention.calibration.gathering import gather_moments, gather_samples, layer_device
@@ -22,6 +23,7 @@ from esa_attention.calibration.state import StateFile
 from esa_attention.compression.compressor import Compressors, QKCompressor, fingerprint
 from esa_attention.compression.geometry import ModelGeometry, geometry
 from esa_attention.config import ESAConfig
+from esa_attention.integration.sending import Remake
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,6 +54,8 @@ def calibrate(
     seed: int = 0,
     text: str = "",
     state_path: str | os.PathLike[str] | None = None,
+    choice: Choice | None = None,
+    remake: Remake | None = None,
 ) -> Compressors:
     """Find the query and key maps of every layer (section 3.3 of the paper).
 
@@ -84,6 +88,9 @@ def calibrate(
         text: A name for the text, kept with the result.
         state_path: File in which moments are kept after every batch. If it is there already, the calibration goes on
             after what it covers, or, if it covers all, only solves (e.g. for another rank).
+        choice: Where the text is read (:class:`effkit.executors.Choice`); in this process if not given. The maps do not
+            depend on it. Not for ``sgd_paper``.
+        remake: Loads the model in a worker (:mod:`esa_attention.integration.sending`); else the model is sent.
 
     Returns:
         Float32 maps of every layer, on the layer's device.
@@ -124,6 +131,11 @@ def calibrate(
     if method == "sgd_paper":
         if state_path is not None:
             raise UserError(f"state_path keeps moments, and method=sgd_paper uses none; leave it out, got {state_path}")
+        if choice is not None and choice.executor != "serial":
+            raise UserError(
+                f"executor={choice.executor}: method=sgd_paper trains on the samples themselves, in one process; only "
+                "moments add up: leave executor out"
+            )
         samples = gather_samples(model, shape, pieces, made_for["far_position"], batch_size)
 
         def solve(layer: int) -> QKCompressor:
@@ -138,7 +150,9 @@ def calibrate(
         state = None
         if state_path is not None:
             state = StateFile(state_path, made_for["fingerprint"], made_for["far_position"], uncentred, pieces)
-        moments = gather_moments(model, shape, pieces, made_for["far_position"], batch_size, uncentred, state)
+        moments = gather_moments(
+            model, shape, pieces, made_for["far_position"], batch_size, uncentred, state, choice, remake
+        )
 
         def solve(layer: int) -> QKCompressor:
             most = shape.key_dim if rank == "auto" else rank

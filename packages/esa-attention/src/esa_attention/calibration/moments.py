@@ -96,7 +96,7 @@ class StreamingMoments:
         # Sums of finite half or single precision values stay finite in float64, so they tell about all entries.
         check_finite("queries", self.layer, _sum_rows(query_bar, torch.zeros_like(first)))
         check_finite("keys", self.layer, mean)
-        self._move(first.device)
+        self.to(first.device)
         for rows in query_bar.split(_BLOCK):
             wide = _wide(rows)
             self._query.addmm_(wide.T, wide)
@@ -112,7 +112,7 @@ class StreamingMoments:
         """Add what another accumulator of the same layer has seen.
 
         Args:
-            other: E.g. of another device or process.
+            other: E.g. of another process; this one moves to its device.
 
         Returns:
             Itself.
@@ -123,8 +123,9 @@ class StreamingMoments:
         ours, theirs = (self.key_dim, self.layer, self.uncentred), (other.key_dim, other.layer, other.uncentred)
         if ours != theirs:
             raise UserError(f"moments to merge must have (key_dim, layer, uncentred) = {ours}, got {theirs}")
+        self.to(other._query.device)
         for own, new in zip(self._matrices().values(), other._matrices().values(), strict=True):
-            own.add_(new.to(own.device))
+            own.add_(new)
         self.num_tokens += other.num_tokens
         self.num_sequences += other.num_sequences
         return self
@@ -206,9 +207,11 @@ class StreamingMoments:
             raise UserError(f"moments of layer {self.layer} must hold at least 1 token, got 0")
         return self.num_tokens
 
-    def _move(self, device: torch.device) -> None:
+    def to(self, device: torch.device) -> StreamingMoments:
+        """Move the matrices to a device; returns itself."""
         self._query, self._scatter = self._query.to(device), self._scatter.to(device)
         self._between = None if self._between is None else self._between.to(device)
+        return self
 
 
 def _wide(rows: Tensor) -> Tensor:

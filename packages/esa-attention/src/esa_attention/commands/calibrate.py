@@ -9,10 +9,12 @@ from typing import Any
 
 from effkit.cli import run_dir
 from effkit.errors import UserError
+from effkit.executors import Choice
+from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 from esa_attention.calibration.spectrum import rank_for_tail
-from esa_attention.commands.build import build_subject, plain
-from esa_attention.commands.methods import build_compressors
+from esa_attention.commands.build import build_subject, in_keys, plain
+from esa_attention.commands.methods import build_compressors, check_group
 from esa_attention.commands.subject import Subject
 from esa_attention.compression.compressor import save_compressors
 from esa_attention.plots import spectrum_curves
@@ -20,14 +22,25 @@ from esa_attention.plots import spectrum_curves
 __all__ = ["calibration_report", "run"]
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
-    subject = build_subject(cfg)
-    out = run_dir() / "compressors.safetensors" if cfg.out is None else cfg.out
-    return calibration_report(subject, plain(cfg.compressor), out, run_dir())
+    choice = Choice.from_config(plain(cfg), run_dir() / "jobs")
+    out = run_dir() / "compressors.safetensors" if cfg.out is None else plain(cfg.out)
+    check_output_file("out", out, (".safetensors",))
+    group = plain(cfg.compressor)
+    check_group(group)
+    _refuse_finished(group)
+    return calibration_report(build_subject(cfg), group, out, run_dir(), choice)
 
 
-def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.PathLike[str], folder: Path) -> Report:
+def calibration_report(
+    subject: Subject,
+    group: dict[str, Any],
+    out: str | os.PathLike[str],
+    folder: Path,
+    choice: Choice | None = None,
+) -> Report:
     """Calibrate, save, and say what the spectrum loses at the chosen rank.
 
     Args:
@@ -35,18 +48,17 @@ def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.Pa
         group: Config group ``compressor``.
         out: File to write.
         folder: Gets the picture of the spectrum and, until the file is written, what an interrupted run continues from.
+        choice: Where the text is read.
 
     Raises:
         UserError: If a value does not fit.
     """
-    if group["path"] is not None:
-        raise UserError("calibrate makes compressors; compressor.path names finished ones, leave it out")
-    if Path(out).suffix != ".safetensors":
-        raise UserError(f"out must end in .safetensors, got {os.fspath(out)!r}")
+    _refuse_finished(group)
+    out = check_output_file("out", out, (".safetensors",))
     keeps_moments = group["method"] in ("closed_form", "key_pca")
     state = folder / "moments.safetensors" if keeps_moments else None
     start = time.perf_counter()
-    made = build_compressors(subject, group, state_path=state)
+    made = build_compressors(subject, group, state_path=state, choice=choice)
     seconds = time.perf_counter() - start
     path = save_compressors(made, out)
     if state is not None:
@@ -67,6 +79,11 @@ def calibration_report(subject: Subject, group: dict[str, Any], out: str | os.Pa
         files.append(spectrum_curves(values, made.ranks, folder / "spectrum.png", remark=remark))
     data = {"method": made.method, "ranks": made.ranks, "seconds": seconds, "parameters": made.num_parameters()}
     return Report(f"esa-attention calibrate, {subject.name}", [table], data=data, files=files)
+
+
+def _refuse_finished(group: dict[str, Any]) -> None:
+    if group["path"] is not None:
+        raise UserError("calibrate makes compressors; compressor.path names finished ones, leave it out")
 
 
 def _kept(compressor: Any) -> list[Any]:

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from effkit.arguments import check_arguments, input_file
 from effkit.cli import run_dir
 from effkit.errors import UserError, choose
 from effkit.progress import report_progress
 from effkit.report import Report, Table, write_text
 from esa_attention.attention.segments import Segments
-from esa_attention.commands.build import build_subject, plain
-from esa_attention.commands.methods import METHODS, method_setup
+from esa_attention.commands.build import build_subject, in_keys, plain
+from esa_attention.commands.methods import METHODS, check_group, method_setup
 from esa_attention.commands.subject import Subject
 from esa_attention.evaluation.tasks.multi_needle import multi_needle
 from esa_attention.integration.apply import apply_esa
@@ -31,11 +32,16 @@ _KEYS = (
 )
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
-    subject = build_subject(cfg)
     options = plain(cfg)
-    return generate_report(subject, options["compressor"], run_dir(), **{k: options[k] for k in _KEYS})
+    given = {k: options[k] for k in _KEYS}
+    check_arguments(generate_report, given)
+    check_group(options["compressor"])
+    if given["prompt_file"] is not None:
+        given["prompt_file"] = input_file("prompt_file", given["prompt_file"])
+    return generate_report(build_subject(cfg), options["compressor"], run_dir(), **given)
 
 
 def generate_report(

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from effkit.arguments import check_arguments, named_path
 from effkit.errors import UserError
 from effkit.report import Report, Table
 from esa_attention.attention.rope import LENGTH_DEPENDENT
-from esa_attention.commands.build import plain
+from esa_attention.commands.build import in_keys, plain
 from esa_attention.commands.inspect_tables import (
     by_length_table,
     memory_table,
@@ -41,14 +42,17 @@ __all__ = ["LENGTHS", "inspect_report", "meta_model", "run"]
 LENGTHS = (8_192, 32_768, 65_536, 131_072, 262_144, 1_048_576)
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     options = plain(cfg)
+    given = {k: options[k] for k in ("rank", "lengths", "dtype")}
+    check_arguments(inspect_report, given)
+    check_arguments(ESAConfig, options["esa"], "esa.", also=options["esa"])
     sizes = {k: v for k, v in options["esa"].items() if v is not None}
     model = options["model"]
-    return inspect_report(
-        model["path"] or model["name"], sizes, **{k: options[k] for k in ("rank", "lengths", "dtype")}
-    )
+    where = model["name"] if model["path"] is None else named_path("model.path", model["path"])
+    return inspect_report(where, sizes, **given)
 
 
 def inspect_report(

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from effkit.arguments import check_arguments, named_path
 from effkit.errors import choose
+from effkit.executors import Choice
 from esa_attention.calibration.calibrate import calibrate
 from esa_attention.commands.subject import Subject
 from esa_attention.commands.texts import read_text
 from esa_attention.compression.compressor import Compressors, load_compressors
 from esa_attention.config import ESAConfig
 
-__all__ = ["METHODS", "build_compressors", "method_setup"]
+__all__ = ["METHODS", "build_compressors", "check_group", "method_setup"]
 
 # What `methods=[...]` may name: ESA as configured, other compressors under ESA, and baselines on the same cache.
 METHODS = ("esa", "exact", "key_pca", "sgd_paper", "sinks_local", "infllm_blocks", "quest_pages", "full")
 
 
+def _kinds(
+    method: str, path: str | Path | None, strict: bool, text: str | Path | None, rank: int | Literal["auto"] | None
+) -> None:
+    """What a group ``compressor`` holds beside arguments of `calibrate`."""
+
+
+def check_group(group: dict[str, Any]) -> None:
+    """Refuse a group ``compressor`` whose values are of another kind, before a model is built.
+
+    Raises:
+        UserError: Naming the first such key.
+    """
+    check_arguments(_kinds, group, "compressor.")
+    check_arguments(calibrate, {k: v for k, v in group.items() if k not in ("text", "rank")}, "compressor.")
+    for key in ("path", "text"):
+        if group[key] is not None:
+            named_path(f"compressor.{key}", group[key])
+
+
 def build_compressors(
-    subject: Subject, group: dict[str, Any], method: str | None = None, state_path: Path | None = None
+    subject: Subject,
+    group: dict[str, Any],
+    method: str | None = None,
+    state_path: Path | None = None,
+    choice: Choice | None = None,
 ) -> Compressors:
     """The compressors of a command: read from a file, or calibrated now.
 
@@ -28,10 +53,12 @@ def build_compressors(
         group: Config group ``compressor`` as plain values.
         method: Another method than the group's; then nothing is read from its file.
         state_path: Where an interrupted calibration is kept.
+        choice: Where the text is read.
 
     Raises:
         UserError: If the file is not the model's, or a value does not fit.
     """
+    check_group(group)
     if group["path"] is not None and method in (None, group["method"]):
         return load_compressors(group["path"], subject.model, strict=group["strict"])
     method = group["method"] if method is None else method
@@ -53,6 +80,8 @@ def build_compressors(
         bias=group["bias"] if method == group["method"] else None,
         text=label,
         state_path=state_path,
+        choice=choice,
+        remake=subject.remake,
         **options,
     )
 

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effkit.arguments import check_arguments, input_file, renamed
 from effkit.cli import run_dir
 from effkit.errors import UserError
 from effkit.progress import part
 from effkit.report import Report, write_bytes
-from esa_attention.commands.build import build_subject, plain
-from esa_attention.commands.methods import method_setup
+from esa_attention.commands.build import build_subject, in_keys, plain
+from esa_attention.commands.methods import check_group, method_setup
 from esa_attention.commands.subject import Subject
 from esa_attention.commands.texts import read_text
 from esa_attention.compression.compressor import Compressors
@@ -28,11 +29,21 @@ from esa_attention.plots import perplexity_curves
 __all__ = ["curve", "perplexity_report", "run"]
 
 
+def _kinds(length: int, text: str | None) -> None:
+    """What the command's keys of the text hold."""
+
+
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
-    subject = build_subject(cfg)
-    ids, label = read_text(subject, cfg.length, "test", cfg.text, cfg.seed)
     options = plain(cfg)
+    check_arguments(_kinds, options)
+    check_arguments(perplexity_report, {k: options[k] for k in ("methods", "strict")})
+    check_group(options["compressor"])
+    text = None if options["text"] is None else input_file("text", options["text"])
+    subject = build_subject(cfg)
+    with renamed({"num_tokens": "length"}):
+        ids, label = read_text(subject, options["length"], "test", text, options["seed"])
     return perplexity_report(
         subject,
         ids,

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import check_arguments, input_file
 from effkit.cli import run_dir
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
 from esa_attention.calibration.calibrate import METHODS
 from esa_attention.calibration.recall import per_layer_recall
-from esa_attention.commands.build import build_subject, plain
-from esa_attention.commands.methods import build_compressors
+from esa_attention.commands.build import build_subject, in_keys, plain
+from esa_attention.commands.methods import build_compressors, check_group
 from esa_attention.commands.subject import Subject
 from esa_attention.commands.texts import read_text
 from esa_attention.compression.compressor import Compressors
@@ -21,12 +22,17 @@ from esa_attention.plots import recall_curves
 __all__ = ["recall_report", "run"]
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
-    subject = build_subject(cfg)
     options = plain(cfg)
     keys = ("methods", "k", "num_queries", "length", "text", "chunk_size", "seed")
-    return recall_report(subject, options["compressor"], run_dir(), **{k: options[k] for k in keys})
+    given = {k: options[k] for k in keys}
+    check_arguments(recall_report, given)
+    check_group(options["compressor"])
+    if given["text"] is not None:
+        given["text"] = input_file("text", given["text"])
+    return recall_report(build_subject(cfg), options["compressor"], run_dir(), **given)
 
 
 def recall_report(

@@ -6,18 +6,22 @@ Needles, pass keys, stars and variables over lengths and depths, for several met
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import check_arguments, named_below
 from effkit.cli import run_dir
 from effkit.errors import UserError, choose
-from effkit.progress import part
+from effkit.executors import Choice, Task
+from effkit.executors import run as run_tasks
 from effkit.report import Report, Table, write_json
 from effkit.report import plain as jsonable
 from effkit.runs import given_words
-from esa_attention.commands.build import build_subject, plain
-from esa_attention.commands.methods import method_setup
+from esa_attention.commands.build import build_subject, in_keys, plain
+from esa_attention.commands.methods import check_group, method_setup
 from esa_attention.commands.subject import Subject
+from esa_attention.commands.way import Way
 from esa_attention.compression.compressor import Compressors
 from esa_attention.evaluation.tasks.counting_stars import counting_stars
 from esa_attention.evaluation.tasks.multi_needle import multi_needle
@@ -31,24 +35,38 @@ from esa_attention.plots import needle_heatmap
 
 __all__ = ["TASKS", "make_samples", "retrieval_report", "run"]
 
-TASKS = ("needle", "multi_needle", "passkey", "counting_stars", "variable_tracking")
+_MAKERS: dict[str, Callable[..., Any]] = {
+    "needle": needle,
+    "multi_needle": multi_needle,
+    "passkey": passkey,
+    "counting_stars": counting_stars,
+    "variable_tracking": variable_tracking,
+}
+TASKS = tuple(_MAKERS)
 SINGLE = ("needle", "passkey")  # one thing is hidden, at a depth
 
 
+@in_keys
 def run(cfg: Any) -> Report:
     """Run the command with a composed config."""
     options = plain(cfg)
+    choice = Choice.from_config(options, run_dir() / "jobs")
     task = options["task"]
     if task["name"] not in SINGLE and "depths" in given_words():
         raise UserError(f"depths: {task['name']} spreads over the context, leave depths out")
-    subject = build_subject(cfg)
+    given = {k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")}
+    check_arguments(retrieval_report, given)
+    check_arguments(retrieval_report, task, "task.")
+    check_arguments(_MAKERS[choose("task.name", task["name"], TASKS)], task["options"], "task.options.")
+    check_group(options["compressor"])
     return retrieval_report(
-        subject,
+        build_subject(cfg),
         task["name"],
         options=task["options"],
         compressor=options["compressor"],
         folder=run_dir(),
-        **{k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")},
+        choice=choice,
+        **given,
     )
 
 
@@ -67,16 +85,9 @@ def make_samples(task: str, vocab: Any, length: int, depth: float, options: dict
         UserError: If the task is unknown or a number does not fit.
     """
     choose("task", task, TASKS)
-    if task == "needle":
-        return [needle(vocab, length, depth, seed=seed)]
-    if task == "passkey":
-        return [passkey(vocab, length, depth, seed=seed, **options)]
-    makers: dict[str, Callable[..., Any]] = {
-        "multi_needle": multi_needle,
-        "counting_stars": counting_stars,
-        "variable_tracking": variable_tracking,
-    }
-    made = makers[task](vocab, length, seed=seed, **options)
+    place = {"depth": depth} if task in SINGLE else {}
+    with named_below("task.options.", options):
+        made = _MAKERS[task](vocab, length, seed=seed, **place, **options)
     return made if isinstance(made, list) else [made]
 
 
@@ -93,6 +104,7 @@ def retrieval_report(
     question: str,
     seed: int,
     folder: Path,
+    choice: Choice | None = None,
 ) -> Report:
     """Ask every method the same questions.
 
@@ -108,6 +120,7 @@ def retrieval_report(
         question: ``block`` or ``tokens``: how the question is read.
         seed: Of contexts and needles.
         folder: Gets the picture and the answers.
+        choice: Where contexts are read; in this process if not given. Answers do not depend on it.
 
     Returns:
         Score by method and length, and for single needles the heat map.
@@ -124,33 +137,23 @@ def retrieval_report(
     if not grid:
         raise UserError("depths is empty, give numbers in 0..1")
     made: dict[str, Compressors] = {}
-    scores: dict[str, list[list[float]]] = {}
+    scores: dict[str, list[list[float]]] = {name: [[] for _ in lengths] for name in methods}
     answers: list[dict[str, Any]] = []
     cells = [(column, length, depth) for column, length in enumerate(lengths) for depth in grid]
-    for number, name in enumerate(methods):
-        config, maps = method_setup(subject, name, compressor, made)
-        scores[name] = [[] for _ in lengths]
-        with apply_esa(subject.model, config, maps, strict=compressor["strict"]) as handle:
-            for place, (column, length, depth) in enumerate(cells):
-                asked = [
-                    sample
-                    for trial in range(samples)
-                    for sample in make_samples(task, subject.vocab(), length, depth, options, seed + trial)
-                ]
-                done = number + place / len(cells)
-                with part(f"{name} at {length:,} tokens", done / len(methods), (done + 1 / len(cells)) / len(methods)):
-                    results = list(
-                        run_samples(
-                            subject.model,
-                            asked,
-                            make_cache=handle.new_cache,
-                            decode=subject.vocab().decode,
-                            block=_block(config.chunk_size),
-                            question=question,  # type: ignore[arg-type]
-                        )
-                    )
-                scores[name][column].append(sum(r.score for r in results) / len(results))
-                answers += [_answer(name, length, depth, result, subject) for result in results]
+    ways = {name: method_setup(subject, name, compressor, made) for name in methods}
+    choice = Choice() if choice is None else choice
+    tasks = []
+    for name in methods:
+        way = Way(subject, *ways[name], strict=compressor["strict"])
+        content = way if choice.executor == "serial" else way.packed()
+        for _, length, depth in cells:
+            cell = (task, length, depth, samples, options, question, seed)
+            tasks.append(Task(f"{name} at {length:,} tokens, depth {depth:g}", content, name, *cell))
+    with choice.open(tasks=len(tasks)) as pool:
+        results = run_tasks(pool, _cell, tasks)
+        for (name, (column, _, _)), (score, said) in zip(product(methods, cells), results, strict=True):
+            scores[name][column].append(score)
+            answers += said
     files = []
     if single and (len(lengths) > 1 or len(grid) > 1):
         # One panel a method, length across, depth down.
@@ -171,6 +174,39 @@ def retrieval_report(
     )
     data = {"scores": scores, "lengths": list(lengths), "depths": grid, "task": task}
     return Report(f"esa-attention {task}, {subject.name}", [table], data=data, files=files)
+
+
+def _cell(
+    way: Way | bytes,
+    name: str,
+    task: str,
+    length: int,
+    depth: float,
+    samples: int,
+    options: dict[str, Any],
+    question: Any,
+    seed: int,
+) -> tuple[float, list[dict[str, Any]]]:
+    """One method on the samples of one length and depth: the mean score, and the answers."""
+    way = Way.unpacked(way) if isinstance(way, bytes) else way
+    subject = way.subject
+    asked = [
+        sample
+        for trial in range(samples)
+        for sample in make_samples(task, subject.vocab(), length, depth, options, seed + trial)
+    ]
+    with apply_esa(subject.model, way.config, way.maps, strict=way.strict) as handle:
+        found = list(
+            run_samples(
+                subject.model,
+                asked,
+                make_cache=handle.new_cache,
+                decode=subject.vocab().decode,
+                block=_block(way.config.chunk_size),
+                question=question,
+            )
+        )
+    return sum(r.score for r in found) / len(found), [_answer(name, length, depth, r, subject) for r in found]
 
 
 def _block(chunk_size: int) -> int:

@@ -15,6 +15,7 @@ from esa_attention.config import ESAConfig
 from esa_attention.evaluation.models.text import encode_bytes
 from esa_attention.evaluation.tasks.text_vocab import TextVocab
 from esa_attention.evaluation.tasks.vocab import SymbolVocab, TaskVocab
+from esa_attention.integration.sending import Remake
 
 __all__ = ["Subject"]
 
@@ -30,6 +31,7 @@ class Subject:
         config: ESA's sizes and options for it.
         shape: Its geometry.
         rank: Compressed dimension to use where none is asked for.
+        remake: Loads the model again in a worker; ``None``: the model is sent.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Subject:
     config: ESAConfig
     shape: ModelGeometry
     rank: int
+    remake: Remake | None = None
 
     def vocab(self) -> TaskVocab:
         """The language in which tasks are put to this model."""

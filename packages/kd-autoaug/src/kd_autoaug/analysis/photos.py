@@ -13,17 +13,21 @@ from torch import Tensor
 
 from effkit.data.finding import find_pictures
 from effkit.data.pictures import BUNDLED, load_picture
+from effkit.data.unreadable import Unreadable
 from effkit.errors import UserError
 
 __all__ = ["BUNDLED", "load_photos"]
 
 
-def load_photos(sources: Sequence[str | os.PathLike[str]], size: int = 96) -> dict[str, Tensor]:
+def load_photos(
+    sources: Sequence[str | os.PathLike[str]], size: int = 96, unreadable: Unreadable | None = None
+) -> dict[str, Tensor]:
     """Load pictures as squares: the shorter side resized, the centre kept, RGB.
 
     Args:
         sources: Files, folders (their picture files by name), patterns, or names in :data:`BUNDLED`.
         size: Side in pixels.
+        unreadable: Takes the names of those that cannot be read; if not given, the first one raises.
 
     Returns:
         uint8 ``(3, size, size)`` by name.
@@ -35,10 +39,12 @@ def load_photos(sources: Sequence[str | os.PathLike[str]], size: int = 96) -> di
     if size < 1:
         raise UserError(f"size={size!r} must be at least 1 pixel")
     loaded: dict[str, Tensor] = {}
-    for name in find_pictures(sources):
+    found = find_pictures(sources)
+    pictures = ((n, load_picture(n)) for n in found) if unreadable is None else unreadable.read(found, load_picture)
+    for name, picture in pictures:
         stem, number = Path(name).stem, 2
         while stem in loaded:
             stem, number = f"{Path(name).stem}-{number}", number + 1
-        square = ImageOps.fit(load_picture(name), (size, size), Image.Resampling.BICUBIC)
+        square = ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)
         loaded[stem] = torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
     return loaded

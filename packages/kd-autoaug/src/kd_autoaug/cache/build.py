@@ -15,7 +15,7 @@ from kd_autoaug.cache.cache import LogitCache
 from kd_autoaug.distillation.teacher import Teacher
 from kd_autoaug.distillation.views import ViewKey
 
-__all__ = ["Augment", "Pictures", "Verification", "build_cache", "shard_range", "verify_cache"]
+__all__ = ["Augment", "Pictures", "Verification", "build_cache", "check_build", "shard_range", "verify_cache"]
 
 Pictures = Callable[[Tensor, int], Tensor]
 """From samples' numbers ``(B,)`` and a view to their pictures before augmentation, uint8 ``(B, C, H, W)``."""
@@ -70,25 +70,38 @@ def build_cache(
     Raises:
         UserError: If the cache is of another teacher or augmentation, or a range does not fit.
     """
-    cache.header.check(_prints(cache, teacher, augment), cache.path)
     end = cache.num_samples if end is None else end
     views = cache.num_views if views is None else views
-    if not 0 <= begin <= end <= cache.num_samples:
-        raise UserError(f"begin={begin} and end={end} must be in 0..{cache.num_samples}, the number of samples")
-    if not 1 <= views <= cache.num_views or batch_size < 1:
-        raise UserError(f"views={views} must be in 1..{cache.num_views}, and batch_size={batch_size} at least 1")
+    check_build(cache, teacher, augment, begin=begin, end=end, views=views, batch_size=batch_size)
     written, todo = 0, max(1, views * (end - begin))
     for view in range(views):
         for start in range(begin, end, batch_size):
             stop = min(start + batch_size, end)
-            index = cache.missing(view, start, stop)
-            if len(index):
+            lacking = len(cache.missing(view, start, stop))
+            if lacking:
+                # The whole batch, so that a record's last bits do not depend on where an earlier build was stopped.
+                index = torch.arange(start, stop)
                 cache.write(index, view, _answers(teacher, pictures, augment, index, view, device))
-                written += len(index)
+                written += lacking
             done = view * (end - begin) + stop - begin
             report_progress(f"view {view + 1} of {views}: {written:,} records written", done / todo)
     cache.flush()
     return written
+
+
+def check_build(
+    cache: LogitCache, teacher: Teacher, augment: Augment, *, begin: int, end: int, batch_size: int, views: int = 1
+) -> None:
+    """Refuse what :func:`build_cache` cannot do; see there.
+
+    Raises:
+        UserError: If the cache is of another teacher or augmentation, or a range does not fit.
+    """
+    cache.header.check(_prints(cache, teacher, augment), cache.path)
+    if not 0 <= begin <= end <= cache.num_samples:
+        raise UserError(f"begin={begin} and end={end} must be in 0..{cache.num_samples}, the number of samples")
+    if not 1 <= views <= cache.num_views or batch_size < 1:
+        raise UserError(f"views={views} must be in 1..{cache.num_views}, and batch_size={batch_size} at least 1")
 
 
 def _prints(cache: LogitCache, teacher: Teacher, augment: Augment) -> dict[str, str]:

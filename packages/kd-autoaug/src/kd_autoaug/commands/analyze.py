@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import renamed
 from effkit.cli import run_dir
 from effkit.progress import shown
 from effkit.report import Report, Table, write_json
@@ -14,7 +15,7 @@ from kd_autoaug.analysis.measure import measure
 from kd_autoaug.analysis.result import POLICY, AnalysisResult, Cell, magnitude_name
 from kd_autoaug.analysis.subject import Subject
 from kd_autoaug.analysis.suggest import suggest
-from kd_autoaug.commands.subject import build_subject, measure_options
+from kd_autoaug.commands.subject import MEASURED, build_subject, measure_options
 from kd_autoaug.plots.analysis import plot_classes, plot_heat, plot_k, plot_reliability
 from kd_autoaug.plots.gallery import plot_gallery
 
@@ -36,9 +37,10 @@ def run(cfg: Any) -> Report:
     Raises:
         UserError: If a value does not fit.
     """
+    options = measure_options(cfg)
     subject = build_subject(cfg)
-    with shown("analyze"):
-        return analyze_report(subject, run_dir(), **measure_options(cfg))
+    with shown("analyze"), renamed(MEASURED):
+        return analyze_report(subject, run_dir(), **options)
 
 
 def analyze_report(subject: Subject, folder: str | os.PathLike[str], **options: Any) -> Report:

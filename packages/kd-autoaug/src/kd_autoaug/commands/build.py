@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from effkit.arguments import check_arguments, named_below, named_path
 from effkit.device import resolve_device, seed_everything, set_threads
 from effkit.errors import UserError, choose
 from effkit.lightning.optim import plain_options
@@ -64,6 +65,8 @@ def _view(cfg: Mapping[str, Any]) -> dict[str, Any]:
     view = dict(plain_options(cfg.get("view") or {}))
     for key in view:
         choose("view key", key, sorted(_VIEW_KEYS))
+    for kinds in (BatchAugment, ViewData):
+        check_arguments(kinds, view, "view.", also=view)
     if view.get("padding") and view.get("crop", "none") != "pad":
         raise UserError(
             f"view.padding={view['padding']} needs view.crop=pad, got view.crop={view.get('crop', 'none')!r}"
@@ -99,7 +102,8 @@ def build_augment(cfg: Mapping[str, Any], *, plain: bool = False) -> Any:
         options |= {"cutout": view.get("cutout") or 0, "cutout_fill": view.get("cutout_fill")}
     if chosen is None and not options["padding"] and not options["hflip"] and not options.get("cutout"):
         return None
-    return BatchAugment(chosen, cfg.get("seed") or 0, **options)
+    with named_below("view.", options):
+        return BatchAugment(chosen, cfg.get("seed") or 0, **options)
 
 
 def chosen_policy(cfg: Mapping[str, Any]) -> Any:
@@ -170,9 +174,10 @@ def build_cache(cfg: Mapping[str, Any], data: ViewData, augment: Any, teacher: A
         UserError: If the cache was made of something else, or lacks records that nobody can fill.
     """
     options = plain_options(cfg.get("cache") or {})
-    path = options.get("path")
-    if not path or loss.weight == 0:
+    if options.get("path") is None or loss.weight == 0:
         return None
+    path = named_path("cache.path", options["path"])
+    check_arguments(open_cache, {k: options[k] for k in ("mode", "k", "dtype") if k in options}, "cache.", also=options)
     mode, dtype = options.get("mode") or "read", options.get("dtype") or "float16"
     return open_cache(
         Path(path).expanduser(), data, augment, teacher, loss, mode=mode, k=options.get("k"), dtype=dtype

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import check_arguments, named_path
 from effkit.errors import UserError, choose
+from effkit.executors import Choice
+from effkit.outputs import check_output_folder
 from effkit.progress import shown
 from effkit.report import Report, Table
-from kd_autoaug.cache.build import Pictures, build_cache, shard_range, verify_cache
+from kd_autoaug.cache.build import build_cache, check_build, shard_range, verify_cache
 from kd_autoaug.cache.cache import LogitCache
 from kd_autoaug.commands.build import build_augment, build_data, build_loss, build_teacher, set_up
+from kd_autoaug.commands.cache_shards import Source, build_in_shards
 from kd_autoaug.training.caching import cache_fingerprints
 
 __all__ = ["cache_report", "run"]
 
 ACTIONS = ("build", "verify", "info")
-
-
-@dataclass
-class _Source:
-    """What the records of a cache come from."""
-
-    teacher: Any
-    augment: Any
-    pictures: Pictures
-    sizes: dict[str, Any]
-    fingerprints: dict[str, str]
-    device: Any
 
 
 def run(cfg: Any) -> Report:
@@ -61,11 +52,17 @@ def cache_report(what: str | Sequence[str], cfg: Mapping[str, Any]) -> Report:
         raise UserError(f"cache takes one word, {' or '.join(ACTIONS)}, got {' '.join(words) or 'none'}")
     action = choose("cache", words[0], ACTIONS)
     cfg = _plain(cfg)
-    if not cfg["cache"].get("path"):
+    if cfg["cache"].get("path") is None:
         raise UserError("cache.path is not set: give the folder of the cache, e.g. cache.path=DIR")
+    named_path("cache.path", cfg["cache"]["path"])
+    check_arguments(_kinds, cfg)
+    check_arguments(_cache_kinds, cfg["cache"], "cache.")
+    choice = Choice.from_config(cfg)
+    if action != "build" and choice.executor != "serial":
+        raise UserError(f"executor={choice.executor} is of `cache build`: {action} runs in this process, leave it out")
     if action == "info":
         return _report(LogitCache.open(cfg["cache"]["path"]), "info")
-    return _build(cfg) if action == "build" else _verify(cfg)
+    return _build(cfg, choice) if action == "build" else _verify(cfg)
 
 
 def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +72,18 @@ def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
     return copy.deepcopy(values)
 
 
-def _build(cfg: Mapping[str, Any]) -> Report:
+def _kinds(
+    shard: str | None, begin: int | None, end: int | None, sample: int, batch_size: int, seed: int | None
+) -> None:
+    """What the command's own keys hold."""
+
+
+def _cache_kinds(k: int | None, dtype: str | None, temperatures: Sequence[float] | None) -> None:
+    """What the group ``cache`` holds."""
+
+
+def _build(cfg: Mapping[str, Any], choice: Choice) -> Report:
+    check_output_folder("cache.path", cfg["cache"]["path"])
     source = _source(cfg)
     cache = _open_or_create(cfg["cache"], source)
     begin, end = shard_range(cfg["shard"], cache.num_samples)
@@ -84,14 +92,21 @@ def _build(cfg: Mapping[str, Any]) -> Report:
             raise UserError(f"shard={cfg['shard']!r} and begin/end exclude each other: give one of them")
         begin = 0 if cfg["begin"] is None else cfg["begin"]
         end = cache.num_samples if cfg["end"] is None else cfg["end"]
-    written = build_cache(
-        cache, source.teacher, source.pictures, source.augment,
-        begin=begin, end=end, batch_size=cfg["batch_size"], device=source.device,
-    )  # fmt: skip
-    return _report(cache, "build", [["samples asked about", f"{begin} to {end}"], ["records written", written]])
+    where: dict[str, Any] = {"begin": begin, "end": end, "batch_size": cfg["batch_size"]}
+    lines: list[list[Any]] = []
+    if choice.executor == "serial":
+        written = build_cache(cache, source.teacher, source.pictures, source.augment, device=source.device, **where)
+    else:
+        if source.device.type == "cuda" and choice.one_machine and choice.workers is None:
+            raise UserError("workers must be given with device=cuda: each holds a teacher on the GPU")
+        check_build(cache, source.teacher, source.augment, **where)
+        written, lines = build_in_shards(cache, source, choice, **where)
+        cache = LogitCache.open(cache.path)  # as the workers left it
+    rows: list[list[Any]] = [["samples asked about", f"{begin} to {end}"], ["records written", written], *lines]
+    return _report(cache, "build", rows)
 
 
-def _open_or_create(options: Mapping[str, Any], source: _Source) -> LogitCache:
+def _open_or_create(options: Mapping[str, Any], source: Source) -> LogitCache:
     path = Path(str(options["path"])).expanduser()
     if not path.exists():
         return LogitCache.create(
@@ -125,7 +140,7 @@ def _verify(cfg: Mapping[str, Any]) -> Report:
     return _report(cache, "verify", rows, exit_code=0 if found.ok else 1)
 
 
-def _source(cfg: Mapping[str, Any]) -> _Source:
+def _source(cfg: Mapping[str, Any]) -> Source:
     """Data, augmentation and teacher just as ``distill`` builds them, so that their fingerprints are the same."""
     device = set_up(cfg)
     data, loss, augment = build_data(cfg), build_loss(cfg), build_augment(cfg)
@@ -148,7 +163,7 @@ def _source(cfg: Mapping[str, Any]) -> _Source:
         "dtype": options["dtype"],
     }
     prints = cache_fingerprints(data, augment, teacher) | {"normalisation": teacher.normalisation_fingerprint()}
-    return _Source(teacher, augment, lambda index, view: data.pictures("train", index, view), sizes, prints, device)
+    return Source(teacher, augment, data, sizes, prints, device)
 
 
 def _report(cache: LogitCache, action: str, rows: Sequence[Sequence[Any]] = (), exit_code: int = 0) -> Report:

@@ -10,7 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
+from effkit.arguments import check_arguments, renamed
 from effkit.cli import run_dir
+from effkit.data import Unreadable
 from effkit.device import set_threads
 from effkit.errors import UserError
 from effkit.lightning.optim import plain_options
@@ -39,6 +41,7 @@ def run(cfg: Any) -> Report:
     options = plain_options(cfg)
     set_threads(options["threads"])
     keys = ("operators", "magnitudes", "space", "extrapolate", "size", "views", "seed")
+    check_arguments(preview_report, {k: options[k] for k in keys})
     images = options["images"] or [name for name in BUNDLED if name in ("chelsea", "china")]
     return preview_report(images, run_dir(), policy=chosen_policy(cfg), **{k: options[k] for k in keys})
 
@@ -98,26 +101,32 @@ def preview_report(
         seed: Of the draws.
 
     Returns:
-        The files, and what was drawn for each view.
+        The files, and what was drawn for each view. Pictures that cannot be read are left out and named, see
+        :class:`effkit.data.Unreadable`; the exit code is 1 then.
 
     Raises:
-        UserError: If a picture cannot be read, an operator or magnitude is not in the space, or a number is too large.
+        UserError: If no picture can be read, an operator or magnitude is not in the space, or a number is too large.
     """
     if not magnitudes or len(magnitudes) > _MOST_COLUMNS:
         raise UserError(f"magnitudes={list(magnitudes)} must hold 1 to {_MOST_COLUMNS} numbers: one column each")
     if not 1 <= views <= _MOST_COLUMNS:
         raise UserError(f"views={views!r} must be in 1..{_MOST_COLUMNS}: one column each")
     if operators is None:
-        every = Policy.random(n=1, m=float(magnitudes[0]), space=space, extrapolate=extrapolate)
+        with renamed({"m": "magnitudes"}):
+            every = Policy.random(n=1, m=float(magnitudes[0]), space=space, extrapolate=extrapolate)
         operators = every.operators()
-    names = [operator(o).name.lower() for o in operators]
+    with renamed({"operator": "operators"}):
+        names = [operator(o).name.lower() for o in operators]
     if not names or len(names) > _MOST_ROWS:
         raise UserError(f"operators={names} must name 1 to {_MOST_ROWS} operators: one row each")
-    pictures = load_photos(images, size)
+    unreadable = Unreadable()
+    pictures = load_photos(images, size, unreadable)
+    unreadable.check()
     shown = dict(list(pictures.items())[:_MOST_ROWS])
     folder, files, lines = Path(folder), [], []
     for stem, picture in shown.items():
-        grid = operator_views(picture, names, magnitudes, space, seed=seed, extrapolate=extrapolate)
+        with renamed({"m": "magnitudes", "operator": "operators"}):
+            grid = operator_views(picture, names, magnitudes, space, seed=seed, extrapolate=extrapolate)
         title = f"{stem}, {size} pixels, space {space}"
         files.append(plot_operators(grid, names, magnitudes, folder / f"operators_{_file(stem)}.png", title))
     meanings = Table(
@@ -132,9 +141,16 @@ def preview_report(
         tables.append(Table(f"Views under {policy.name}", ["picture", "view", "operators"], said))
     if len(shown) < len(pictures):
         lines.append(f"Only the first {len(shown)} of {len(pictures)} pictures were drawn.")
-    data = {"space": space, "operators": names, "magnitudes": list(magnitudes), "size": size, "seed": seed}
+    data: dict[str, Any] = {
+        "space": space,
+        "operators": names,
+        "magnitudes": list(magnitudes),
+        "size": size,
+        "seed": seed,
+    }
     data["policy"] = None if policy is None else policy.name
-    return Report("kd-autoaug preview", tables, data=data, files=files, lines=lines)
+    data["unreadable"], lines = unreadable.reasons, [*lines, *unreadable.lines()]
+    return Report("kd-autoaug preview", tables, data=data, files=files, lines=lines, exit_code=unreadable.exit_code)
 
 
 def _file(stem: str) -> str:

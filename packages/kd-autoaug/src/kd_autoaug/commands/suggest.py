@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import check_arguments, named_path, renamed
 from effkit.cli import run_dir
 from effkit.errors import UserError
+from effkit.lightning.optim import plain_options
 from effkit.progress import shown
 from effkit.report import Report, write_json
 from kd_autoaug.analysis.measure import measure
 from kd_autoaug.analysis.result import read_analysis
 from kd_autoaug.analysis.subject import Subject
 from kd_autoaug.analysis.suggest import check_advice, suggest
-from kd_autoaug.commands.subject import build_subject, measure_options
+from kd_autoaug.commands.subject import MEASURED, build_subject, measure_options
 from kd_autoaug.plots.analysis import plot_heat, plot_k
 
 __all__ = ["run", "suggest_report"]
@@ -29,13 +31,15 @@ def run(cfg: Any) -> Report:
     Raises:
         UserError: If a value does not fit.
     """
-    advice = {k: cfg[k] for k in ("budget", "use_upper", "mass")}
+    advice = {k: v for k, v in plain_options(cfg).items() if k in ("budget", "use_upper", "mass")}
+    check_arguments(suggest_report, advice)
     check_advice(advice["budget"], advice["mass"])
-    if cfg.get("analysis"):
-        return suggest_report(run_dir(), analysis=cfg["analysis"], **advice)
+    if cfg.get("analysis") is not None:
+        return suggest_report(run_dir(), analysis=named_path("analysis", cfg["analysis"]), **advice)
+    options = measure_options(cfg)
     subject = build_subject(cfg)
-    with shown("suggest"):
-        return suggest_report(run_dir(), subject=subject, **advice, **measure_options(cfg))
+    with shown("suggest"), renamed(MEASURED):
+        return suggest_report(run_dir(), subject=subject, **advice, **options)
 
 
 def suggest_report(

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from effkit.arguments import check_arguments, renamed
 from effkit.cost import measure_image
+from effkit.errors import UserError
+from effkit.lightning.optim import plain_options
 from effkit.report import Report, Table
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.networks import NETWORKS, create_network
@@ -35,7 +38,10 @@ POLICIES = (
 
 def run(cfg: Any) -> Report:
     """Count the networks that are asked for, and describe the policies."""
-    return summary_report(cfg.networks, num_classes=cfg.num_classes)
+    options = plain_options(cfg)
+    given = {k: options[k] for k in ("networks", "num_classes")}
+    check_arguments(summary_report, given)
+    return summary_report(**given)
 
 
 def summary_report(networks: Sequence[str] | None = None, *, num_classes: int = 10) -> Report:
@@ -48,10 +54,12 @@ def summary_report(networks: Sequence[str] | None = None, *, num_classes: int = 
     Raises:
         UserError: If a network is not known.
     """
+    if networks is not None and not networks:
+        raise UserError(f"networks is an empty list: name some of {', '.join(NETWORKS)}, or leave it out for all")
     costs: list[list[Any]] = []
     for name in networks or list(NETWORKS):
         side, channels = (8, 1) if name == "digits_cnn" else (32, 3)
-        with torch.device("meta"):
+        with torch.device("meta"), renamed({"model.name": "networks"}):
             model = create_network(name, num_classes, channels, image_size=side)
         cost = measure_image(model, side, channels)
         costs.append([name, f"{channels}x{side}x{side}", cost.params, cost.macs])

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import named_path
 from effkit.data import Preprocessing
 from effkit.errors import UserError
 from effkit.lightning.optim import plain_options
@@ -27,9 +28,9 @@ def with_file(group: str, options: Any) -> dict[str, Any]:
     """
     options = dict(plain_options(options))
     weights = options.get("weights")
-    if not weights:
+    if weights is None:
         return options
-    path = Path(str(weights)).expanduser()
+    path = Path(named_path(f"{group}.weights", weights)).expanduser()
     if path.is_dir():
         path = path / "model.safetensors"
         if not path.is_file():
@@ -96,9 +97,9 @@ def of_run(cfg: Any) -> dict[str, Any]:
         UserError: If it is no run of this package, or words given beside it say again what the run says.
     """
     options = plain_options(cfg)
-    if not options.get("run"):
+    if options.get("run") is None:
         return options
-    run, given = Run.open(options["run"], package="kd_autoaug"), given_words()
+    run, given = Run.open(named_path("run", options["run"]), package="kd_autoaug"), given_words()
     run.refuse(given)
     changed = {k.removeprefix("data."): v for k, v in given.items() if k.startswith("data.")}
     data = options["data"] if "data" in given else {**run.config["data"], **changed}

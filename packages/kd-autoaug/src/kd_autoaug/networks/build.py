@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from effkit.arguments import check_arguments
 from effkit.errors import UserError, choose
 from kd_autoaug.distillation.teacher import Teacher
 from kd_autoaug.distillation.weights import load_weights
@@ -38,8 +40,12 @@ def build_network(
         raise UserError("model.name is not set: give the name of a network")
     model = create_network(name, num_classes, in_chans, image_size, **options)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, num_classes)
     return model
+
+
+def _more_of_a_teacher(name: str, weights: str | Path, pretrained: bool, options: Mapping[str, Any]) -> None:
+    """What a ``teacher`` group holds beside the arguments of `Teacher`."""
 
 
 def build_teacher(
@@ -69,6 +75,8 @@ def build_teacher(
     for key in cfg:
         choose("teacher key", key, TEACHER_KEYS)
     values = {k: v for k, v in cfg.items() if v is not None}
+    check_arguments(Teacher, values, "teacher.")
+    check_arguments(_more_of_a_teacher, values, "teacher.")
     name, weights = values.get("name"), values.get("weights")
     if not name:
         raise UserError("teacher.name is not set: give the name of a network")
@@ -81,7 +89,7 @@ def build_teacher(
     side = size if isinstance(size, int) else None
     model = create_network(name, num_classes, in_chans, side, **options)
     if weights is not None:
-        load_weights(model, weights)
+        load_weights(model, weights, num_classes)
     return Teacher(
         model,
         values.get("mean", mean),

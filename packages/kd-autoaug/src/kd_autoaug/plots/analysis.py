@@ -84,7 +84,7 @@ def _worst_field(grid: np.ndarray, statistic: str, names: Sequence[str], magnitu
     """Where the harm is greatest, and how large the figure is there."""
     if np.isnan(grid).all():
         return "nothing that was measured"
-    i, j = np.unravel_index(np.nanargmax(grid if statistic in _HARM else -grid), grid.shape)
+    i, j = map(int, np.unravel_index(np.nanargmax(grid if statistic in _HARM else -grid), grid.shape))
     unit = STATISTICS[statistic][1]
     value = f"{grid[i, j]:.2f} {unit}" if unit else f"{100 * grid[i, j]:.1f} %"
     return f"{_harmless_name(names[i])} at M={magnitude_name(magnitudes[j])} with {value}"

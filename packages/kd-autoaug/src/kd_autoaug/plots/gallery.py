@@ -74,7 +74,7 @@ def plot_gallery(result: AnalysisResult, path: str | os.PathLike[str], limit: in
             f"Gallery of the {len(chosen)} views that the teacher got most wrong, each beside its picture and the "
             f"teacher's first answers: {joined(said, most=3)}.",
         )
-        return save_png(fig, path)
+        return save_png(fig, path, photos=True)
 
 
 def _name(result: AnalysisResult, label: int, most: int = 16) -> str:

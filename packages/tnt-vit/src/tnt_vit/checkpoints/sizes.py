@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +131,7 @@ def infer_sizes(
     variant: str | None = None,
     run: Mapping[str, Any] | None = None,
     given: Mapping[str, Any] | None = None,
+    table_grid: Callable[[tuple[int, int]], tuple[int, int] | None] = lambda _: None,
 ) -> Sizes:
     """Find the arguments of the model that weights belong to.
 
@@ -139,6 +140,7 @@ def infer_sizes(
         variant: A name of ``list_models``, to be confirmed by the shapes.
         run: The ``model`` config of the run that trained the weights.
         given: Values of :data:`HIDDEN` and ``img_size`` from the caller; they win.
+        table_grid: From the size of a sentence in pixels to the grid of the position table, as far as the file says.
 
     Returns:
         The arguments, the picture size being that of the position table.
@@ -161,7 +163,7 @@ def infer_sizes(
         found.variant = _matching(every)
     found.put("shapes", **shapes)
     _hidden(found, every, dict(run or {}), dict(given or {}))
-    _picture_size(found, sentences, (given or {}).get("img_size"))
+    _picture_size(found, sentences, (given or {}).get("img_size"), table_grid)
     return found
 
 
@@ -199,8 +201,13 @@ def _pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-def _picture_size(found: Sizes, sentences: int, wanted: int | tuple[int, int] | None) -> None:
-    """Find the picture size of the position table: the run's, the one wanted, or a square."""
+def _picture_size(
+    found: Sizes,
+    sentences: int,
+    wanted: int | tuple[int, int] | None,
+    grid: Callable[[tuple[int, int]], tuple[int, int] | None],
+) -> None:
+    """Find the picture size of the position table: the file's, the run's, a square, or else the one wanted."""
     ph, pw = _pair(found.args["patch_size"])
 
     def fits(size: Any) -> bool:
@@ -209,13 +216,18 @@ def _picture_size(found: Sizes, sentences: int, wanted: int | tuple[int, int] | 
         height, width = _pair(size)
         return height % ph == 0 and width % pw == 0 and (height // ph) * (width // pw) == sentences
 
+    known = grid((ph, pw))
+    if known is not None and fits(size := (known[0] * ph, known[1] * pw)):
+        found.args.pop("img_size", None)
+        found.put("file", img_size=size[0] if size[0] == size[1] else size)
+        return
     if fits(found.args.get("img_size")):
         return
     found.args.pop("img_size", None)
-    if fits(wanted):
+    side = round(sentences**0.5)
+    if side * side != sentences and fits(wanted):
         found.put("given", img_size=wanted)
         return
-    side = round(sentences**0.5)
     if side * side != sentences:
         raise UserError(
             f"the position table has {sentences} sentences, which is no square grid: give the img_size it is for"

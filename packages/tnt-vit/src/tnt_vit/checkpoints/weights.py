@@ -5,29 +5,45 @@ Nothing is unpickled beyond tensors (``weights_only=True``), and a file that doe
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from timm.layers import resample_abs_pos_embed
+from timm.models._manipulate import adapt_input_conv
 from torch import Tensor
 
 from effkit.checkpoints import Checkpoint, check_fit, read_checkpoint, write_state
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
+from tnt_vit.checks import check_architecture
+from tnt_vit.layers import resample_positions
 from tnt_vit.model import TNT
 
 __all__ = [
+    "GRID_KEY",
+    "Ema",
     "adapt_state",
+    "classes_of",
     "is_legacy_state",
     "load_checkpoint",
     "read_state",
     "read_weights",
     "save_checkpoint",
+    "stored_grid",
     "to_timm_names",
 ]
 
+_log = logging.getLogger(__name__)
+
+Ema = bool | Literal["auto"]
+GRID_KEY = "tnt_vit.grid"
+"""Key of the position table's rows and columns in the metadata of a safetensors file, as ``16x12``."""
+
+_STEM = "pixel_embed.proj.weight"
 # Official name -> timm name, tried in this order; whole words between dots.
 _OFFICIAL = {
     "outer_pos": "patch_pos",
@@ -82,17 +98,22 @@ def is_legacy_state(state: Mapping[str, Tensor]) -> bool | None:
     return None
 
 
-def read_weights(path: str | os.PathLike[str]) -> Checkpoint:
+def read_weights(path: str | os.PathLike[str], ema: Ema = "auto") -> Checkpoint:
     """Read a file of weights as it is: see :func:`effkit.checkpoints.read_checkpoint`.
 
-    Names are the file's own, without what DDP, ``torch.compile`` and a training module put before them. Where a file
-    has averaged weights too, it is those.
+    Names are the file's own, without what DDP, ``torch.compile`` and a training module put before them.
+
+    Args:
+        path: The file.
+        ema: Averaged weights: ``"auto"`` takes them where the file has some, as timm's loader does, and says so in the
+            log; true insists on them, false on the others.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no tensors by name, or NaN or infinite values.
+        ValueError: If the file holds no tensors by name, NaN or infinite values, or not the weights that ``ema`` asks
+            for.
     """
-    return read_checkpoint(path, expect=lambda name: name.startswith(("blocks.", "cls_token")))
+    return read_checkpoint(path, ema=ema, expect=lambda name: name.startswith(("blocks.", "cls_token")))
 
 
 def read_state(weights: str | os.PathLike[str] | Checkpoint) -> dict[str, Tensor]:
@@ -119,18 +140,57 @@ def read_state(weights: str | os.PathLike[str] | Checkpoint) -> dict[str, Tensor
     return state
 
 
-def adapt_state(state: Mapping[str, Tensor], model: TNT) -> dict[str, Tensor]:
+def stored_grid(weights: Checkpoint, patch_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of the position table, as far as the file says so.
+
+    Args:
+        weights: The file that was read.
+        patch_size: Pixels of a sentence, for files of ours that keep the picture's size only.
+
+    Returns:
+        The grid; ``None`` for files of others, whose grid is square unless told otherwise.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", weights.metadata.get(GRID_KEY, ""))
+    if found is not None:
+        return int(found[1]), int(found[2])
+    known = Preprocessing.from_metadata(weights.metadata, str(weights.path))
+    table = to_timm_names(weights.state).get("patch_pos")
+    if known is None or table is None or table.dim() != 3:
+        return None
+    grid = (known.size[0] // patch_size[0], known.size[1] // patch_size[1])
+    return grid if grid[0] * grid[1] == table.shape[1] - 1 else None
+
+
+def _fitted(table: Tensor, grid: tuple[int, int] | None, wanted: tuple[int, int]) -> Tensor:
+    """The position table for another grid. Grids are compared, not their numbers of sentences: 2x8 is not 4x4."""
+    count = table.shape[1] - 1
+    if grid is None:
+        side = math.isqrt(max(count, 0))
+        if count < 1 or side * side != count:
+            raise UserError(
+                f"the position table has {count} sentences, which is no square grid, and the file does not say which: "
+                "give the picture size it was trained for, load_checkpoint(..., img_size=(height, width)), or once and "
+                "for all, tnt-vit convert src=FILE dst=FILE.safetensors img_size=[height,width]"
+            )
+        grid = (side, side)
+    if grid[0] * grid[1] != count:
+        raise UserError(f"the position table has {count} sentences, not {grid[0]} x {grid[1]}")
+    return resample_positions(table, grid, wanted)
+
+
+def adapt_state(state: Mapping[str, Tensor], model: TNT, grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
     """Fit weights in any known layout to a model: names, position table, legacy flag.
 
     Args:
         state: Weights by official or timm names.
         model: The model they are for.
+        grid: Rows and columns of the position table; a square if not given, as timm takes it.
 
     Returns:
         A dictionary for ``model.load_state_dict``.
 
     Raises:
-        ValueError: If the legacy flags disagree or the word grids differ.
+        ValueError: If the legacy flags disagree, the word grids differ, or the table is no square and nobody says what.
     """
     out = to_timm_names(state)
     legacy = is_legacy_state(out)
@@ -148,19 +208,36 @@ def adapt_state(state: Mapping[str, Tensor], model: TNT) -> dict[str, Tensor]:
             "patch_size, inner_stride and inner_dim must be those of the checkpoint"
         )
     table = out.get("patch_pos")
-    if table is not None and table.shape[1] != model.patch_pos.shape[1] and table.shape[2] == model.embed_dim:
-        # timm assumes that the table came from a square grid; so do we, the file does not say.
-        out["patch_pos"] = resample_abs_pos_embed(table, new_size=list(model.grid_size), num_prefix_tokens=1)
+    if table is not None and table.dim() == 3 and table.shape[2] == model.embed_dim:
+        out["patch_pos"] = _fitted(table, grid, model.grid_size)
     return out
 
 
-def load_checkpoint(model: TNT, path: str | os.PathLike[str], *, strict_head: bool = True) -> list[str]:
+def classes_of(weights: Checkpoint) -> int | None:
+    """Classes that the classifier in a file tells apart; ``None`` if there is none."""
+    head = weights.state.get("head.weight")
+    return None if head is None else len(head)
+
+
+def load_checkpoint(
+    model: TNT,
+    path: str | os.PathLike[str] | Checkpoint,
+    *,
+    strict_head: bool = True,
+    ema: Ema = "auto",
+    img_size: int | tuple[int, int] | None = None,
+) -> list[str]:
     """Load a checkpoint into a model.
 
+    The position table is resampled (bicubic) from its grid to the model's. Weights for three channels are fitted to
+    another number of them as timm does it: summed for one, else repeated and scaled.
+
     Args:
-        model: Receives the weights; position tables are resampled (bicubic) to its picture size.
-        path: See :func:`read_state`.
+        model: Receives the weights.
+        path: See :func:`read_state`; or such a file that was read already.
         strict_head: If false, a classifier of another number of classes is left as it is (fine-tuning).
+        ema: See :func:`read_weights`.
+        img_size: Picture size that the weights were trained for, where the grid is no square and the file does not say.
 
     Returns:
         Names that were left untouched (only ever the classifier's).
@@ -169,7 +246,18 @@ def load_checkpoint(model: TNT, path: str | os.PathLike[str], *, strict_head: bo
         FileNotFoundError: If there is no such file.
         ValueError: If names or shapes do not fit; the first ones are named.
     """
-    state = adapt_state(read_state(path), model)
+    found = path if isinstance(path, Checkpoint) else read_weights(path, ema)
+    if img_size is None:
+        grid = stored_grid(found, model.patch_size)
+    else:
+        size = (img_size, img_size) if isinstance(img_size, int) else img_size
+        check_architecture(img_size=size, patch_size=model.patch_size)
+        grid = (size[0] // model.patch_size[0], size[1] // model.patch_size[1])
+    state = adapt_state(read_state(found), model, grid)
+    stem = state.get(_STEM)
+    if stem is not None and stem.dim() == 4 and stem.shape[1] == 3 != model.in_chans:
+        state[_STEM] = adapt_input_conv(model.in_chans, stem)
+        _log.info(f"weights {str(found.path)!r}: first convolution fitted from 3 to {model.in_chans} channels")
     own = model.state_dict()
     left: list[str] = []
     if not strict_head:
@@ -178,7 +266,9 @@ def load_checkpoint(model: TNT, path: str | os.PathLike[str], *, strict_head: bo
         ]
         state = {k: v for k, v in state.items() if k not in left and not (k.startswith("head.") and k not in own)}
         state.update({k: own[k] for k in left})
-    check_fit(state, own, path, hints={"head.": "give num_classes, or strict_head=False to fine-tune"})
+    classes = len(state.get("head.weight", ()))
+    hints = {"head.": f"build the model with num_classes={classes}, or give strict_head=False to fine-tune"}
+    check_fit(state, own, found.path, hints=hints)
     model.load_state_dict(state)
     return left
 
@@ -189,9 +279,11 @@ def save_checkpoint(model: TNT, path: str | os.PathLike[str], *, preprocessing: 
     Args:
         model: The model.
         path: ``.safetensors``, or anything else for a torch file.
-        preprocessing: What the model expects of pictures, kept in the metadata of a ``.safetensors`` file.
+        preprocessing: What the model expects of pictures, kept in the metadata of a ``.safetensors`` file, beside the
+            grid of the position table.
 
     Returns:
         The path.
     """
-    return write_state(path, model.state_dict(), preprocessing.to_metadata() if preprocessing else None)
+    grid = {GRID_KEY: "{}x{}".format(*model.grid_size)}
+    return write_state(path, model.state_dict(), {**grid, **(preprocessing.to_metadata() if preprocessing else {})})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -141,13 +141,21 @@ def list_models() -> list[str]:
     return list(VARIANTS)
 
 
-def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, **overrides: Any) -> TNT:
+def create_model(
+    name: str,
+    pretrained: bool | str | os.PathLike[str] = False,
+    *,
+    ema: bool | Literal["auto"] = "auto",
+    **overrides: Any,
+) -> TNT:
     """Build a TNT by name.
 
     Args:
         name: One of :func:`list_models`; ``tnt_s`` is short for ``tnt_s_patch16_224``.
         pretrained: ``False``, the path of a checkpoint, or ``True`` for the published weights through timm's hub entry
             (downloads when they are not cached).
+        ema: Of a checkpoint with averaged weights beside others: ``"auto"`` takes the averaged ones, as timm's loader
+            does; true insists on them, false on the others.
         **overrides: Arguments of :class:`~tnt_vit.model.TNT`; with a checkpoint, another ``num_classes`` keeps the
             classifier fresh.
 
@@ -184,5 +192,5 @@ def create_model(name: str, pretrained: bool | str | os.PathLike[str] = False, *
     from tnt_vit.checkpoints.weights import load_checkpoint
 
     model = build(**overrides)
-    load_checkpoint(model, pretrained, strict_head="num_classes" not in overrides)
+    load_checkpoint(model, pretrained, strict_head="num_classes" not in overrides, ema=ema)
     return model.eval()

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from effkit.bench import Bench, check_counts, check_providers, inference, training_step
+from effkit.arguments import check_arguments
+from effkit.bench import Bench, check_counts, check_csv, check_providers, inference, training_step
 from effkit.cli import run_dir
 from effkit.cost import measure_image
 from effkit.device import seed_everything
@@ -48,7 +49,7 @@ def build_provider(provider: str, variant: str, device: torch.device, dtype: tor
     """
     import timm
 
-    choose("bench.providers", provider, list(PROVIDERS))
+    choose("providers", provider, list(PROVIDERS))
     torch.manual_seed(seed)
     model: Any = create_model(variant)
     if provider == "timm":
@@ -111,13 +112,17 @@ def bench_report(
     Raises:
         ValueError: If an argument is unknown.
     """
+    given = {"mode": mode, "compile": compile, "compile_mode": compile_mode}
+    check_arguments(bench_report, given)
     choose("mode", mode, ["inference", "train"])
+    if compile_mode is not None:
+        choose("compile_mode", compile_mode, list(torch._inductor.list_mode_options()))
     names = check_providers(providers, PROVIDERS)
     seed_everything(seed)
     if mode == "train" and any(n in _ORDERS for n in names):
         raise UserError("mode=train times trainable modules; use providers=[ours_module,timm,deit]")
     batches = check_counts("batch_sizes", batch_sizes)
-    choose("variant", variant, list(VARIANTS))
+    choose("model.name", variant, list(VARIANTS))
     bench = Bench(
         "tnt-vit", device=device, precision=precision, threads=threads, min_rounds=min_rounds, min_seconds=min_seconds
     )
@@ -174,4 +179,4 @@ def run(cfg: Any) -> Report:
     what = options(cfg, "batch_sizes", "providers", "mode", "compile", "compile_mode")
     how = options(cfg, "device", "precision", "threads", "min_rounds", "min_seconds", "seed")
     folder = run_dir()
-    return bench_report(full_name(cfg.model.name), **what, **how, csv=cfg.csv or folder / "bench.csv", folder=folder)
+    return bench_report(full_name(cfg.model.name), **what, **how, csv=check_csv(cfg.csv, folder), folder=folder)

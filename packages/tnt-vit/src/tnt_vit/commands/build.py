@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
+from effkit.arguments import check_arguments, named_below
 from effkit.data import DataModule, Preprocessing, create_data
 from effkit.device import resolve_device, seed_everything, set_threads
-from effkit.errors import UserError
+from effkit.errors import UserError, written
 from effkit.runs import PICTURE_KEYS, given_words
-from tnt_vit.checkpoints.weights import load_checkpoint
+from tnt_vit.checkpoints.weights import classes_of, load_checkpoint, read_weights
 from tnt_vit.checkpoints.zoo import create_model
 from tnt_vit.commands.known import preprocessing_of_weights
 from tnt_vit.commands.options import options
@@ -22,12 +24,15 @@ from tnt_vit.model import TNT
 __all__ = ["build_data_and_model", "build_model", "set_up"]
 
 
+_ARGUMENTS = {"name", "pretrained", "ema", *inspect.signature(TNT).parameters} - {"device", "dtype"}
+
+
 def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_chans: int | None = None) -> TNT:
     """Build the network that a ``model`` group describes.
 
     Args:
         cfg: Keys of ``configs/model_args.yaml``; null means "as the variant has it".
-        num_classes: Classes of the data, used where ``cfg`` does not say.
+        num_classes: Classes of the data, used where ``cfg`` does not say; else those of the weights, if it names some.
         in_chans: Channels of the data, likewise.
 
     Returns:
@@ -45,7 +50,26 @@ def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_ch
         args.setdefault("num_classes", num_classes)
     if in_chans is not None:
         args.setdefault("in_chans", in_chans)
-    return create_model(args.pop("name"), **args)
+    check_arguments(TNT, args, "model.")
+    check_arguments(create_model, {k: args[k] for k in ("name", "pretrained", "ema") if k in args}, "model.")
+    if args.get("pretrained") == "":
+        raise UserError("model.pretrained= is empty: give true, false or the path of a checkpoint")
+    pretrained, ema = args.pop("pretrained", False), args.pop("ema", "auto")
+    if isinstance(pretrained, bool):
+        with named_below("model.", _ARGUMENTS):
+            return create_model(args.pop("name"), pretrained, **args)
+    with named_below("model.", ["ema"]):
+        stored = read_weights(pretrained, ema)
+    classes = classes_of(stored)
+    if classes is not None and args.setdefault("num_classes", classes) not in (0, classes):
+        raise UserError(
+            f"model.num_classes={args['num_classes']}, but the weights {str(stored.path)!r} tell {classes} classes "
+            "apart: leave model.num_classes out"
+        )
+    with named_below("model.", _ARGUMENTS):
+        network = create_model(args.pop("name"), **args)
+    load_checkpoint(network, stored, strict_head=network.num_classes > 0)
+    return network.eval()
 
 
 def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT]:
@@ -65,23 +89,37 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT
     """
     data = create_data(**options(cfg, "data")["data"])
     model: dict[str, Any] = options(cfg, "model")["model"]
-    pretrained = model.pop("pretrained", False)
+    pretrained, given = model.pop("pretrained", False), model.pop("ema", None)
+    ema: Any = "auto" if given is None else given
     known = None if fresh_head else preprocessing_of_weights(pretrained)
     if known is not None:
         known = _with_words(known, data.preprocessing)
     kept = known or data.preprocessing
     if model.get("img_size") is None:
         model["img_size"] = kept.size
-    if pretrained is True and not fresh_head and data.num_classes != 1000:
+    if model.get("num_classes") not in (None, data.num_classes):
         raise UserError(
-            f"model.pretrained=true has 1000 classes and {data.name} has {data.num_classes}; "
-            "train first, then evaluate that checkpoint"
+            f"model.num_classes={written(model['num_classes'])}, but data={data.name} has {data.num_classes} classes: "
+            "leave model.num_classes out"
+        )
+    stored = None
+    if isinstance(pretrained, str) and pretrained:
+        with named_below("model.", ["ema"]):
+            stored = read_weights(pretrained, ema)
+    classes = classes_of(stored) if stored is not None else 1000 if pretrained is True else None
+    if classes not in (None, data.num_classes) and not fresh_head:
+        raise UserError(
+            f"model.pretrained={written(pretrained)} tells {classes} classes apart and data={data.name} has "
+            f"{data.num_classes}: evaluate on the classes it was trained on, or fine-tune it on these first, "
+            f"tnt-vit train model.pretrained={'true' if pretrained is True else pretrained} data={data.name}"
         )
     network = build_model(
-        {**model, "pretrained": pretrained is True}, num_classes=data.num_classes, in_chans=kept.channels
+        {**model, "pretrained": pretrained if stored is None else False},
+        num_classes=data.num_classes,
+        in_chans=kept.channels,
     )
-    if isinstance(pretrained, str):
-        load_checkpoint(network, pretrained, strict_head=not fresh_head)
+    if stored is not None:
+        load_checkpoint(network, stored, strict_head=not fresh_head)
     if known is not None:
         data.use(known)
     if network.img_size != kept.size and not network.dynamic_img_size:

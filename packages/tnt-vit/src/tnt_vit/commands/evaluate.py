@@ -35,7 +35,8 @@ def open_both(cfg: Any) -> tuple[DataModule, Opened]:
     data = create_data(**args)
     if data.num_classes != found.model.num_classes:
         raise UserError(
-            f"exported={str(found.weights)!r} has {found.model.num_classes} classes and {data.name} {data.num_classes}"
+            f"exported={str(found.weights)!r} tells {found.model.num_classes} classes apart and data={data.name} has "
+            f"{data.num_classes}: evaluate on the classes it was trained on"
         )
     assert found.preprocessing is not None
     data.use(found.preprocessing)

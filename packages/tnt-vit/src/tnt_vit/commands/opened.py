@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import nn
 
+from effkit.arguments import named_path
 from effkit.data.preprocessing import Preprocessing
-from effkit.errors import UserError
+from effkit.errors import UserError, written
 from effkit.runs import PICTURE_KEYS, Run, given_words, refuse_words
 from tnt_vit.checkpoints.weights import load_checkpoint, read_state
 from tnt_vit.commands.build import build_model
@@ -93,17 +94,16 @@ def open_elsewhere(cfg: Any) -> Opened | None:
         ValueError: See :func:`open_run` and :func:`open_exported`.
     """
     given = given_words()
-    if cfg.get("run"):
-        return open_run(str(cfg.run), cfg.weights, given)
+    if cfg.get("run") is not None:
+        return open_run(named_path("run", cfg.run), cfg.weights, given)
     if cfg.weights != "auto":
-        raise UserError(f"weights={cfg.weights} chooses among those of a run: give run=RUN")
-    if not cfg.get("exported"):
+        raise UserError(f"weights={written(cfg.weights)} chooses among those of a run: give run=RUN")
+    if cfg.get("exported") is None:
         return None
+    exported = named_path("exported", cfg.exported)
     if cfg.precision not in ("auto", "fp32"):
-        raise UserError(
-            f"exported={str(cfg.exported)!r} computes in the types it was written with: leave precision out"
-        )
-    return open_exported(str(cfg.exported), given)
+        raise UserError(f"exported={exported!r} computes in the types it was written with: leave precision out")
+    return open_exported(exported, given)
 
 
 def open_network(cfg: Any) -> Opened:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from effkit.data import Preprocessing, find_pictures
+from effkit.arguments import check_arguments
+from effkit.data import Preprocessing, Unreadable, find_pictures
 from effkit.data import class_names as names_of
 from effkit.device import autocast, resolve_precision
 from effkit.errors import UserError
@@ -77,15 +78,18 @@ def predict_report(
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``: type of the matrix products.
 
     Returns:
-        A table of picture, rank, class and probability, and the same under ``data["pictures"]``.
+        A table of picture, rank, class and probability, and the same under ``data["pictures"]``. Pictures that cannot
+        be read are left out and named, see :class:`effkit.data.Unreadable`; the exit code is 1 then.
 
     Raises:
         FileNotFoundError: If a file is missing; nothing has run then.
-        ValueError: If an argument or a file cannot be used.
+        ValueError: If an argument cannot be used, or none of the files.
     """
+    given = {"topk": topk, "batch_size": batch_size, "class_names": class_names, "crop_pct": crop_pct}
+    check_arguments(predict_report, given)
     for name, value in (("topk", topk), ("batch_size", batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if value < 1:
+            raise UserError(f"{name}={value} must be a whole number of at least 1")
     dtype = resolve_precision(precision, _device(model))
     num_classes = int(model.num_classes)  # type: ignore[arg-type]
     if num_classes < 1:
@@ -97,11 +101,14 @@ def predict_report(
     prepare = expected(model, known=known, crop_pct=crop_pct)
     names = names_of(num_classes, class_names, prepare.class_names)
 
-    rows, pictures = [], []
+    rows, pictures, unreadable = [], [], Unreadable()
     for start in range(0, len(files), batch_size):
-        batch = files[start : start + batch_size]
-        top = probabilities(model, prepare.batch(batch), dtype).topk(min(topk, num_classes))
-        for file, values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
+        batch = unreadable.read(files[start : start + batch_size], prepare.picture)
+        if not batch:
+            continue
+        x = prepare.normalize(torch.stack([pixels for _, pixels in batch]))
+        top = probabilities(model, x, dtype).topk(min(topk, num_classes))
+        for (file, _), values, indices in zip(batch, top.values.tolist(), top.indices.tolist(), strict=True):
             ranked = list(zip(indices, values, strict=True))
             rows += [
                 [file if rank == 1 else None, rank, names[i], round(100 * p, 2)]
@@ -110,17 +117,17 @@ def predict_report(
             pictures.append(
                 {"file": file, "top": [{"class": i, "name": names[i], "probability": p} for i, p in ranked]}
             )
+    unreadable.check()
     note = weights_note(model, pretrained)
-    lines = []
+    lines = unreadable.lines()
     if note == RANDOM:
         lines.append(
             "WARNING: random weights, these names mean nothing; give model.pretrained=PATH (true: the published ones)"
         )
     table = Table(f"Most likely classes ({note})", ["picture", "rank", "class", "probability, %"], rows)
     random = note == RANDOM
-    return Report(
-        "tnt-vit predict", [table], data={"pictures": pictures, "weights": note, "random_weights": random}, lines=lines
-    )
+    data = {"pictures": pictures, "unreadable": unreadable.reasons, "weights": note, "random_weights": random}
+    return Report("tnt-vit predict", [table], data=data, lines=lines, exit_code=unreadable.exit_code)
 
 
 def run(cfg: Any) -> Report:

@@ -15,9 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from effkit.arguments import check_arguments
+from effkit.atomic import followed
 from effkit.data.pictures import BUNDLED
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError, choose
+from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 from tnt_vit.checkpoints.origin import RANDOM, weights_note
 from tnt_vit.inference.formats import (
@@ -35,7 +38,7 @@ from tnt_vit.inference.preprocessing import preprocessing as expected
 from tnt_vit.inference.verify import compare_with_torch
 from tnt_vit.model import TNT
 
-__all__ = ["export_model"]
+__all__ = ["check_export", "export_model"]
 
 
 def _parse_batch(batch: str | int) -> int | None:
@@ -43,7 +46,7 @@ def _parse_batch(batch: str | int) -> int | None:
     if batch == "dynamic":
         return None
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise UserError(f"batch must be 'dynamic' or a whole number of at least 1, got {batch!r}")
+        raise UserError(f"batch must be dynamic or a whole number of at least 1, got {batch!r}")
     return batch
 
 
@@ -82,22 +85,39 @@ def _publish(work: Path, file: Path) -> list[Path]:
     return [file.parent / name for name in reversed(names)]
 
 
-def _check_target(out: str | os.PathLike[str], format: str, opset: int | None, check: bool) -> None:
-    """Refuse a file, format and operator set that do not go together, before anything is traced."""
-    if Path(out).suffix != SUFFIXES[format]:
-        raise UserError(f"out={str(out)!r} must end in {SUFFIXES[format]} for format={format!r}")
-    if format == "onnx":
+def check_export(
+    out: str | os.PathLike[str] | None, to: str, batch: str | int, optimize: bool, opset: int | None, check: bool
+) -> None:
+    """Refuse what :func:`export_model` refuses, before there is a model and anything is traced.
+
+    Args:
+        out: The file; ``None`` where it is not chosen yet.
+        to: See :func:`export_model`, as the others.
+        batch: Likewise.
+        optimize: Likewise.
+        opset: Likewise.
+        check: Likewise.
+
+    Raises:
+        ValueError: If an argument does not fit, the file cannot be written, or packages are missing.
+    """
+    choose("to", to, list(SUFFIXES))
+    _parse_batch(batch)
+    check_arguments(export_model, {"optimize": optimize, "opset": opset, "check": check})
+    if out is not None:
+        check_output_file("out", out, (SUFFIXES[to],))
+    if to == "onnx":
         need_onnx(check)
-        if opset is not None and not (isinstance(opset, int) and OPSETS[0] <= opset <= OPSETS[1]):
-            raise UserError(f"opset must be a whole number in {OPSETS[0]}..{OPSETS[1]}, got {opset!r}")
+        if opset is not None and not OPSETS[0] <= opset <= OPSETS[1]:
+            raise UserError(f"opset={opset!r} must be a whole number in {OPSETS[0]}..{OPSETS[1]}")
     elif opset is not None:
-        raise UserError(f"opset={opset!r} is for format='onnx', not for {format!r}")
+        raise UserError(f"opset={opset!r} is for to=onnx, not for to={to}")
 
 
 def export_model(
     model: TNT,
     out: str | os.PathLike[str],
-    format: Literal["onnx", "torch_export"] = "onnx",
+    to: Literal["onnx", "torch_export"] = "onnx",
     batch: Literal["dynamic"] | int = "dynamic",
     optimize: bool = True,
     opset: int | None = None,
@@ -111,7 +131,7 @@ def export_model(
     Args:
         model: A TNT; it stays as it is.
         out: The file; its suffix must be that of the format (``.onnx``, ``.pt2``).
-        format: ``onnx``, or ``torch_export`` for ``torch.export.load``.
+        to: ``onnx``, or ``torch_export`` for ``torch.export.load``.
         batch: ``dynamic`` for any number of pictures, or a fixed number.
         optimize: Fold norms, stem and inner attention into fewer operators first, as ``optimize_for_inference`` does.
         opset: ONNX operator set; torch's choice if not given.
@@ -127,12 +147,10 @@ def export_model(
     Raises:
         ValueError: If an argument does not fit, or packages are missing.
     """
-    choose("format", format, list(SUFFIXES))
     if not isinstance(model, TNT):
         raise UserError(f"export_model takes a tnt_vit.TNT, got {type(model).__name__}; optimize=True rewrites it")
-    fixed = _parse_batch(batch)
-    _check_target(out, format, opset, check)
-    file = Path(out)
+    check_export(out, to, batch, optimize, opset, check)
+    fixed, file = _parse_batch(batch), followed(Path(out).expanduser())
 
     example = torch.zeros(fixed or 2, model.in_chans, *model.img_size)
     program = capture(prepared(model, optimize), example, fixed is None)
@@ -142,14 +160,14 @@ def export_model(
     work = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name}."))
     try:
         temporary = work / file.name
-        if format == "onnx":
+        if to == "onnx":
             details = write_onnx(program, temporary, opset, facts, metadata)
         else:
             details = write_torch_export(program, temporary, facts, metadata)
         tables = []
         good = True
         if check:
-            loaded = run_onnx(temporary) if format == "onnx" else run_torch_export(temporary)
+            loaded = run_onnx(temporary) if to == "onnx" else run_torch_export(temporary)
             batches = [1, 3] if fixed is None else [fixed]
             tables.append(compare_with_torch(model, loaded, _inputs(model, batches, prepare)))
             good = all(row[-1] == "match" for row in tables[0].rows)
@@ -161,7 +179,7 @@ def export_model(
     note = weights_note(model, pretrained)
     size = sum(f.stat().st_size for f in files) / 2**20
     rows: list[list[Any]] = [
-        ["format", format],
+        ["to", to],
         ["batch", batch],
         ["picture", "x".join(map(str, (model.in_chans, *model.img_size)))],
         ["optimize", optimize],

@@ -41,7 +41,10 @@ Runner = Callable[[Tensor], Tensor]
 
 
 def need_onnx(check: bool) -> None:
-    """Refuse early if packages for ONNX are missing; running a file takes one more than writing it.
+    """Refuse early if packages for ONNX are missing.
+
+    Args:
+        check: Whether files are run too, which takes one more than writing them.
 
     Raises:
         ValueError: Names them and the extra that has them.
@@ -49,7 +52,7 @@ def need_onnx(check: bool) -> None:
     wanted = ["onnx", "onnxscript", *(["onnxruntime"] if check else [])]
     missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"format='onnx' needs {', '.join(missing)}, not installed here: pip install 'tnt-vit[onnx]'")
+        raise UserError(f"files of ONNX need {', '.join(missing)}, not installed here: pip install 'tnt-vit[onnx]'")
 
 
 def prepared(model: TNT, optimize: bool) -> nn.Module:

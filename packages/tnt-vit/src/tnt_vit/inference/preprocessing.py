@@ -46,4 +46,6 @@ def preprocessing(
         known = Preprocessing(size, cfg["crop_pct"], cfg["interpolation"], mean, std)
     elif known.channels != chans:
         raise UserError(f"the model has in_chans={chans}, the pictures it was trained on {known.channels} channels")
+    if crop_pct is not None and not 0 < crop_pct <= 1:
+        raise UserError(f"crop_pct={crop_pct!r} must be above 0 and at most 1")
     return dataclasses.replace(known, size=size, crop_pct=known.crop_pct if crop_pct is None else crop_pct)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from effkit.arguments import check_arguments
 from effkit.cost import measure_image
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
@@ -30,9 +31,9 @@ def _printed() -> dict[str, tuple[float | None, float]]:
     return printed | {t.variant: (t.params, t.macs) for t in figures.IMAGENET.values()}
 
 
-def _full_name(name: str) -> str:
+def _full_name(field: str, name: str) -> str:
     full = full_name(name)
-    return full if full in VARIANTS else choose("variant", name, list(VARIANTS))
+    return full if full in VARIANTS else choose(field, name, list(VARIANTS))
 
 
 def _share(part: int, whole: int) -> float:
@@ -90,13 +91,13 @@ def summary_report(variants: Sequence[str] | None = None, *, layers_of: str | No
         23768584
     """
     if isinstance(variants, str):
-        raise UserError(f"variants must be a list of names, got {variants!r}; give variants=[{variants}]")
-    names = list(VARIANTS) if variants is None else [_full_name(name) for name in variants]
+        raise UserError(f"variants={variants!r} must be a list of names; give variants=[{variants}]")
+    names = list(VARIANTS) if variants is None else [_full_name("variants", name) for name in variants]
     if not names:
         raise UserError(f"variants is an empty list; name one of {', '.join(VARIANTS)}, or leave it out for all")
     tables = [_variant_table(names), _split_table(names)]
     if layers_of is not None:
-        name = _full_name(layers_of)
+        name = _full_name("layers_of", layers_of)
         with torch.device("meta"):
             # The reference path: the paper's arithmetic, not the folded stem, which spends more MACs to be faster.
             model = create_model(name, backend="reference")
@@ -114,4 +115,6 @@ def run(cfg: Any) -> Report:
     Raises:
         ValueError: If a variant is unknown or ``depth`` is negative.
     """
-    return summary_report(**options(cfg, "variants", "layers_of", "depth"))
+    given = options(cfg, "variants", "layers_of", "depth")
+    check_arguments(summary_report, given)
+    return summary_report(**given)

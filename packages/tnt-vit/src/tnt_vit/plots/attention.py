@@ -18,18 +18,32 @@ from torch import Tensor
 from effkit.errors import UserError
 from tnt_vit.plots.drawing import HEAT, View, bare, caption, check_blocks, frame, halves, heat, in_words, panel, sheet
 
-__all__ = ["class_attention", "inner_attention", "sentence_attention"]
+__all__ = ["check_cell", "class_attention", "inner_attention", "sentence_attention"]
+
+
+def check_cell(field: str, value: Sequence[int], grid: tuple[int, int]) -> tuple[int, int]:
+    """Return a (row, column) of a grid.
+
+    Args:
+        field: The argument, for the message.
+        value: Row and column, from 0.
+        grid: Rows and columns there are.
+
+    Raises:
+        ValueError: If it is no pair of whole numbers, or outside the grid.
+    """
+    pair = value if isinstance(value, list | tuple) and len(value) == 2 else (None, None)
+    for v, side in zip(pair, grid, strict=True):
+        if isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < side:
+            shown = list(value) if isinstance(value, tuple) else value
+            raise UserError(
+                f"{field}={shown!r} must be [row, column] with row in 0..{grid[0] - 1} and column in 0..{grid[1] - 1}"
+            )
+    return int(value[0]), int(value[1])
 
 
 def _cell(field: str, value: Sequence[int] | None, grid: tuple[int, int], default: tuple[int, int]) -> tuple[int, int]:
-    """Check a (row, column) of a grid."""
-    if value is None:
-        return default
-    if len(value) != 2 or not all(isinstance(v, int) and 0 <= v < side for v, side in zip(value, grid, strict=True)):
-        raise UserError(
-            f"{field}={list(value)} must be (row, column) with row in 0..{grid[0] - 1} and column in 0..{grid[1] - 1}"
-        )
-    return int(value[0]), int(value[1])
+    return default if value is None else check_cell(field, value, grid)
 
 
 def _busiest_sentence(subject: View) -> tuple[int, int]:

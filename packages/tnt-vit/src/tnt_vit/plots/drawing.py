@@ -105,6 +105,8 @@ def check_blocks(blocks: Sequence[int] | None, among: Sequence[int], why: str = 
     """
     if blocks is None:
         return default_blocks(among)
+    if not isinstance(blocks, list | tuple):
+        raise UserError(f"blocks={blocks!r} must be a list of block numbers")
     listed = f"{among[0]}..{among[-1]}" if list(among) == list(range(among[0], among[-1] + 1)) else f"{list(among)}"
     for block in blocks:
         if block not in among:

@@ -19,10 +19,11 @@ class LayerShape:
     head_dim: int = 128
 
     def __post_init__(self) -> None:
-        if min(dataclasses.astuple(self)) < 1 or self.num_heads % self.num_kv_heads:
-            raise UserError(
-                f"heads must be positive and num_kv_heads divide num_heads, got {dataclasses.astuple(self)}"
-            )
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise UserError(f"layer.{name}={value!r} must be a whole number of at least 1")
+        if self.num_heads % self.num_kv_heads:
+            raise UserError(f"layer.num_kv_heads={self.num_kv_heads} must divide layer.num_heads={self.num_heads}")
 
     @property
     def key_dim(self) -> int:

@@ -90,10 +90,10 @@ def look_of(given: Mapping[str, Any]) -> dict[str, Any]:
             out[key] = value if isinstance(value, int) else tuple(values)
     names = given.get("interpolation")
     if names is not None:
-        names = [names] if isinstance(names, str | int) else list(names)
+        names = list(names) if isinstance(names, list | tuple) else [names]
         known: dict[Any, int] = dict(INTERPOLATIONS)
         known.update((number, number) for number in INTERPOLATIONS.values())
-        if not names or not all(name in known for name in names):
+        if not names or not all(type(name) in (str, int) and name in known for name in names):
             raise UserError(
                 f"interpolation={given['interpolation']!r} must be one or several of {', '.join(INTERPOLATIONS)}"
             )

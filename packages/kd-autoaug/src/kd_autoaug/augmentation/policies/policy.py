@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from effkit.errors import UserError
+from effkit.arguments import check_arguments, named_below
+from effkit.errors import UserError, written
 from kd_autoaug.augmentation.policies.entries import Entry
 from kd_autoaug.augmentation.policies.names import named_table
 from kd_autoaug.augmentation.policies.sampling import Sampler
@@ -88,8 +89,11 @@ class Policy(PolicyTable):
         """
         given = {str(k): v for k, v in config.items() if v is not None}
         if not isinstance(given.get("name"), str):
-            raise UserError(f"policy.name={given.get('name')!r} must be the name of a policy, such as 'randaugment'")
-        return cls.from_name(given.pop("name"), **given)
+            name = written(given.get("name"))
+            raise UserError(f"policy.name={name} must be the name of a policy, such as 'randaugment'")
+        check_arguments(PolicyTable.random, given, "policy.")
+        with named_below("policy.", given):
+            return cls.from_name(given.pop("name"), **given)
 
     @classmethod
     def from_timm(cls, text: str, hparams: Mapping[str, Any] | None = None) -> Self:

@@ -76,6 +76,10 @@ def augment_report(
         UserError: If a value is not allowed.
     """
     choose("interpolation", interpolation, _HOW)
+    if n < 1:
+        raise UserError(f"n={n} must be at least 1 operator")
+    if not 0 <= m <= 10:
+        raise UserError(f"m={m} must be in 0..10, the magnitudes of timm")
     on_cpu = bench.device.type == "cpu"
     usual = ["ours", "timm", "torchvision"] if on_cpu else ["ours", "torch"]
     names = check_providers(providers or usual, [*OURS, *PEERS])

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from effkit.arguments import renamed
 from effkit.bench import Bench, check_providers
+from effkit.errors import UserError
 from effkit.report import Report, Table
 from kd_autoaug.commands.bench.shared import OURS, photographs
 from kd_autoaug.ops.dispatch import apply
@@ -47,9 +49,13 @@ def operators_report(
     usual = ["torch", "pil"] if where.type == "cpu" else ["torch", "triton"]
     names = check_providers(providers or usual, [n for n in OURS if n != "ours"])
     images = photographs(batch_size, size).to(where)
+    if operators is not None and not operators:
+        raise UserError("operators is an empty list: name some, or leave operators= out for all")
+    with renamed({"operator": "operators"}):
+        chosen = list(Op) if operators is None else [operator(name) for name in operators]
     cases = [
         (op, how)
-        for op in ([operator(name) for name in operators] if operators else Op)
+        for op in chosen
         if op != Op.IDENTITY
         for how in ((NEAREST, BILINEAR, BICUBIC) if kind_of(op) == Kind.AFFINE else (NEAREST,))
     ]

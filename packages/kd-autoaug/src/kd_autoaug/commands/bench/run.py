@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from effkit.bench import Bench
+from effkit.arguments import check_arguments
+from effkit.bench import Bench, check_csv
 from effkit.cli import run_dir
 from effkit.device import set_threads
 from effkit.errors import UserError, choose
+from effkit.lightning.optim import plain_options
 from effkit.report import Report
 from kd_autoaug.commands.bench.augment import augment_report
+from kd_autoaug.commands.bench.cache import cache_report
 from kd_autoaug.commands.bench.operators import operators_report
 from kd_autoaug.commands.bench.step import step_report
 
 __all__ = ["KINDS", "run"]
 
-KINDS = ("augment", "ops", "step")
+KINDS = ("augment", "ops", "step", "cache")
 
 
 def run(cfg: Any) -> Report:
@@ -32,10 +35,17 @@ def run(cfg: Any) -> Report:
         raise UserError(f"bench times one thing at a time, {', '.join(KINDS)}, got {' '.join(words) or 'none'}")
     kind = choose("bench", words[0], KINDS)
     set_threads(cfg.threads)
-    providers = None if cfg.providers is None else list(cfg.providers)
-    folder = run_dir()
+    options, folder = plain_options(cfg), run_dir()
+    reports = {"augment": augment_report, "ops": operators_report, "step": step_report, "cache": cache_report}
+    report: Any = reports[kind]
+    check_arguments(report, {k: v for k, v in options.items() if k != "csv"})
+    providers = options["providers"]
     shared: dict[str, Any] = {"batch_size": _count("batch_size", cfg.batch_size), "size": _count("size", cfg.size)}
-    shared |= {"csv": cfg.csv or folder / "bench.csv", "folder": folder, "providers": providers}
+    shared |= {"csv": check_csv(cfg.csv, folder)}
+    if kind == "cache":
+        keys = ("network", "classes", "k", "samples", "views", "workers", "rounds", "seed")
+        return cache_report(**{k: options[k] for k in keys}, **shared)
+    shared |= {"folder": folder, "providers": providers}
     timed = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
     if kind != "step" and cfg.precision not in ("auto", "fp32"):
         raise UserError(f"precision={cfg.precision} is of `bench step`: {kind} computes on bytes, leave it out")
@@ -43,9 +53,8 @@ def run(cfg: Any) -> Report:
     if kind == "augment":
         return augment_report(bench, n=cfg.n, m=cfg.m, interpolation=cfg.interpolation, seed=cfg.seed, **shared)
     if kind == "ops":
-        return operators_report(bench, operators=cfg.operators, **shared)
-    options = {k: cfg[k] for k in ("network", "classes", "k", "seed")}
-    return step_report(bench, **options, **shared)
+        return operators_report(bench, operators=options["operators"], **shared)
+    return step_report(bench, **{k: options[k] for k in ("network", "classes", "k", "seed")}, **shared)
 
 
 def _count(field: str, value: Any) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effkit.arguments import renamed
 from effkit.bench import Bench, check_providers
 from effkit.device import autocast
 from effkit.errors import UserError
@@ -97,7 +98,9 @@ def step_report(
     images = photographs(batch_size, size).to(where)
     labels = torch.randint(0, classes, (batch_size,)).to(where)
     augment = BatchAugment(Policy.random(n=2, m=9, space="timm", prob=1.0, interpolation=["nearest"]), seed)
-    teacher = Teacher(create_network(network, classes, 3, image_size=size).to(where), _MEAN / 255, _STD / 255)
+    with renamed({"model.name": "network", "num_classes": "classes", "image_size": "size"}):
+        answers = create_network(network, classes, 3, image_size=size)
+    teacher = Teacher(answers.to(where), _MEAN / 255, _STD / 255)
     place = Path(tempfile.mkdtemp(prefix="cache_", dir=folder))
     try:
         cache = _filled(place / "logits", images, augment, teacher, classes, kept)

@@ -1,0 +1,1 @@
+"""A program whose jobs run on nodes of a cluster, in tests."""
