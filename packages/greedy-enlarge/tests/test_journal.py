@@ -86,6 +86,69 @@ from greedy_enlarge.search.evaluators import Synthetic
 from greedy_enlarge.search.journal import Journal
 from greedy_enlarge.search.moves import Moves
 seen = []
+class Dying(Synthetic):
+    def evaluate(self, task):
+        seen.append(task)
+        if len(seen) == 9:
+            os.kill(os.getpid(), 9)
+        return super().evaluate(task)
+with Journal.open(sys.argv[1], {CONFIG!r}) as journal:
+    search(base("tiny"), {BUDGET}, Dying(), Settings(steps=3, delta=0.1, delta_final=0.1, moves=Moves(width_step=4)),
+           journal=journal)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert (tmp_path / "lock").exists()
+    told = []
+    evaluator = Counting()
+    with Journal.open(tmp_path, CONFIG, told.append) as journal:
+        search(SPEC, BUDGET, evaluator, SETTINGS, journal=journal)
+    assert any("taking over" in line for line in told)
+    assert len(evaluator.seen) == whole[0] - 8
+    assert (tmp_path / DECISIONS).read_bytes() == whole[1]
+
+
+def test_the_order_of_completion_does_not_matter(whole, tmp_path):
+    class Backwards(Executor):
+        """Finishes what was submitted last first."""
+
+        def __init__(self):
+            self.waiting = []
+
+        def submit(self, fn, /, *args, **kwargs):
+            future = Future()
+            self.waiting.append((future, fn, args))
+            if len(self.waiting) >= 3:
+                self.finish()
+            return future
+
+        def finish(self):
+            while self.waiting:
+                future, fn, args = self.waiting.pop()
+                future.set_result(fn(*args))
+
+    executor = Backwards()
+    import greedy_enlarge.search.running as running
+
+    original = running.wait
+
+    def wait(futures, return_when):
+        executor.finish()
+        return original(futures, return_when=return_when)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "wait", wait)
+        run(tmp_path, Synthetic(), executor)
+    assert (tmp_path / DECISIONS).read_bytes() == whole[1]
+
+
+def test_processes_decide_as_one_does(whole, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        run(tmp_path, Synthetic(), executor)
+    assert (tmp_path / DECISIONS).read_bytes() == whole[1]
+
+
 class Dying(Executor):
     """Loses the worker of every candidate that deepens the second stage."""
 
