@@ -90,9 +90,6 @@ def settle(resume: Resume, cfg: Mapping[str, Any], folder: Path, trainer: Traine
     if resume.hardware:
         changed |= differences(resume.hardware, hardware(trainer))
     changed |= _prepared_otherwise(folder, getattr(data, "preprocessing", None))
-    if changed and (isinstance(trainer.strategy, ShardedStrategy) or "trainer.strategy" in changed):
-        # Its optimizer state has another order, and goes straight into the parts.
-        raise UserError(f"resume: {_listed(changed)}; with trainer.strategy=fsdp a run goes on as it was only")
     if changed and not cfg.get("resume_anyway"):
         if trainer.is_global_zero and resume.folder is not None:
             _describe(folder, resume.config)

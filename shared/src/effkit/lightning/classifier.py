@@ -246,7 +246,6 @@ class Classifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another recipe: half of it would silently win over what the command says."""
-        if "state_dict" in checkpoint:  # otherwise the strategy has loaded it already
-            check_network(checkpoint["state_dict"], self.state_dict())
+        check_network(checkpoint.get("state_dict", {}), self.state_dict())
         self._resumed = Resumed(checkpoint, self.hparams)
         self._resumed.check_recipe(self.resume_anyway)

@@ -8,12 +8,15 @@ checkpoint holds whole tensors under the usual names, so that evaluation and pre
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
 
 from effkit.errors import UserError
 
@@ -21,11 +24,25 @@ __all__ = ["ShardedStrategy", "blocks_of", "whole_again"]
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Splits ``module.model`` among all processes; the network it was made from stays whole, with its first weights."""
+    """Splits ``module.model`` among all processes; the network it was made from stays whole, with its first weights.
+
+    Checkpoints are read before the network is split and written as if it were not: weights by the names that the
+    network itself gives them, optimizer state by the places of the parameters, as every optimizer does.
+    """
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
         self.whole: nn.Module | None = None
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Before: the whole network takes the weights."""
+        return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """As for any other strategy, by :meth:`load_optimizer_state_dict`."""
+        return True
 
     def setup_environment(self) -> None:
         """Take all processes for one group."""
@@ -46,6 +63,58 @@ class ShardedStrategy(ModelParallelStrategy):
             module.model = _split(copy.deepcopy(module.model).to(self.root_device), self.device_mesh["data_parallel"])
         module.configure_model = lambda: None  # it is done; Lightning wants to see that somebody does it
         super().setup(trainer)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole tensors, on the first process; all of them call it."""
+        assert self.lightning_module is not None
+        return self._on_first(self.lightning_module.state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Likewise."""
+        return self._on_first(getattr(optimizer, "_optimizer", optimizer).state_dict())
+
+    def _on_first(self, state: Any) -> Any:
+        full = _whole(state)
+        return full if self.is_global_zero else {}
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read it on every process."""
+        return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Give the weights to the network, which is not split yet."""
+        assert self.lightning_module is not None
+        self.lightning_module.load_state_dict(checkpoint["state_dict"], strict=strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Split the state of every parameter as the parameter is."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            numbers = [n for group in state["param_groups"] for n in group["params"]]
+            parts = {
+                number: {k: _like(v, parameter) for k, v in state["state"][number].items()}
+                for number, parameter in zip(numbers, parameters, strict=True)
+                if number in state["state"]
+            }
+            optimizer.load_state_dict({**state, "state": parts})
+
+
+def _whole(value: Any) -> Any:
+    """Tensors that are split, whole and on the CPU, in any containers."""
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, Mapping):
+        return {k: _whole(v) for k, v in value.items()}
+    return [_whole(v) for v in value] if isinstance(value, list) else value
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    """A tensor of the parameter's shape, split as it is; anything else as it is."""
+    if not isinstance(parameter, DTensor) or not isinstance(value, Tensor) or value.shape != parameter.shape:
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
@@ -88,10 +157,6 @@ def whole_again(trainer: Trainer, module: Any) -> None:
     strategy = trainer.strategy
     if not isinstance(strategy, ShardedStrategy) or strategy.whole is None:
         return
-    from torch.distributed.tensor import DTensor
-
     with torch.no_grad():
-        state = module.model.state_dict()
-        full = {k: (v.full_tensor() if isinstance(v, DTensor) else v).cpu() for k, v in state.items()}
-    strategy.whole.load_state_dict(full)
+        strategy.whole.load_state_dict(_whole(module.model.state_dict()))
     module.model, strategy.whole = strategy.whole, None
