@@ -96,9 +96,10 @@ def check_ours(app: Any, words: list[str]) -> None:
     name, rest = words[0], [word for word in words[1:] if not is_placeholder(word)]
     command = app.find(name)
     multirun = {"--multirun", "-m"} & set(rest)
+    with_value = {"--config-dir", "--cfg", "-p"}  # flags whose value is the next word
     overrides = []
     for number, word in enumerate(rest):
-        if word == "--config-dir" or rest[number - 1 : number] == ["--config-dir"] or word in {"--help", *multirun}:
+        if word in {"--help", *with_value, *multirun} or (number and rest[number - 1] in with_value):
             continue
         if "=" in word or word.startswith(("+", "~")):
             overrides.append(first_of_sweep(word) if multirun else word)

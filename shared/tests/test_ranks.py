@@ -87,7 +87,7 @@ def test_signals_wait_for_the_end_of_a_step_and_not_for_ever():
 
 
 PROGRAM = """
-import ctypes, sys, time
+import ctypes, sys, threading, time
 from effkit.cli.process import stop_signals
 from effkit.stopping import deferred, heard, last_words
 
@@ -96,7 +96,7 @@ libc.pthread_mutex_lock(mutex)
 with stop_signals() as stop, last_words(lambda status, why: print(status, why, flush=True)):
     with heard(stuck=0.4, still=0.4):
         if sys.argv[1] == "in a library":
-            print("ready", flush=True)
+            threading.Timer(0.5, print, ["ready"], {"flush": True}).start()
             libc.pthread_mutex_lock(mutex)
         if sys.argv[1] == "in the clean-up":
             try:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -50,10 +51,10 @@ def wait_until(condition, what, seconds=240):
         time.sleep(0.02)
 
 
-def start(words, cwd, err, argv=(sys.executable, "-m", "tnt_vit")):
+def start(words, cwd, err, argv=(sys.executable, "-m", "tnt_vit"), env=ENV):
     with err.open("a") as file:
         return subprocess.Popen(
-            [*argv, *map(str, words)], cwd=cwd, env=ENV, stdout=file, stderr=file, start_new_session=True
+            [*argv, *map(str, words)], cwd=cwd, env=env, stdout=file, stderr=file, start_new_session=True
         )
 
 
@@ -147,54 +148,76 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def torchrun(words, cwd, err, *options):
+def torchrun(words, cwd, err, *options, own_store=False):
+    """Start an agent; ``own_store`` for agents that come back, see the core's README."""
     argv = [sys.executable, "-m", "torch.distributed.run", *map(str, options), "-m", "tnt_vit"]
-    return start(words, cwd, err, argv)
+    return start(words, cwd, err, argv, {**ENV, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": str(int(own_store))})
 
 
 PAIR = [*TINY, "trainer.max_epochs=3", "scheduler=none", "trainer.strategy=ddp"]
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The run of two processes that Lightning has started."""
+    folder = tmp_path_factory.mktemp("pair")
+    process = start(["train", *PAIR, "trainer.devices=2", "hydra.run.dir=run"], folder, folder / "err.txt")
+    assert process.wait(timeout=300) == 0, (folder / "err.txt").read_text()
+    return folder / "run"
+
+
 @POSIX
 @pytest.mark.slow
-def test_two_processes_however_started_give_the_same_run(run, tmp_path):
-    """Lightning's launcher, torchrun, and torchrun whose first worker is killed; FSDP to rounding; and one process."""
-    err = tmp_path / "err.txt"
-    process = start(["train", *PAIR, "trainer.devices=2", "hydra.run.dir=lightning"], tmp_path, err)
-    assert process.wait(timeout=300) == 0, err.read_text()
-
+def test_torchrun_starts_again_and_gives_the_same_run(pair, tmp_path):
+    err, folder = tmp_path / "err.txt", tmp_path / "run"
     elastic = ["--standalone", "--nproc-per-node=2", "--max-restarts=2"]
-    process = torchrun(["train", *PAIR, "trainer.devices=2", "hydra.run.dir=torchrun"], tmp_path, err, *elastic)
-    folder = tmp_path / "torchrun"
-    wait_until(lambda: len(rows(folder)) > 0, "torchrun never finished an epoch")
+    process = torchrun(["train", *PAIR, "trainer.devices=2", "hydra.run.dir=run"], tmp_path, err, *elastic)
+    wait_until((folder / "checkpoints" / "last.ckpt").is_file, "torchrun never finished an epoch")
     os.kill(status(folder)["pid"], signal.SIGKILL)
     assert process.wait(timeout=300) == 0, err.read_text()
     assert "started again: resume=auto goes on with" in err.read_text()
-    assert_same(folder, tmp_path / "lightning")
+    assert_same(folder, pair)
 
-    process = start(["train", *PAIR, "trainer.devices=2", "hydra.run.dir=fsdp", "trainer.strategy=fsdp"], tmp_path, err)
+
+@POSIX
+@pytest.mark.slow
+def test_split_weights_give_the_losses_of_whole_ones(pair, run, tmp_path):
+    err, folder = tmp_path / "err.txt", tmp_path / "run"
+    words = ["train", *PAIR, "trainer.devices=2", "trainer.strategy=fsdp", "hydra.run.dir=run"]
+    process = start([*words, "trainer.max_epochs=2"], tmp_path, err)
     assert process.wait(timeout=300) == 0, err.read_text()
-    losses = [[float(row["train_loss"]) for row in rows(tmp_path / name)] for name in ("fsdp", "lightning")]
+    process = start([*words, "resume=run"], tmp_path, err)
+    assert process.wait(timeout=300) == 0, err.read_text()
+    losses = [[float(row["train_loss"]) for row in rows(each)] for each in (folder, pair)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-    for name in ("lightning", "fsdp"):  # what two processes wrote, one evaluates and goes on with
-        code, out, text = run("eval", f"run={name}", "trainer=cpu", "threads=1", "format=json")
-        assert code == 0, text
-        top1 = json.loads((tmp_path / name / "metrics.json").read_text())["final"]["val_top1"]
-        assert json.loads(out)["data"]["test_top1"] == pytest.approx(top1)
-    longer = ["train", *TINY, "trainer.max_epochs=4", "scheduler=none", "trainer.strategy=auto"]
-    code, _, text = run(*longer, "resume=lightning")
-    assert code == 2
-    assert "trainer was {'devices': 2} in the interrupted run and is {'devices': 1} now" in text
-    code, _, text = run(*longer, "resume=lightning", "resume_anyway=true")
+    code, out, text = run("eval", "run=run", "trainer=cpu", "threads=1", "format=json")
     assert code == 0, text
-    code, _, text = run(*longer, "resume=fsdp", "resume_anyway=true")
+    top1 = json.loads((folder / "metrics.json").read_text())["final"]["val_top1"]
+    assert json.loads(out)["data"]["test_top1"] == pytest.approx(top1)
+    one = ["train", *TINY, "trainer.max_epochs=4", "scheduler=none", "resume=run", "resume_anyway=true"]
+    code, _, text = run(*one)
     assert code == 2
     assert "with trainer.strategy=fsdp a run goes on as it was only" in text
-    more = ["train", *PAIR[:-3], "trainer.max_epochs=5", "scheduler=none", "trainer.strategy=ddp", "trainer.devices=2"]
-    process = start([*more, "resume=lightning", "resume_anyway=true"], tmp_path, err)
-    assert process.wait(timeout=300) == 0, err.read_text()
-    assert [row["epoch"] for row in rows(tmp_path / "lightning")] == ["0", "1", "2", "3", "4"]
+
+
+@POSIX
+@pytest.mark.slow
+def test_what_two_processes_wrote_one_goes_on_with_and_the_other_way(pair, run, tmp_path):
+    shutil.copytree(pair, tmp_path / "run")
+    code, out, text = run("eval", "run=run", "trainer=cpu", "threads=1", "format=json")
+    assert code == 0, text
+    top1 = json.loads((pair / "metrics.json").read_text())["final"]["val_top1"]
+    assert json.loads(out)["data"]["test_top1"] == pytest.approx(top1)
+    one = ["train", *TINY, "trainer.max_epochs=4", "scheduler=none", "resume=run", "trainer.strategy=auto"]
+    code, _, text = run(*one)
+    assert code == 2
+    assert "trainer was {'devices': 2} in the interrupted run and is {'devices': 1} now" in text
+    code, _, text = run(*one, "resume_anyway=true")
+    assert code == 0, text
+    two = ["train", *PAIR, "trainer.max_epochs=5", "trainer.devices=2", "resume=run", "resume_anyway=true"]
+    process = start(two, tmp_path, tmp_path / "err.txt")
+    assert process.wait(timeout=300) == 0, (tmp_path / "err.txt").read_text()
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == ["0", "1", "2", "3", "4"]
 
 
 @POSIX
@@ -210,7 +233,7 @@ def test_a_killed_agent_comes_back_and_the_training_goes_on(tmp_path):
 
     def agent(node, attempt=0):
         host = f"--rdzv-conf=is_host={1 - node}"
-        return torchrun(words, tmp_path, tmp_path / f"err{node}{attempt}.txt", *options, host)
+        return torchrun(words, tmp_path, tmp_path / f"err{node}{attempt}.txt", *options, host, own_store=True)
 
     host, guest, said = agent(0), agent(1), tmp_path / "err00.txt"
     wait_until(lambda: len(rows(folder)) > 1, "two agents never finished an epoch")

@@ -143,18 +143,26 @@ def read_report(folder: Path, rank: int) -> RankReport | None:
         return None
 
 
-def agents_store(seconds: float = 5.0) -> Any:
-    """The store that torchrun's agents keep for their workers; `None` if there is none, or it is gone."""
-    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and "RANK" in believed_ranks()
-    if not shared or "torch" not in sys.modules:
+def agents_store(seconds: float = 5.0, *, opens: bool = False) -> Any:
+    """The store where workers of torchrun find each other; `None` if there is none, or it is gone.
+
+    The agents keep it. With ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1`` they only name a place, and the first worker does.
+
+    Args:
+        seconds: How long to try, and to wait for an answer.
+        opens: This is the first worker, which keeps it where the agents do not.
+    """
+    if "RANK" not in believed_ranks() or "torch" not in sys.modules:
         return None
     from datetime import timedelta
 
     from torch.distributed import TCPStore
 
+    opens = opens and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    wait = timedelta(seconds=seconds)
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=seconds))
+        return TCPStore(address, port, is_master=opens, timeout=wait, wait_for_workers=False)
     except (KeyError, ValueError, RuntimeError):
         return None
 

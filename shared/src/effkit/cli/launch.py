@@ -133,7 +133,7 @@ def _code_of_rank(app: Program, outcomes: Sequence[Outcome]) -> int:
     """
     failed = [outcome for outcome in outcomes if outcome.error or outcome.trace]
     for outcome in failed:
-        line = outcome.error or one_line(outcome.trace.strip().rpartition("\n")[2])
+        line = outcome.error or _exception_of(outcome.trace)
         if report_failure(RankReport(line, outcome.trace, outcome.lost)) or outcome.lost:
             continue
         if outcome.trace:
@@ -141,6 +141,13 @@ def _code_of_rank(app: Program, outcomes: Sequence[Outcome]) -> int:
         elif not _first_rank_says(outcome):
             print(f"{app.prog}: error: rank {process_number()} on {platform.node()}: {line}", file=sys.stderr)
     return max((outcome.exit_code for outcome in failed), default=0)
+
+
+def _exception_of(trace: str) -> str:
+    """The exception at the end of a traceback in one line, its message of several lines included."""
+    lines = trace.strip().splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith(" ")]
+    return one_line("\n".join(lines[frames[-1] + 1 if frames else 0 :]))
 
 
 def _first_rank_says(outcome: Outcome) -> bool:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from effkit.data.pictures import load_picture as load_picture
     from effkit.data.preprocessing import Normalize as Normalize
     from effkit.data.preprocessing import Preprocessing as Preprocessing
+    from effkit.data.textures import Textures as Textures
     from effkit.data.torchvision_sets import CIFAR10 as CIFAR10
     from effkit.data.torchvision_sets import CIFAR100 as CIFAR100
     from effkit.data.torchvision_sets import ImageNet as ImageNet
@@ -54,6 +55,7 @@ __getattr__, __dir__, __all__ = attach(
         "PictureDataModule": "effkit.data.files",
         "Unreadable": "effkit.data.unreadable",
         "Preprocessing": "effkit.data.preprocessing",
+        "Textures": "effkit.data.textures",
         "class_folders": "effkit.data.finding",
         "class_names": "effkit.data.classes",
         "create_data": "effkit.data.catalogue",

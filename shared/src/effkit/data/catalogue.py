@@ -10,6 +10,7 @@ from effkit.data.base import OPTIONS, DataModule
 from effkit.data.digits import Digits
 from effkit.data.folders import ImageFolder
 from effkit.data.photos import PhotoCrops
+from effkit.data.textures import Textures
 from effkit.data.torchvision_sets import CIFAR10, CIFAR100, ImageNet
 from effkit.errors import choose
 
@@ -18,6 +19,7 @@ __all__ = ["DATASETS", "create_data", "data_arguments"]
 DATASETS: dict[str, type[DataModule]] = {
     "digits": Digits,
     "photos": PhotoCrops,
+    "textures": Textures,
     "imagefolder": ImageFolder,
     "cifar10": CIFAR10,
     "cifar100": CIFAR100,

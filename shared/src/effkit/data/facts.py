@@ -53,10 +53,32 @@ squirrel streetcar sunflower sweet_pepper table tank telephone television tiger 
 wardrobe whale willow_tree wolf woman worm
 """
 
+_TEXTURES = [
+    "astronaut",
+    "brick",
+    "camera",
+    "cell",
+    "chelsea",
+    "coffee",
+    "coins",
+    "grass",
+    "gravel",
+    "hubble_deep_field",
+    "ihc",
+    "moon",
+    "motorcycle_left",
+    "page",
+    "retina",
+    "rocket",
+    "text",
+]
+
 FACTS: dict[str, Facts] = {
     # Made at their size from 8 x 8 pixels, and from crops of two photographs.
     "digits": Facts(interpolation="bilinear", class_names=tuple("0123456789")),
     "photos": Facts(image_size=64, interpolation="bilinear", class_names=("china", "flower")),
+    # Patches standardised one by one, three deviations to either side in the bytes.
+    "textures": Facts((0.5,), (1 / 6,), interpolation="bilinear", class_names=tuple(_TEXTURES)),
     # Mean and standard deviation of the 50,000 training pictures.
     "cifar10": Facts((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), class_names=_CIFAR10_CLASSES),
     "cifar100": Facts((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), class_names=tuple(_CIFAR100_CLASSES.split())),

@@ -38,7 +38,7 @@ class MemoryDataModule(DataModule):
         ]
 
     def arrays(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Return ``{"train": (images, labels), "test": (images, labels)}``; subclasses say how."""
+        """Return ``{"train": (images, labels), "test": ...}``, and ``"val"`` if that is another; subclasses say how."""
         raise AssertionError(f"{type(self).__name__} must define arrays()")
 
     def setup(self, stage: str | None = None) -> None:
@@ -48,7 +48,7 @@ class MemoryDataModule(DataModule):
         for name, (images, labels) in self.arrays().items():
             chosen = spread(len(labels), self.limit)
             self.splits[name] = TensorDataset(images[chosen], labels[chosen])
-        self.splits["val"] = self.splits["test"]
+        self.splits.setdefault("val", self.splits["test"])
 
     def pictures(self, split: str) -> Tensor:
         """All pictures of a split, uint8 ``(N, C, H, W)``."""

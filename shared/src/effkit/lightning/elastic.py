@@ -8,8 +8,10 @@ apart by a number that every agent counts for itself). Here the first process op
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -29,8 +31,9 @@ def meet(trainer: Trainer) -> None:
     strategy: Any = trainer.strategy
     if trainer.world_size == 1 or dist.is_initialized() or not hasattr(strategy, "_get_process_group_backend"):
         return
-    if (store := agents_store(seconds=strategy._timeout.total_seconds())) is None:
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
         return
+    store = _opened(trainer.global_rank, strategy._timeout.total_seconds())
     mine = dist.PrefixStore(f"{PREFIX}/{room(store, trainer.global_rank, trainer.world_size)}", store)
     device: torch.device = strategy.root_device
     options: dict[str, Any] = {}
@@ -45,6 +48,16 @@ def meet(trainer: Trainer) -> None:
         timeout=strategy._timeout,
         **options,
     )
+
+
+def _opened(rank: int, seconds: float) -> Any:
+    """The store, once somebody keeps it; tries in Python, where signals are heard."""
+    deadline = time.monotonic() + seconds
+    while (store := agents_store(2.0, opens=rank == 0)) is None:
+        if time.monotonic() > deadline:
+            raise RankFailed(f"the first process of the job could not be reached in {seconds:.0f} s")
+    store.set_timeout(timedelta(seconds=seconds))
+    return store
 
 
 def room(store: Any, rank: int, world: int, poll: float = 0.1) -> str:

@@ -1,0 +1,1 @@
+"""What the commands do: from config to objects in ``build``, then one module a verb."""

@@ -1,0 +1,1 @@
+"""How alike the tokens of a network are, layer by layer, and how alike theory lets them become."""

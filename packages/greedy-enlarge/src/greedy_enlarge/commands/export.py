@@ -1,0 +1,32 @@
+"""A network as one Python file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effkit.cli import run_dir
+from effkit.report import Report, Table
+from effkit.report.files import write_text
+from greedy_enlarge.commands.build import plain, read_spec
+from greedy_enlarge.families import macs, params
+from greedy_enlarge.networks.standalone import check_name, standalone_source
+
+__all__ = ["run"]
+
+
+def run(cfg: Any) -> Report:
+    """Do what ``greedy-enlarge export`` does.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        UserError: If the network or the name does not fit.
+    """
+    options = plain(cfg)
+    spec, name = read_spec(options["spec"]), check_name(options["name"])
+    source = standalone_source(spec, name)
+    file = write_text(options["out"] or run_dir() / f"{name}.py", source)
+    rows = [["family", spec.family], ["MACs", f"{macs(spec):,}"], ["params", f"{params(spec):,}"]]
+    data = {"spec": spec.to_dict(), "name": name}
+    return Report("greedy-enlarge export", [Table(name, ["", ""], rows)], data=data, files=[file])

@@ -1,0 +1,1 @@
+"""Larger networks that start as the function of a smaller one."""

@@ -1,0 +1,1 @@
+"""Networks from their architectures: through timm, and our own GhostNet."""

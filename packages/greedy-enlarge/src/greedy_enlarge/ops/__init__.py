@@ -1,0 +1,1 @@
+"""Arithmetic on numbers and arrays: knows no network, no family and no search."""

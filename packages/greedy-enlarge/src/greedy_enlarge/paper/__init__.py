@@ -1,0 +1,1 @@
+"""The evidence: published figures, rows that are checked, and the laptop-scale claim."""

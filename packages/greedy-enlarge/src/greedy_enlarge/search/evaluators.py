@@ -1,0 +1,127 @@
+"""Evaluators that need no training: a closed form for tests, a recorded table, and zero-cost figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from effkit.errors import UserError, choose
+from greedy_enlarge.families import macs, params, stage_shares
+from greedy_enlarge.search.tasks import Result, Task
+from greedy_enlarge.spec import ArchSpec
+
+__all__ = ["Synthetic", "TableLookup", "ZeroCost", "log_stage_macs"]
+
+
+def log_stage_macs(spec: ArchSpec) -> float:
+    """Sum over the stages of ln(MACs): a score whose greedy path is known."""
+    return sum(math.log(m) for m in stage_shares(spec).macs[1:-1])
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """A score in closed form.
+
+    Args:
+        score: Of a network; module-level, so that it can be sent to other processes.
+        name: Of the score, in fingerprints.
+    """
+
+    score: Callable[[ArchSpec], float] = log_stage_macs
+    name: str = "log_stage_macs"
+    metric: str = "score"
+    inherits: bool = False
+    n_val: int = 0
+
+    def evaluate(self, task: Task) -> Result:
+        """The score."""
+        return Result({"score": self.score(task.spec)})
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Its name."""
+        return {"name": "synthetic", "score": self.name}
+
+
+@dataclass(frozen=True)
+class TableLookup:
+    """Scores from a recorded table.
+
+    Args:
+        rows: Canonical JSON of a network to its metrics, one dictionary a repeat.
+        metric: Which of them selects.
+        n_val: Pictures it is a share of.
+    """
+
+    rows: Mapping[str, list[dict[str, float]]]
+    metric: str = "accuracy"
+    n_val: int = 0
+    inherits: bool = False
+
+    def evaluate(self, task: Task) -> Result:
+        """The recorded metrics of the task's repeat.
+
+        Raises:
+            UserError: If the table has no such network, or not so many repeats.
+        """
+        key = task.spec.to_json()
+        if key not in self.rows:
+            raise UserError(f"evaluator table has no row for {key}: it was recorded for another space")
+        found = self.rows[key]
+        if task.repeat >= len(found):
+            raise UserError(f"repeats={task.repeat + 1}: the table has {len(found)} for {key}")
+        return Result(dict(found[task.repeat]))
+
+    def fingerprint(self) -> dict[str, Any]:
+        """A hash of the whole table."""
+        text = json.dumps({k: self.rows[k] for k in sorted(self.rows)}, sort_keys=True)
+        return {"name": "table", "metric": self.metric, "rows": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+_PROXIES = ("synflow", "params", "macs")
+
+
+@dataclass(frozen=True)
+class ZeroCost:
+    """Figures of the untrained network. At equal MACs most of their signal vanishes: they are for comparison.
+
+    Args:
+        metric: ``synflow`` (sum of |weight x gradient| with all weights made positive), ``params`` or ``macs``.
+    """
+
+    metric: str = "synflow"
+    inherits: bool = False
+    n_val: int = 0
+
+    def __post_init__(self) -> None:
+        choose("evaluator.metric", self.metric, _PROXIES)
+
+    def evaluate(self, task: Task) -> Result:
+        """The figure; synflow as its natural logarithm."""
+        if self.metric == "synflow":
+            return Result({"synflow": _synflow(task.spec, task.seed)})
+        count = params if self.metric == "params" else macs
+        return Result({self.metric: float(count(task.spec))})
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Its name and metric."""
+        return {"name": "zero_cost", "metric": self.metric}
+
+
+def _synflow(spec: ArchSpec, seed: int) -> float:
+    import torch
+
+    from greedy_enlarge.networks.build import build
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(spec, dtype=torch.float64).eval()
+    for parameter in model.parameters():
+        parameter.data.abs_()
+    picture = torch.ones(1, spec.in_chans, spec.resolution, spec.resolution, dtype=torch.float64)
+    model(picture).sum().backward()
+    found = sum(float((p.detach() * p.grad).abs().sum()) for p in model.parameters() if p.grad is not None)
+    return math.log(found) if found > 0 else -math.inf

@@ -1,0 +1,1 @@
+"""What needs Lightning: proxy training of candidates, and the data it runs on."""
