@@ -144,7 +144,7 @@ def test_keys_reach_sbatch_under_its_names():
 
 def test_tasks_follow_the_trainer(demo, capfd):
     words = ["+trainer.num_nodes=3", "+trainer.devices=4", "hydra/launcher=slurm_gpu"]
-    assert demo(["train", "--cfg", "hydra", "--resolve", "-p", "hydra.launcher", *words]) == 0
+    assert demo(["train", "--cfg", "all", "--resolve", "-p", "hydra.launcher", *words]) == 0
     out, _ = capfd.readouterr()
     assert {"nodes: 3", "tasks_per_node: 4", "gpus_per_node: 4"} <= set(out.splitlines())
 
@@ -163,7 +163,7 @@ def test_the_queue_is_read_by_task(programs):
 
 def test_submitit_asks_the_queue_and_not_the_accounting(programs, tmp_path, monkeypatch, caplog):
     slurm = pytest.importorskip("submitit.slurm.slurm")
-    monkeypatch.setattr(slurm.SlurmJob, "watcher", slurm.SlurmJob.watcher)
+    monkeypatch.setattr(slurm.SlurmJob, "watcher", slurm.SlurmInfoWatcher())
     programs(squeue="echo '7 RUNNING'", sacct=f"touch {tmp_path}/asked")
     watcher = watch_queue()
     assert watch_queue() is watcher
@@ -188,7 +188,7 @@ def test_submitit_asks_the_queue_and_not_the_accounting(programs, tmp_path, monk
 )
 def test_states_that_are_the_end(programs, monkeypatch, state, done):
     slurm = pytest.importorskip("submitit.slurm.slurm")
-    monkeypatch.setattr(slurm.SlurmJob, "watcher", slurm.SlurmJob.watcher)
+    monkeypatch.setattr(slurm.SlurmJob, "watcher", slurm.SlurmInfoWatcher())
     programs(squeue=f"echo '9 {state}'")
     watcher = watch_queue()
     watcher.register_job("9")

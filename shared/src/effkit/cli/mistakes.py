@@ -152,7 +152,7 @@ def _leaves(config: Any, prefix: str = "") -> list[str]:
 def _without(key: str, overrides: Sequence[str], compose: Callable[[Sequence[str]], Any]) -> Any:
     """Compose without the overrides of ``key``; `None` if the rest is wrong too."""
     rest = [o for o in overrides if o.split("=")[0].lstrip("+~") != key]
-    for attempt in (rest, []):
+    for attempt in (rest, [o for o in rest if o.startswith("hydra/")], []):
         try:
             return compose(attempt)
         except Exception:  # a second mistake on the same command line: its turn comes when this one is mended
