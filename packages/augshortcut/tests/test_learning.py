@@ -12,12 +12,12 @@ TINY = ("trainer.max_epochs=1", "data.limit=96", "model.depth=2")
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory):
-    words = ("trainer.max_epochs=5", "model.depth=2")
+    words = ("trainer.max_epochs=6", "model.depth=2", "data.batch_size=16")
     return train_digits("paths", 0, tmp_path_factory.mktemp("run"), *words)
 
 
 def test_a_short_run_learns(learnt):
-    assert len(learnt["curve"]) == 5
+    assert len(learnt["curve"]) == 6
     assert learnt["accuracy"] == pytest.approx(learnt["curve"][-1])
     assert learnt["accuracy"] >= 50  # chance is 10
     assert all(row["holds"] for row in learnt["bound"])

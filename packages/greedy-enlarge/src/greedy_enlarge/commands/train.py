@@ -37,7 +37,9 @@ def open_data_and_network(options: dict[str, Any]) -> tuple[DataModule, nn.Modul
     grey: dict[str, Any] = {"in_chans": spec.in_chans} if "in_chans" in options["data"] else {}
     data = create_data(**given, image_size=spec.resolution, **grey)
     if data.in_chans != spec.in_chans:
-        raise UserError(f"spec.in_chans={spec.in_chans}, but the pictures of data={data.name} have {data.in_chans}")
+        raise UserError(
+            f"spec reads pictures of {spec.in_chans} channels, but those of data={data.name} have {data.in_chans}"
+        )
     spec = spec.replace(classes=data.num_classes)
     network = build(spec, drop_rate=options["drop_rate"], drop_path_rate=options["drop_path_rate"])
     return data, network, spec
