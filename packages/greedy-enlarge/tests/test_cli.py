@@ -221,5 +221,5 @@ def test_train_and_eval(run, tmp_path):
     found = data_of(run("eval", "run=trained", "trainer=cpu", "format=json"))
     assert found["images"] == 170
     assert 0 <= found["test_top1"] <= 100
-    assert_one_line_mistake("greedy-enlarge", run("train", "spec=tiny", "data=photos"), ["spec.in_chans=1"])
+    assert_one_line_mistake("greedy-enlarge", run("train", "spec=tiny", "data=photos"), ["spec", "of 1 channels"])
     assert_one_line_mistake("greedy-enlarge", run("eval", "run=nowhere"), ["run='nowhere'"])
