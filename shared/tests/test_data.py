@@ -480,7 +480,7 @@ def test_bad_arguments_are_explained(name, arguments, message):
     [
         ({"mean": [0.5, 0.5]}, r"data.mean=\[0.5, 0.5\] has 2 values, but the images have 3 channels"),
         ({"std": 0}, r"data.std=.* must be above 0"),
-        ({"mean": "imagenet"}, r"data.mean='imagenet' must be a number or a list of 3 numbers"),
+        ({"mean": "imagenet"}, r"data.mean='imagenet' must be a number, a list of numbers or null"),
         ({"crop_pct": 0}, r"data.crop_pct=0 must be in \(0, 1\]"),
     ],
 )

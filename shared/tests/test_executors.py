@@ -1,5 +1,6 @@
 """The same results from every executor: whoever finishes first, whoever dies, and whatever a task does wrong."""
 
+import gc
 import importlib.util
 import os
 import random
@@ -332,11 +333,14 @@ def test_what_is_not_installed_says_how_to_install_it(monkeypatch, tmp_path, exe
         Choice(executor, folder=tmp_path).open()
 
 
+# The debug executor of submitit leaves its log files to the garbage collector.
+@pytest.mark.filterwarnings("ignore:.*unclosed file", "ignore:.*_log.(out|err):pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.skipif(not HAS["submitit"], reason="submitit is not installed: the extra launchers")
 def test_submitit_runs_here_for_a_trial_and_refuses_what_is_not_there(tasks, tmp_path, monkeypatch):
     environment = dict(os.environ)
     with Choice("submitit", workers=2, submitit={"cluster": "debug"}, folder=tmp_path / "jobs").open() as pool:
         assert list(run(pool, tasks.double, numbered(3))) == [0, 2, 4]
+    gc.collect()
     assert dict(os.environ) == environment
     assert not (tmp_path / "jobs").exists()
     with pytest.raises(UserError, match="needs a folder"):
@@ -359,9 +363,7 @@ def test_a_cluster_that_is_not_there_is_one_line():
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"  # nobody listens
         start = time.monotonic()
-        with pytest.raises(
-            UserError, match=rf"^ray\.address='{place}': no Ray cluster answers there within 10 s \(Conn"
-        ):
+        with pytest.raises(UserError, match=rf"^executor=ray: no Ray cluster answers at {place} .*within 10 s"):
             Choice("ray", ray={"address": place}).open()
         assert time.monotonic() - start < 30
     for address in ("nonsense", "127.0.0.1:port"):
@@ -447,7 +449,8 @@ def test_no_worker_outlives_the_program(tasks, folder, tmp_path, alive, name, nu
         program.send_signal(number)
         _, error = program.communicate(timeout=60)
         assert program.returncode == -number
-        assert "leaked" not in error
+        if number != signal.SIGKILL:  # then loky's own clean-up says what it found
+            assert "leaked" not in error
         workers = started if name == "process" else started[::2]  # submitit's own clean-up: the worker alone
         wait_for(lambda: not any(map(alive, workers)), 20)
         assert len(list(pids.iterdir())) == 2  # what waited was not begun
@@ -460,9 +463,11 @@ def test_no_worker_outlives_the_program(tasks, folder, tmp_path, alive, name, nu
                     os.kill(int(left), signal.SIGKILL)
 
 
-def test_a_command_tells_one_line_and_logs_the_traceback(demo, error_line, tmp_path):
+def test_a_command_tells_one_line_and_logs_the_traceback(demo, capfd, tmp_path):
     assert demo(["train", "fail=task", "hydra.run.dir=run"]) == 1
-    assert error_line() == "shard 3 of 8: ZeroDivisionError: division by zero"
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.splitlines()[1:] == ["demo: error: shard 3 of 8: ZeroDivisionError: division by zero"]  # after progress
     log = (tmp_path / "run" / "train.log").read_text()
     assert "shard 3 of 8: ZeroDivisionError: division by zero" in log
     assert "return 1 / by" in log

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from effkit.main import main as effkit
+from effkit.report import Report
 from effkit.testing import in_process, unread_keys
 
 # Of the program for tests, whose `train` looks at some of its keys only.
@@ -66,11 +67,25 @@ def test_a_line_that_does_not_run_is_an_error(demo, run):
 
 @pytest.mark.parametrize(
     ("name", "line"),
-    [("list", []), ("doctor", []), ("reproduce", ["papers=[tnt-vit]", "claims=false", "jobs=1"])],
+    [
+        ("list", []),
+        ("doctor", []),
+        ("reproduce", ["papers=[tnt-vit]", "claims=false", "jobs=1"]),
+    ],
 )
 def test_every_key_of_the_core_is_read(name, line, tmp_path, monkeypatch, capfd):
-    assert set(effkit.commands) == {"list", "doctor", "reproduce"}
+    assert set(effkit.commands) == {"bench", "list", "doctor", "reproduce"}
     assert unread_keys(effkit, name, in_process(effkit, tmp_path, monkeypatch, capfd), line) == []
+
+
+def test_every_key_of_the_bench_of_executors_is_read(tmp_path, monkeypatch, capfd):
+    """Those of one of the two things it times, or of both."""
+    run = in_process(effkit, tmp_path, monkeypatch, capfd)
+    # What is timed there takes minutes; what it is handed is used as it would use it.
+    monkeypatch.setattr("effkit.reproduce.speedup.speedup_report", lambda papers, **options: Report(str(options)))
+    lines = [["overhead", "providers=[serial]", "tasks=2", "rounds=1", "workers=1"], ["reproduce"]]
+    overhead, reproduce = (set(unread_keys(effkit, "bench", run, line)) for line in lines)
+    assert overhead & reproduce == set()
 
 
 @pytest.fixture

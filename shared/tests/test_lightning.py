@@ -429,7 +429,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
         ({"max_epoch": 3}, r"trainer argument='max_epoch' is not known.*'max_epochs'"),
         ({"overfit_batches": 1}, r"trainer argument='overfit_batches' is not known"),
         ({"accelerator": "abacus"}, r"trainer: .*abacus"),
-        ({"precision": "8-true"}, r"trainer: .*8-true"),
+        ({"precision": "8-true"}, r"trainer.precision='8-true' must be one of .*16-mixed"),
         ({"devices": 0}, r"trainer: .*0"),
     ],
 )

@@ -117,13 +117,14 @@ def test_reproduce_hands_its_config_over(monkeypatch, tmp_path, capfd, words, ch
 
     def reproduce_all(**kwargs):
         given.update(kwargs)
-        (kwargs["output"] / "index.html").write_text("<html>")
-        return Report("reproduced", files=[kwargs["output"] / "index.html"], exit_code=1)
+        page = Path(kwargs["output"], "index.html")
+        page.write_text("<html>")
+        return Report("reproduced", files=[page], exit_code=1)
 
     monkeypatch.setattr("effkit.reproduce.reproduce_all", reproduce_all)
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", *words]) == 1
-    assert given == {**expected, "output": Path(expected["output"])}
+    assert given == expected
     # Nothing but the report: no log, no copy of the config, no folder beside it.
     written = [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()]
     assert written == [f"{expected['output']}/index.html"]

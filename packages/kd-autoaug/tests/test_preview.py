@@ -106,7 +106,7 @@ def test_report(tmp_path) -> None:
         ({"magnitudes": range(11)}, "magnitudes="),
         ({"magnitudes": (28,)}, r"28.*tf_tpu"),
         ({"views": 0}, "views=0"),
-        ({"operators": ["twist"]}, r"operator='twist'"),
+        ({"operators": ["twist"]}, r"operators='twist'"),
         ({"operators": []}, r"operators=\[\]"),
     ],
 )

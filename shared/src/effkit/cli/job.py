@@ -305,6 +305,8 @@ class Job:
 
     def _check_words(self, cfg: DictConfig) -> None:
         """The key of the words without ``=`` may be given by its name too; one word is a list of one."""
+        from omegaconf import OmegaConf
+
         key = self.positional
         if key is None:
             return
@@ -314,7 +316,9 @@ class Job:
             raise UserError(f"{key}={written(value)} must be a list of words")
         if "" in words:
             raise UserError(f"{key} holds an empty word: leave it out")
-        cfg[key] = list(words)
+        if isinstance(value, str):  # as it was written: ${ in a file's name would be looked up a second time
+            raw: Any = OmegaConf.to_container(cfg, resolve=False)
+            cfg[key] = [raw[key]]
 
     def _deleted(self, error: Exception, overrides: Sequence[str]) -> str | None:
         """The word that took away what the task then missed (``~trainer``), if it was one."""

@@ -93,7 +93,9 @@ def look_of(given: Mapping[str, Any]) -> dict[str, Any]:
         names = list(names) if isinstance(names, list | tuple) else [names]
         known: dict[Any, int] = dict(INTERPOLATIONS)
         known.update((number, number) for number in INTERPOLATIONS.values())
-        if not names or not all(type(name) in (str, int) and name in known for name in names):
+        if not names or not all(
+            isinstance(name, str | int) and not isinstance(name, bool) and name in known for name in names
+        ):
             raise UserError(
                 f"interpolation={given['interpolation']!r} must be one or several of {', '.join(INTERPOLATIONS)}"
             )
