@@ -167,7 +167,7 @@ def test_other_weights_and_other_pictures_of_a_run(run, trained, tmp_path):
         (["predict", "china", "run=RUN", "crop_pct=0.5"], ["crop_pct"]),
         (["predict", "china", "run=RUN", "exported=x.onnx"], ["exported"]),
         (["predict", "china", "run=RUN", "weights=worst"], ["worst", "best"]),
-        (["predict", "china", "weights=best"], ["weights=best", "run=RUN"]),
+        (["predict", "china", "weights=best"], ["weights='best'", "run=RUN"]),
         (["predict", "china", "run=nowhere"], ["nowhere", "does not exist"]),
         (["predict", "china", "exported=nowhere.onnx"], ["nowhere.onnx"]),
         (["predict", "china", "exported=nowhere.pth"], ["nowhere.pth", ".onnx", ".pt2"]),

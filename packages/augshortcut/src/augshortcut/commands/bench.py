@@ -16,6 +16,7 @@ from augshortcut.config import AugmentConfig, preset
 from augshortcut.injection.augment import augment
 from augshortcut.injection.fold import fold
 from augshortcut.layers.shortcut import AugmentedShortcut
+from effkit.arguments import renamed
 from effkit.bench import Bench, check_counts, check_providers, inference, training_step
 from effkit.cli import run_dir
 from effkit.cost import measure
@@ -230,4 +231,5 @@ def run(cfg: Any) -> Report:
     what = plain(cfg, "what", "width", "batch_sizes", "tokens", "providers", "mode", "compile", "compile_mode")
     how = plain(cfg, "device", "precision", "threads", "min_rounds", "min_seconds", "seed")
     folder = run_dir()
-    return bench_report(**what, **how, csv=cfg.csv or folder / "bench.csv", folder=folder)
+    with renamed({"backend": "providers"}):  # of a path that cannot run here
+        return bench_report(**what, **how, csv=cfg.csv or folder / "bench.csv", folder=folder)

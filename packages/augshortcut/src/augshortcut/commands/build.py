@@ -15,6 +15,7 @@ from augshortcut.checkpoints.files import holds_paths, load_checkpoint, load_pat
 from augshortcut.config import preset
 from augshortcut.injection.augment import augment
 from augshortcut.models.zoo import OFFICIAL, create_model
+from effkit.arguments import named_below, renamed
 from effkit.data import DataModule, Preprocessing, create_data
 from effkit.device import resolve_device, seed_everything, set_threads
 from effkit.errors import UserError
@@ -67,7 +68,8 @@ def build_model(
     if in_chans is not None:
         args.setdefault("in_chans", in_chans)
     try:
-        network = create_model(name, pretrained=pretrained is True, **args)
+        with named_below("model.", ["name"]):
+            network = create_model(name, pretrained=pretrained is True, **args)
     except TypeError as error:  # an argument that this network does not take
         raise UserError(f"model.name={name}: {error}") from error
     except (OSError, RuntimeError) as error:
@@ -80,11 +82,13 @@ def build_model(
     wanted = None if aug is None else aug["preset"]
     if aug is not None and wanted is not None:
         fields = {key: value for key, value in plain(aug).items() if key != "preset"}
-        config = preset(wanted, **fields)
+        with named_below("aug.", fields):
+            config = preset(wanted, **fields)
         bare = isinstance(pretrained, str) and not holds_paths(pretrained)
         if bare:  # a base's weights go under its own names, then come the paths
             load_checkpoint(network, str(pretrained), strict_head=strict_head)
-        augment(network, config)
+        with renamed({"block": "aug.num_blocks", **{name: f"aug.{name}" for name in fields}}):
+            augment(network, config)
         pretrained = pretrained if not bare else False
     if isinstance(pretrained, str):
         load_checkpoint(network, pretrained, strict_head=strict_head)
