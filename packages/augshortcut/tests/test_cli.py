@@ -140,7 +140,7 @@ def test_list_models_and_doctor(run, tmp_path):
         (["trian"], ["trian", "train"]),
         (["train", "model=vit_digit"], ["vit_digit", "vit_digits"]),
         (["train", "aug=offical"], ["offical", "official"]),
-        (["train", "aug.num_blocks=5"], ["block=5", "48"]),
+        (["train", "aug.num_blocks=5"], ["num_blocks=5", "48"]),
         (["train", "aug.act=tanh"], ["act", "tanh", "gelu"]),
         (["train", "aug.num_paths=-1"], ["num_paths", "-1"]),
         (["train", "learn=path"], ["learn", "path", "paths"]),
