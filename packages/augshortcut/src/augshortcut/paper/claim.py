@@ -18,8 +18,8 @@ import torch
 
 from augshortcut.commands.build import build_data_and_model, set_up
 from augshortcut.injection.augment import augment
+from augshortcut.injection.watching import evaluating, hooked
 from augshortcut.metrics.bound import collapse_bound
-from augshortcut.metrics.capture import evaluating, hooked
 from augshortcut.metrics.diversity import diversity
 from augshortcut.models.zoo import create_model
 from augshortcut.ops.product import block_circulant
