@@ -261,12 +261,17 @@ def test_butterflies_are_orthogonal_and_their_forms_agree(n, levels):
         torch.testing.assert_close(leaves.square().sum(), 2**level * x.square().sum(), rtol=1e-12, atol=0)
         if level == 0:
             continue
-        torch.testing.assert_close(split_flat(x, level), leaves, rtol=0, atol=1e-13)
-        noise = _random(*leaves.shape, seed=1)
-        whole = join_flat(noise, 2, as_tokens=True)
-        torch.testing.assert_close(whole.flatten(2), join(noise, 2, level), rtol=0, atol=1e-13)
-        assert torch.equal(join_flat(noise, 2, as_tokens=False).transpose(1, 2), whole)
-        assert whole.shape == (3, 2, pieces(level), n // pieces(level))
+        count = pieces(level)
+        seen = x.view(3, 2, count, n // count).transpose(1, 2)
+        for tokens in (True, False):
+            leaves = split(x, level, tokens=tokens)
+            torch.testing.assert_close(split_flat(seen, level, tokens=tokens), leaves, rtol=0, atol=1e-13)
+            noise = _random(*leaves.shape, seed=1)
+            expected = join(noise, 2, level, tokens=tokens)
+            assert abs(float((leaves * noise).sum() - (x * expected).sum())) < 1e-11  # transposes of each other
+            for order in (True, False):
+                found = join_flat(noise, 2, tokens=tokens, out_tokens=order)
+                torch.testing.assert_close(found.transpose(1, 2).flatten(2), expected, rtol=0, atol=1e-13)
 
 
 def test_sums_of_diagonals_are_the_adjoint_of_toeplitz():

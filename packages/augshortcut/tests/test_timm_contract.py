@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import timm
 import torch
@@ -66,8 +68,9 @@ def test_forward_backward_and_classifier(name):
         assert model(x).shape == (2, model.head_hidden_size)
         model.reset_classifier(3)
         assert model(x).shape == (2, 3)
-        model.reset_classifier(0, "")
-        assert model(x).ndim in (3, 4)
+        if "distilled" not in name:  # whose two tokens are always read
+            model.reset_classifier(0, "")
+            assert model(x).ndim in (3, 4)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -119,15 +122,17 @@ def test_traced_and_exported(name):
     model, x = build(name).eval(), pictures(name)
     with torch.no_grad():
         expected = model(x)
-        torch.testing.assert_close(torch.jit.trace(model, x)(x), expected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch says that tracing will go; timm still asks for it
+            torch.testing.assert_close(torch.jit.trace(model, x)(x), expected)
         torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
 
 
 @pytest.mark.parametrize("folded", [False, True])
 def test_fx_graphs_hold_paths_as_leaves(folded):
-    """Timm extracts features by tracing with torch.fx; a path is one node there, as timm's own attention kernels are."""
+    """For timm's feature extraction by torch.fx: a path is one node, as attention kernels are."""
     model, x = build("aug_vit_tiny_patch16_224").eval(), pictures("aug_vit_tiny_patch16_224")
     network = fold(model) if folded else model
-    graph = GraphExtractNet(network, "head")
+    graph = GraphExtractNet(network, ["head"])
     with torch.no_grad():
         torch.testing.assert_close(graph(x), network(x))

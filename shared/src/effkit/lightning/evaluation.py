@@ -91,6 +91,7 @@ def evaluation_report(
     beside: Sequence[Sequence[Any]] = (),
     lines: Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
+    folder: Path | None = None,
 ) -> Report:
     """Measure a network on the test split and report it.
 
@@ -104,11 +105,12 @@ def evaluation_report(
         beside: Further rows of the table, name and value.
         lines: What the reader must know, e.g. that weights are random.
         preprocessing: As for :func:`evaluate`.
+        folder: Likewise.
 
     Returns:
         A table; ``data`` is what :func:`evaluate` returns.
     """
-    metrics = evaluate(cfg, model, data, preprocessing=preprocessing)
+    metrics = evaluate(cfg, model, data, preprocessing=preprocessing, folder=folder)
     rows = [[key, value] for key, value in metrics.items()]
     if printed is not None:
         rows.append(["paper's top1", printed])

@@ -2,9 +2,9 @@
 
 A block is known exactly if its class is one of the registry and the class's own ``forward`` is what runs. A block of
 another type is tried: if it proves to be pre-norm with additive residuals, its own ``forward`` runs with the paths
-around it, which is said once. Whatever hangs on a block's children (adapters, hooks, parametrizations, quantized layers)
-is called as it was before, and so keeps working; hooks of the block itself too. Everything else is refused by name,
-before anything is changed.
+around it, which is said once. Whatever hangs on a block's children (adapters, hooks, parametrizations, quantized
+layers) is called as it was before, and so keeps working; hooks of the block itself too. Everything else is refused by
+name, before anything is changed.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ def find_blocks(model: nn.Module, config: AugmentConfig, example: Any = None) ->
         )
     for label, names in tried.items():
         say_once(
-            f"{', '.join(names)} ({label}) is of no known type: its residuals were tried and add up, so its own forward "
-            "runs with the paths around it"
+            f"{', '.join(names)} ({label}) is of no known type: its residuals were tried and add up, so its own "
+            "forward runs with the paths around it"
         )
     for what, names in left.items():
         say_once(f"left as they are: {', '.join(names)} ({what})")

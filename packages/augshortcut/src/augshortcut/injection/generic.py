@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class TappedBlock:
         if name in self.tapped_norms:
             return self.tapped_norms[name]
         if name in self.tapped_methods:
-            return MethodType(self.tapped_methods[name], self)
+            return functools.partial(self.tapped_methods[name], self)
         return getattr(self.tapped_block, name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -7,9 +7,9 @@ replaced by fixed numbers c1 and c2, and then
 - u must move with c1 and the output with c2: sub-layers come one after the other (side by side, u would not move);
 - N1 must read x itself (in a post-norm block it reads a branch), each norm once, and x must stay as it was.
 
-Rounding is the only difference allowed, so the proof is as sharp as the block's type; one of the two streams is zero, so
-that branches scaled to a millionth still show. What is proven in evaluation holds in training too as long as the same
-``forward`` runs there: dropout and stochastic depth inside branches are the block's own and stay in force.
+Rounding is the only difference allowed, so the proof is as sharp as the block's type; one of the two streams is zero,
+so that branches scaled to a millionth still show. What is proven in evaluation holds in training too as long as the
+same ``forward`` runs there: dropout and stochastic depth inside branches are the block's own and stay in force.
 """
 
 from __future__ import annotations

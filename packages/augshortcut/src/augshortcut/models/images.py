@@ -53,8 +53,8 @@ def drop_rates(last: float, depth: int) -> list[float]:
 class ImageClassifier(nn.Module):
     """A network of square pictures whose class token, or mean of other tokens, is classified.
 
-    Subclasses compute ``tokens`` (the class token first), say in ``feature_info`` after which units they can be had, and
-    call :meth:`finish` when all that comes before the classifier has been made.
+    Subclasses compute ``tokens`` (the class token first), say in ``feature_info`` after which units they can be had,
+    and call :meth:`finish` when all that comes before the classifier has been made.
 
     Args:
         width: Of the last tokens.

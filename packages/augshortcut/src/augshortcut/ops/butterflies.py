@@ -3,13 +3,13 @@ r"""The change of basis under which a circulant falls apart into smaller rings: 
 A chunk of n numbers is a polynomial modulo :math:`x^n - 1`. Over the reals, as often as asked:
 
 - ``circ``, :math:`x^{2h} - 1 = (x^h - 1)(x^h + 1)`: sum and difference of the halves;
-- ``skew``, :math:`x^{4q} + 1`: with :math:`x^q` at the two primitive eighth roots of 1 in the upper half plane, two rings
-  of complex polynomials modulo :math:`x^q - e^{i \varphi}`, kept as real and imaginary parts side by side (the other two
-  roots are their conjugates);
+- ``skew``, :math:`x^{4q} + 1`: with :math:`x^q` at the two primitive eighth roots of 1 in the upper half plane, two
+  rings of complex polynomials modulo :math:`x^q - e^{i \varphi}`, kept as real and imaginary parts side by side (the
+  other two roots are their conjugates);
 - complex, :math:`x^{2h} - e^{i \varphi} = (x^h - e^{i \varphi/2})(x^h + e^{i \varphi/2})`.
 
-Each step takes a few additions, doubles all squared lengths, and halves the multiply-adds of a product: 1/2, 1/4, 1/8 of
-the dense matrix's after 1, 2, 3 levels. So :math:`S^T S = 2^L`, the inverse is the transpose :func:`join` divided by
+Each step takes a few additions, doubles all squared lengths, and halves the multiply-adds of a product: 1/2, 1/4, 1/8
+of the dense matrix's after 1, 2, 3 levels. So :math:`S^T S = 2^L`, the inverse is the transpose :func:`join` divided by
 :math:`2^L` (which the weights carry), and the same two functions serve forward and backward passes.
 """
 
@@ -108,23 +108,31 @@ def _join(z: Sequence[Tensor], ring: Ring, level: int) -> list[Tensor]:
 
 
 def pieces(level: int) -> int:
-    """Into how many pieces a chunk is cut, the shortest runs that the butterflies handle: two a leaf from level 2 on."""
+    """Into how many pieces a chunk is cut, the shortest that the butterflies handle: two a leaf from level 2 on."""
     return 2 ** (level + (level > 1))
 
 
-def split(x: Tensor, level: int) -> Tensor:
-    """Chunks ``(rows, b, n)`` to leaves ``(2 ** level, rows, g b e)``; differentiable, fused when compiled.
+def split(x: Tensor, level: int, *, tokens: bool = True) -> Tensor:
+    """Chunks to leaves; differentiable, fused when compiled.
 
-    A leaf has g = 1 or 2 pieces of e numbers (:func:`pieces`); pieces of all chunks lie side by side.
+    Args:
+        x: ``(rows, b, n)``.
+        level: How often.
+        tokens: Whether a leaf has its g pieces of e numbers (see :func:`pieces`) chunk by chunk, ``(b, g, e)``, or each
+            piece of all chunks side by side, ``(g, b, e)``.
+
+    Returns:
+        ``(2 ** level, rows, b g e)``.
     """
     leaves, count = 2**level, pieces(level)
     found = _split(x.unflatten(-1, (count, -1)).unbind(-2), CIRC, level)
-    g = count // leaves
-    return torch.stack([torch.stack(found[i * g : (i + 1) * g], dim=-3).flatten(-3) for i in range(leaves)])
+    g, place = count // leaves, -2 if tokens else -3
+    return torch.stack([torch.stack(found[i * g : (i + 1) * g], dim=place).flatten(-3) for i in range(leaves)])
 
 
-def join(z: Tensor, chunks: int, level: int) -> Tensor:
-    """The transpose of :func:`split`: ``(2 ** level, rows, g chunks e)`` to ``(rows, chunks, n)``; differentiable."""
+def join(z: Tensor, chunks: int, level: int, *, tokens: bool = True) -> Tensor:
+    """The transpose of :func:`split`: ``(2 ** level, rows, chunks g e)`` to ``(rows, chunks, n)``; differentiable."""
     g = pieces(level) // 2**level
-    found = [piece for leaf in z.unbind(0) for piece in leaf.unflatten(-1, (g, chunks, -1)).unbind(-3)]
+    shape, place = ((chunks, g, -1), -2) if tokens else ((g, chunks, -1), -3)
+    found = [piece for leaf in z.unbind(0) for piece in leaf.unflatten(-1, shape).unbind(place)]
     return torch.cat(_join(found, CIRC, level), dim=-1)

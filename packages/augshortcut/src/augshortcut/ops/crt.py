@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from augshortcut.ops.activations import unobserved
-from augshortcut.ops.butterflies import join, split
+from augshortcut.ops.butterflies import join, pieces, split
 from augshortcut.ops.flat import join_flat, split_flat
+from augshortcut.ops.layout import toeplitz
 from augshortcut.ops.rings import ring_matrices
 
-__all__ = ["CrtParts", "crt_apply", "crt_parts", "joined", "product", "splitted", "whole"]
+__all__ = ["CrtParts", "crt_apply", "crt_parts", "join_rows", "joined", "product", "split_pre", "splitted", "whole"]
 
 
 class CrtParts(NamedTuple):
     """A block-circulant matrix, split.
 
     Attributes:
-        matrices: One a leaf, ``(2 ** level, g b_in e, g b_out e)``, to be multiplied from the right.
+        matrices: One a leaf, ``(2 ** level, b_in m, g b_out e)``, to be multiplied from the right.
         biases: The bias, split alike, ``(2 ** level, 1, g b_out e)``, or ``None``.
         b_out: Blocks of outputs.
         b_in: Blocks of inputs.
@@ -53,28 +54,52 @@ def crt_parts(weight: Tensor, bias: Tensor | None, level: int, dtype: torch.dtyp
     """
     b_out, b_in, n = weight.shape
     w = weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
-    matrices = ring_matrices(split(w, level) * 0.5**level, level, b_in).to(dtype)
+    if level == 0:
+        return CrtParts(
+            toeplitz(w).t().to(dtype).unsqueeze(0), None if bias is None else bias.to(dtype).view(1, 1, -1), b_out, b_in
+        )
+    scale = 0.5**level
+    matrices = ring_matrices(splitted(w.reshape(b_out, b_in * n), b_in, level, w.dtype) * scale, level, b_in).to(dtype)
     biases = None
     if bias is not None:
-        biases = (split(bias.to(w.dtype).view(1, b_out, n), level) * 0.5**level).to(dtype)
+        rows = bias.to(w.dtype).view(1, 1, 1, b_out, n)
+        leaves = split_pre(rows, level) if unobserved(bias) else split(rows.flatten(0, 2), level, tokens=False)
+        biases = (leaves * scale).to(dtype)
     return CrtParts(matrices, biases, b_out, b_in)
 
 
+def _exact(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def splitted(x: Tensor, chunks: int, level: int, dtype: torch.dtype) -> Tensor:
-    """Rows ``(rows, chunks n)`` to leaves ``(2 ** level, rows, g chunks e)`` of a type."""
+    """Rows ``(rows, chunks n)`` to leaves ``(2 ** level, rows, chunks m)`` of a type, in the order of tokens."""
     if level == 0:
         return x.to(dtype).unsqueeze(0)
-    exact = (x.float() if dtype in (torch.float16, torch.bfloat16) else x).view(
-        x.shape[0], chunks, x.shape[1] // chunks
-    )
-    return (split_flat(exact, level) if unobserved(x) else split(exact, level)).to(dtype)
+    rows, width = x.shape
+    exact = _exact(x).reshape(rows, chunks, width // chunks)
+    if not unobserved(x):
+        return split(exact, level).to(dtype)
+    seen = exact.unflatten(2, (pieces(level), -1)).transpose(1, 2)
+    return split_flat(seen, level, tokens=True).to(dtype)
+
+
+def split_pre(x: Tensor, level: int) -> Tensor:
+    """Gradients of pre-activations, ``(rows, p, paths, b, e)`` of :func:`joined`, to leaves in the order of pieces."""
+    rows, p, paths, b, e = x.shape
+    if level == 0:
+        return x.reshape(1, rows, paths * b * e)
+    seen = _exact(x).reshape(rows, p, paths * b, e)
+    if p == 1:
+        seen = seen.squeeze(1).unflatten(2, (pieces(level), -1)).transpose(1, 2)
+    return split_flat(seen, level, tokens=False).to(x.dtype)
 
 
 def joined(z: Tensor, chunks: int, paths: int = 1) -> Tensor:
-    """The transpose of :func:`splitted`, of the leaves' type.
+    """Leaves of outputs, in the order of pieces, to the outputs; of the leaves' type.
 
     Args:
-        z: Leaves ``(2 ** level, rows, g chunks e)``.
+        z: ``(2 ** level, rows, g chunks e)``.
         chunks: How many, of all paths.
         paths: How many paths they are of.
 
@@ -82,17 +107,25 @@ def joined(z: Tensor, chunks: int, paths: int = 1) -> Tensor:
         ``(rows, p, paths, chunks / paths, e)``: whole chunks (p = 1) of one path or where the computation is recorded,
         else pieces side by side, which :func:`whole` puts together.
     """
-    exact = z.float() if z.dtype in (torch.float16, torch.bfloat16) else z
     count, rows, width = z.shape
-    n = count * width // chunks
-    level = count.bit_length() - 1
+    level, n = count.bit_length() - 1, count * width // chunks
+    exact = _exact(z)
     if level == 0 or not unobserved(z):
-        found = exact[0] if level == 0 else join(exact, chunks, level)
+        found = exact[0] if level == 0 else join(exact, chunks, level, tokens=False)
         return found.reshape(rows, 1, paths, chunks // paths, n).to(z.dtype)
-    found = join_flat(exact, chunks, as_tokens=paths == 1)
+    found = join_flat(exact, chunks, tokens=False, out_tokens=paths == 1)
     if paths == 1:
-        return found.view(rows, 1, 1, chunks, n).to(z.dtype)
+        return found.transpose(1, 2).reshape(rows, 1, 1, chunks, n).to(z.dtype)
     return found.unflatten(2, (paths, -1)).to(z.dtype)
+
+
+def join_rows(z: Tensor, chunks: int) -> Tensor:
+    """The transpose of :func:`splitted`, for gradients: leaves in the order of tokens to rows ``(rows, chunks n)``."""
+    count, rows, width = z.shape
+    if count == 1:
+        return z[0]
+    found = join_flat(_exact(z), chunks, tokens=True, out_tokens=True)
+    return found.transpose(1, 2).reshape(rows, count * width).to(z.dtype)
 
 
 def whole(x: Tensor) -> Tensor:
@@ -102,7 +135,7 @@ def whole(x: Tensor) -> Tensor:
 
 
 def product(leaves: Tensor, parts: CrtParts) -> Tensor:
-    """All products of the leaves: ``(2 ** level, rows, g b_in e)`` to ``(2 ** level, rows, g b_out e)``."""
+    """All products of the leaves: ``(2 ** level, rows, b_in m)`` to ``(2 ** level, rows, g b_out e)``."""
     matrices, biases = parts.matrices, parts.biases
     if matrices.shape[0] == 1:
         out = leaves[0] @ matrices[0] if biases is None else torch.addmm(biases[0, 0], leaves[0], matrices[0])

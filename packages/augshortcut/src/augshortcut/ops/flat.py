@@ -1,7 +1,8 @@
 """The butterflies once more, for computations that nobody records: written straight to where their results belong.
 
-Pieces of all chunks lie side by side, ``(rows, pieces, chunks, e)``, so that all additions but one run over long
-stretches of memory: that one turns the order ``(rows, chunks, pieces, e)`` of tokens into this one, or back.
+The same additions for two orders in memory. That of tokens, ``(rows, b, pieces, e)``: chunks one after the other, which
+inputs have. That of pieces, ``(rows, pieces, b, e)``: the same piece of all chunks side by side, in longer stretches;
+what comes out of the products is ordered so, until the sum over paths writes tokens.
 """
 
 from __future__ import annotations
@@ -13,34 +14,50 @@ from torch import Tensor
 
 from augshortcut.ops.butterflies import CIRC, SKEW, Ring, children, pieces
 
-__all__ = ["join_flat", "split_flat", "split_pieces"]
+__all__ = ["join_flat", "split_flat"]
 
 _HALF = math.sqrt(0.5)
 
 
-def split_flat(x: Tensor, level: int) -> Tensor:
-    """:func:`~augshortcut.ops.butterflies.split` of chunks ``(rows, b, n)``; level 1 at least."""
-    rows, chunks, n = x.shape
-    count = pieces(level)
-    turned = x.view(rows, chunks, count, n // count).transpose(1, 2)
-    return split_pieces(turned, level)
+def _new(like: Tensor, rows: int, count: int, chunks: int, e: int, tokens: bool) -> Tensor:
+    """Memory for pieces, seen as ``(rows, count, chunks, e)`` whatever its order."""
+    if tokens:
+        return like.new_empty(rows, chunks, count, e).transpose(1, 2)
+    return like.new_empty(rows, count, chunks, e)
 
 
-def split_pieces(x: Tensor, level: int) -> Tensor:
-    """The same of pieces ``(rows, pieces, chunks, e)``."""
+def _seen(leaves: Tensor, g: int, chunks: int, tokens: bool) -> Tensor:
+    """Leaves as ``(2 ** level, rows, g, chunks, e)``."""
+    count, rows, width = leaves.shape
+    e = width // (g * chunks)
+    if tokens:
+        return leaves.view(count, rows, chunks, g, e).transpose(2, 3)
+    return leaves.view(count, rows, g, chunks, e)
+
+
+def split_flat(x: Tensor, level: int, *, tokens: bool) -> Tensor:
+    """:func:`~augshortcut.ops.butterflies.split`; level 1 at least.
+
+    Args:
+        x: Pieces, seen as ``(rows, pieces, chunks, e)``.
+        level: How often.
+        tokens: The order of the leaves, and of what comes between; x may have either.
+
+    Returns:
+        ``(2 ** level, rows, chunks g e)``.
+    """
     rows, count, chunks, e = x.shape
-    leaves = x.new_empty(2**level, rows, count >> level, chunks, e)
-    _split(x, CIRC, leaves)
-    return leaves.flatten(2)
+    leaves = x.new_empty(2**level, rows, chunks * (count >> level) * e)
+    _split(x, CIRC, _seen(leaves, count >> level, chunks, tokens), tokens)
+    return leaves
 
 
-def _split(x: Tensor, ring: Ring, leaves: Tensor) -> None:
+def _split(x: Tensor, ring: Ring, leaves: Tensor, tokens: bool) -> None:
     half, h = leaves.shape[0] // 2, x.shape[1] // 2
     if half == 1:
         low, high = leaves[0], leaves[1]
     else:
-        both = x.new_empty(2, x.shape[0], h, *x.shape[2:])
-        low, high = both[0], both[1]
+        low, high = (_new(x, x.shape[0], h, x.shape[2], x.shape[3], tokens) for _ in range(2))
     if ring == CIRC:
         torch.add(x[:, :h], x[:, h:], out=low)
         torch.sub(x[:, :h], x[:, h:], out=high)
@@ -62,42 +79,39 @@ def _split(x: Tensor, ring: Ring, leaves: Tensor) -> None:
             torch.sub(x2, im, out=high[:, q:])
     if half > 1:
         first_ring, second_ring = children(ring)
-        _split(low, first_ring, leaves[:half])
-        _split(high, second_ring, leaves[half:])
+        _split(low, first_ring, leaves[:half], tokens)
+        _split(high, second_ring, leaves[half:], tokens)
 
 
-def join_flat(leaves: Tensor, chunks: int, *, as_tokens: bool) -> Tensor:
-    """:func:`~augshortcut.ops.butterflies.join` of leaves ``(2 ** level, rows, g chunks e)``; level 1 at least.
+def join_flat(leaves: Tensor, chunks: int, *, tokens: bool, out_tokens: bool) -> Tensor:
+    """:func:`~augshortcut.ops.butterflies.join`; level 1 at least.
 
     Args:
-        leaves: The leaves.
+        leaves: ``(2 ** level, rows, chunks g e)``.
         chunks: How many.
-        as_tokens: Whether chunks come out whole, ``(rows, chunks, pieces, e)``, or piece by piece,
-            ``(rows, pieces, chunks, e)``.
+        tokens: The order of the leaves and of what comes between.
+        out_tokens: That of the result.
+
+    Returns:
+        Pieces, seen as ``(rows, pieces, chunks, e)``.
     """
     count, rows, width = leaves.shape
     total = pieces(count.bit_length() - 1)
     g = total // count
-    e = width // (g * chunks)
-    if as_tokens:
-        out = leaves.new_empty(rows, chunks, total, e)
-        _join(leaves.view(count, rows, g, chunks, e), CIRC, out.transpose(1, 2))
-    else:
-        out = leaves.new_empty(rows, total, chunks, e)
-        _join(leaves.view(count, rows, g, chunks, e), CIRC, out)
+    out = _new(leaves, rows, total, chunks, width // (g * chunks), out_tokens)
+    _join(_seen(leaves, g, chunks, tokens), CIRC, out, tokens)
     return out
 
 
-def _join(leaves: Tensor, ring: Ring, out: Tensor) -> None:
+def _join(leaves: Tensor, ring: Ring, out: Tensor, tokens: bool) -> None:
     half, h = leaves.shape[0] // 2, out.shape[1] // 2
     if half == 1:
         low, high = leaves[0], leaves[1]
     else:
-        both = leaves.new_empty(2, out.shape[0], h, *out.shape[2:])
-        low, high = both[0], both[1]
+        low, high = (_new(out, out.shape[0], h, out.shape[2], out.shape[3], tokens) for _ in range(2))
         first, second = children(ring)
-        _join(leaves[:half], first, low)
-        _join(leaves[half:], second, high)
+        _join(leaves[:half], first, low, tokens)
+        _join(leaves[half:], second, high, tokens)
     if ring == CIRC:
         torch.add(low, high, out=out[:, :h])
         torch.sub(low, high, out=out[:, h:])

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from augshortcut.ops.activations import ACTIVATIONS, SLOPES
-from augshortcut.ops.butterflies import join
-from augshortcut.ops.crt import crt_parts, joined, product, splitted
-from augshortcut.ops.flat import split_pieces
+from augshortcut.ops.crt import crt_parts, join_rows, joined, product, split_pre, splitted
 from augshortcut.ops.paths import activated_sum, paths_torch, placed_gate
 from augshortcut.ops.rings import ring_gradients
 
@@ -24,7 +22,7 @@ __all__ = ["can_record", "recorded_paths"]
 
 
 def can_record(*tensors: Tensor | None) -> bool:
-    """Whether gradients of these tensors, and nothing else, are asked for: no tracing, compiling, transforms, tangents."""
+    """Whether gradients of these tensors and nothing else are asked for: no tracing, no transforms, no tangents."""
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     given = [t for t in tensors if t is not None]
@@ -97,29 +95,20 @@ def _gradients(
     inner = SLOPES[act](inner.expand(pre.shape), pre)
     found = []
     if needed[0] or needed[1]:
-        split_grad = _split(inner, level)
+        split_grad = split_pre(inner, level)
     if needed[0]:
-        found.append(joined(torch.bmm(split_grad, matrices.transpose(1, 2)), b_in).view(y.shape).to(y.dtype))
+        found.append(join_rows(torch.bmm(split_grad, matrices.transpose(1, 2)), b_in).view(y.shape).to(y.dtype))
     if needed[1]:
         products = torch.bmm(leaves.transpose(1, 2), split_grad)
         exact = products if products.dtype == torch.float64 else products.float()
         sums = ring_gradients(exact, level, paths * b_out, b_in) * 0.5**level
-        found.append(join(sums, b_in, level).view(weight.shape).to(weight.dtype))
+        found.append(join_rows(sums, b_in).view(weight.shape).to(weight.dtype))
     if needed[2] and bias is not None:
         found.append(_by_path(inner.sum(dim=0)).to(bias.dtype))
     if needed[3] and gate is not None:
         each = _by_path((ACTIVATIONS[act](pre) * outer).sum(dim=0))
         found.append((each.sum(dim=1, keepdim=True) if gate.shape[1] == 1 else each).to(gate.dtype))
     return found
-
-
-def _split(x: Tensor, level: int) -> Tensor:
-    """Gradients of pre-activations ``(rows, p, T, b, e)`` to leaves of all paths' chunks."""
-    rows, p, paths, b, e = x.shape
-    if p == 1:
-        return splitted(x.reshape(rows, paths * b * e), paths * b, level, x.dtype)
-    exact = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    return split_pieces(exact.reshape(rows, p, paths * b, e), level).to(x.dtype)
 
 
 def _by_path(x: Tensor) -> Tensor:

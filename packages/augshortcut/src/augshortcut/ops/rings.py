@@ -36,18 +36,16 @@ def ring_matrices(leaves: Tensor, level: int, b_in: int) -> Tensor:
     """Matrices that multiply rows of leaves by the weights; differentiable.
 
     Args:
-        leaves: ``(2 ** level, b_out, g b_in e)``: weights, split (b_out being the rows of
-            :func:`~augshortcut.ops.butterflies.split`).
+        leaves: ``(2 ** level, b_out, b_in m)``: weights, split.
         level: How often.
         b_in: Blocks of inputs.
 
     Returns:
-        ``(2 ** level, g b_in e, g b_out e)``.
+        ``(2 ** level, b_in m, g b_out e)``: inputs in the order of tokens, outputs in that of pieces.
     """
-    count, b_out = leaves.shape[:2]
-    g = pieces(level) // count
-    leaves = leaves.unflatten(-1, (g, b_in, -1)).transpose(2, 3).flatten(3)
-    m = leaves.shape[-1]
+    count, b_out, width = leaves.shape
+    m, g = width // b_in, pieces(level) // count
+    leaves = leaves.view(count, b_out, b_in, m)
     if count == 1:
         return toeplitz(leaves[0]).t().unsqueeze(0)
     real = torch.stack([leaves[0], leaves[1]])
@@ -61,16 +59,15 @@ def ring_matrices(leaves: Tensor, level: int, b_in: int) -> Tensor:
         complex_blocks = torch.stack([top, bottom], dim=-4).reshape(count - 2, b_out, b_in, m, m)
         blocks = torch.cat([blocks, complex_blocks])
     parts = blocks.unflatten(-1, (g, -1)).unflatten(-3, (g, -1))  # (leaf, b_out, b_in, piece, r, piece, s)
-    return parts.permute(0, 5, 2, 6, 3, 1, 4).reshape(count, b_in * m, b_out * m)
+    return parts.permute(0, 2, 5, 6, 3, 1, 4).reshape(count, b_in * m, b_out * m)
 
 
 def ring_gradients(grad: Tensor, level: int, b_out: int, b_in: int) -> Tensor:
-    """The adjoint of :func:`ring_matrices`: back to ``(2 ** level, b_out, g b_in e)``."""
+    """The adjoint of :func:`ring_matrices`: back to ``(2 ** level, b_out, b_in m)``."""
     count, m = grad.shape[0], grad.shape[1] // b_in
     g = pieces(level) // count
-    parts = grad.view(count, g, b_in, m // g, g, b_out, m // g).permute(0, 5, 2, 1, 3, 4, 6)
-    found = _gradients(parts.reshape(count, b_out, b_in, m, m), level)  # [s, r]: of the transposed matrices
-    return found.unflatten(-1, (g, -1)).transpose(2, 3).flatten(2)
+    blocks = grad.view(count, b_in, m, g, b_out, m // g).permute(0, 4, 1, 2, 3, 5)
+    return _gradients(blocks.reshape(count, b_out, b_in, m, m), level).flatten(2)  # [s, r]: matrices are transposed
 
 
 def _gradients(blocks: Tensor, level: int) -> Tensor:
