@@ -41,27 +41,20 @@ def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]
     return torch.cat([table[:, :1], image.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
 
 
-def _split_qkv_on_save(module: nn.Module, state: MutableMapping[str, Any], prefix: str, _metadata: object) -> None:
-    """Write timm's two linears ``qk`` and ``v`` instead of our single ``qkv``."""
+def _split_qkv_on_load(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
+    """Read one projection ``qkv`` (timm's ViT layout) into the two of TNT; timm's TNT layout passes unchanged."""
     for kind in ("weight", "bias"):
         qkv = state.pop(f"{prefix}qkv.{kind}", None)
         if qkv is not None:
             state[f"{prefix}qk.{kind}"], state[f"{prefix}v.{kind}"] = qkv[: 2 * module.dim], qkv[2 * module.dim :]  # type: ignore[operator, misc]
 
 
-def _join_qkv_on_load(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
-    """Read timm's two linears into our single ``qkv``; a dictionary that already holds ``qkv`` passes unchanged."""
-    for kind in ("weight", "bias"):
-        qk, v = state.pop(f"{prefix}qk.{kind}", None), state.pop(f"{prefix}v.{kind}", None)
-        if qk is not None and v is not None:
-            state[f"{prefix}qkv.{kind}"] = torch.cat([qk, v])
-
-
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for queries, keys and values.
+    """Multi-head self-attention.
 
-    The official code keeps two linears, ``qk`` and ``v``; one product is faster and equal. ``state_dict`` shows timm's
-    names.
+    Parameters are those of the official code and of timm: one linear ``qk``, one ``v``. They are multiplied as one
+    matrix where that pays (joined anew in each call, which costs little beside the tokens and never holds an old
+    value), one by one where somebody has put something else in their place, or a hook on them.
 
     Args:
         dim: Width of the tokens.
@@ -87,18 +80,31 @@ class Attention(nn.Module):
         super().__init__()
         self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
         self.scale = self.head_dim**-0.5
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.v = nn.Linear(dim, dim, bias=qkv_bias, device=device, dtype=dtype)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.register_state_dict_post_hook(_split_qkv_on_save)
-        self.register_load_state_dict_pre_hook(_join_qkv_on_load)
+        self.register_load_state_dict_pre_hook(_split_qkv_on_load)
+
+    def qkv_weight(self) -> Tensor:
+        """Both projections as one matrix ``(3 * dim, dim)``; rows are queries, keys, values, each head after head."""
+        return torch.cat([self.qk.weight, self.v.weight])
+
+    def qkv_bias(self) -> Tensor | None:
+        """Its bias ``(3 * dim,)``, or ``None``."""
+        return None if self.qk.bias is None else torch.cat([self.qk.bias, self.v.bias])
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project tokens ``(B, N, dim)`` to queries, keys and values, each ``(B, h, N, head_dim)``."""
         batch, tokens, _ = x.shape
-        q, k, v = self.qkv(x).view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
+        if plain_linear(self.qk) and plain_linear(self.v) and batch * tokens >= 3 * self.dim:
+            one = F.linear(x, self.qkv_weight(), self.qkv_bias())
+            q, k, v = one.view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
+        # As many numbers in the matrix as in the tokens, or more: joining it would cost as much as it saves.
+        q, k = self.qk(x).view(batch, tokens, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, self.v(x).view(batch, tokens, self.num_heads, self.head_dim).transpose(1, 2)
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights ``(B, h, N, N)``, rows sum to one; for pictures and the reference path."""
