@@ -269,8 +269,8 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
     text = header.read_text()
     header.write_text(text[:40])
     refused(r"damaged header\.json")
-    header.write_text(text.replace('"format": 1', '"format": 9'))
-    refused("has format 9, this library reads 1")
+    header.write_text(text.replace('"format": 2', '"format": 9'))
+    refused("has format 9, this library reads 2")
     header.write_text(text)
     with (tmp_path / "c" / "classes.bin").open("r+b") as file:
         file.truncate(100)
@@ -483,7 +483,7 @@ def test_the_command_builds_verifies_and_informs(tmp_path: Path) -> None:
         weights = save_weights(create_network("digits_cnn", C, 1, 8), tmp_path / "teacher.safetensors")
     words = (
         "experiment=digits_kd", f"teacher.weights={weights}", "view.num_views=2", f"cache.path={tmp_path / 'c'}",
-        "device=cpu", "policy.m=2.0", "cache.k=4",
+        "device=cpu", "policy.m=2.0", "cache.k=4", "guessing_teacher=true",
     )  # fmt: skip
     first = command("build", *words, "shard=1/2")
     assert first.data["records written"] == first.data["records"] == 400

@@ -73,17 +73,16 @@ def test_a_key_given_twice_is_refused(text):
 def test_translations_beyond_the_frame_are_said_once_with_what_fits(unsaid, caplog):
     policy = Policy.from_name("randaugment(n=2,m=9,space=tf_tpu)")
     small, index = PIXELS[:, :, :32, :32], torch.arange(6)
-    gone = frame.share_moved_out(policy, (32, 32))
-    assert 0.15 < gone < 0.4  # two layers, each a translation with chance 2/16 -- or both
+    gone = frame.share_emptied(policy, (32, 32))
     shown = BatchAugment(policy)(PIXELS[:1, :, :32, :32].expand(3000, -1, -1, -1), torch.arange(3000))
     flat = (shown == 128).flatten(1).all(1).double().mean()
-    assert abs(float(flat) - gone) < 0.06  # other operators may change the colour after it
+    assert 0.25 < gone == pytest.approx(float(flat), abs=0.05)  # other operators may change the colour after it
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             BatchAugment(policy)(small, index)
         BatchAugment(policy)(torch.zeros(2, 3, 224, 224, dtype=torch.uint8), index[:2])
     (said,) = [r.message for r in caplog.records]
-    assert "of the views of 32x32 pictures out of their frame" in said
+    assert "of the views of 32x32 pictures: its translations" in said
     assert said.endswith("m=1 leaves half of a picture at least")
     assert policy.space.argument(3, 1, (32, 32)) <= 16 < policy.space.argument(3, 2, (32, 32))
     assert frame.advice(Policy.from_name("rand-m9-mstd0.5-inc1"), (32, 32)) == ""  # relative to the side
@@ -257,6 +256,8 @@ class Watching(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
+# Of torch's tree utilities about how Lightning's combined loader asks them.
+@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
 def test_a_lightning_training_tells_the_epoch(tmp_path):
     data = dataset(4)
     module = Watching()
@@ -321,7 +322,7 @@ def test_distilling_from_a_teacher_that_guesses_asks_for_a_yes(command, guessing
 
 def test_nothing_is_recommended_by_a_teacher_that_guesses(guessing, tmp_path, monkeypatch, capfd):
     run = in_process(main, tmp_path, monkeypatch, capfd)
-    words = ["operators=[rotate]", "magnitudes=[1,9]", "limit=100", "draws=1", "policy_layers=0", "resamples=50"]
+    words = ["operators=[rotate]", "magnitudes=[1,4]", "limit=100", "draws=1", "policy_layers=0", "resamples=50"]
     code, out, err = run("suggest", *words, guessing, "threads=1")
     assert code == 0, err
     assert "Nothing is recommended: the teacher names the class of" in out

@@ -219,8 +219,8 @@ def suggest(
 
 def _guessing(result: AnalysisResult) -> str:
     """A sentence about a teacher that knows clean pictures no better than chance; empty for others."""
-    known, chance = result.clean.estimates["teacher_accuracy"], 1 / len(result.class_names)
-    if known.low > chance:
+    known, chance = result.clean.estimates.get("teacher_accuracy"), 1 / len(result.class_names)
+    if known is None or known.low > chance:
         return ""
     return (
         f"Nothing is recommended: the teacher names the class of {known.value:.1%} of clean pictures "

@@ -91,7 +91,6 @@ def _cache_kinds(k: int | None, dtype: str | None, temperatures: Sequence[float]
 def _build(cfg: Mapping[str, Any], choice: Choice) -> Report:
     check_output_folder("cache.path", cfg["cache"]["path"])
     source = _source(cfg)
-    check_knowing(cfg, source.data, source.teacher, source.device)
     cache = _open_or_create(cfg["cache"], source)
     begin, end = shard_range(cfg["shard"], cache.num_samples)
     if cfg["begin"] is not None or cfg["end"] is not None:
@@ -100,13 +99,14 @@ def _build(cfg: Mapping[str, Any], choice: Choice) -> Report:
         begin = 0 if cfg["begin"] is None else cfg["begin"]
         end = cache.num_samples if cfg["end"] is None else cfg["end"]
     where: dict[str, Any] = {"begin": begin, "end": end, "batch_size": cfg["batch_size"]}
+    check_build(cache, source.teacher, source.augment, **where)
+    check_knowing(cfg, source.data, source.teacher, source.device)
     lines: list[list[Any]] = []
     if choice.executor == "serial":
         written = build_cache(cache, source.teacher, source.pictures, source.augment, device=source.device, **where)
     else:
         if source.device.type == "cuda" and choice.one_machine and choice.workers is None:
             raise UserError("workers must be given with device=cuda: each holds a teacher on the GPU")
-        check_build(cache, source.teacher, source.augment, **where)
         written, lines = build_in_shards(cache, source, choice, **where)
         cache = LogitCache.open(cache.path)  # as the workers left it
     rows: list[list[Any]] = [["samples asked about", f"{begin} to {end}"], ["records written", written], *lines]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,6 @@ from effkit.lightning.optim import plain_options
 from kd_autoaug.analysis.measure import measure
 from kd_autoaug.analysis.subject import Subject
 from kd_autoaug.commands.build import build_data, build_teacher, chosen_policy, set_up
-from kd_autoaug.distillation.chance import clean_accuracy
 
 __all__ = ["MEASURED", "build_subject", "measure_options"]
 
@@ -32,10 +30,7 @@ def build_subject(cfg: Mapping[str, Any]) -> Subject:
     data = build_data(cfg)
     spec = plain_options(cfg["teacher"])
     teacher = build_teacher(cfg, data) if spec.get("weights") or spec.get("pretrained") else None
-    subject = Subject.of(data, teacher, network=spec, seed=cfg["seed"], device=device, **limits)
-    known = clean_accuracy(subject.teacher, lambda index: subject.images[index], subject.labels, device=device)
-    logging.getLogger(__name__).info(str(known))
-    return subject
+    return Subject.of(data, teacher, network=spec, seed=cfg["seed"], device=device, **limits)
 
 
 def measure_options(cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["CleanAccuracy", "clean_accuracy"]
+__all__ = ["CleanAccuracy", "accuracy_of", "clean_accuracy"]
 
 _Z = 1.959964  # of the 95 % interval
 
@@ -74,11 +74,15 @@ def clean_accuracy(
     """
     count = min(most, len(labels))
     index = torch.arange(count) * len(labels) // max(1, count)
-    right = 0
+    answers = []
     for part in index.split(batch_size):
         images = pictures(part)
-        answers = teacher(images if device is None else images.to(device))
-        right += int((answers.argmax(1).cpu() == labels[part]).sum())
-    chosen = labels[index]
-    frequent = int(chosen.bincount().max()) / count
-    return CleanAccuracy(right, count, max(frequent, 1 / answers.shape[1]))
+        answers.append(teacher(images if device is None else images.to(device)))
+    return accuracy_of(torch.cat(answers), labels[index])
+
+
+def accuracy_of(answers: Tensor, labels: Tensor) -> CleanAccuracy:
+    """From a teacher's answers ``(n, classes)`` about clean pictures, and their labels ``(n,)``."""
+    labels = labels.cpu()
+    right = int((answers.argmax(1).cpu() == labels).sum())
+    return CleanAccuracy(right, len(labels), max(int(labels.bincount().max()) / len(labels), 1 / answers.shape[1]))

@@ -191,7 +191,7 @@ def _check_bytes(images: Tensor) -> None:
     if not images.numel():
         return
     least, most = (float(v) for v in torch.aminmax(images))
-    fractions = 0 < most <= 1 and bool((images != images.round()).any())
+    fractions = 0 < most < 2 and bool((images != images.round()).any())
     if not (least >= 0 and most <= 255) or fractions:
         found = f"{least:g} to {most:g}" if abs(least) + abs(most) < float("inf") else "NaN or infinite"
         raise UserError(

@@ -14,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
+from torch.fx import Proxy
 
+from effkit.notes import say_once
+from tnt_vit.layers.given import foreign, plain_linear, touched
 from tnt_vit.ops import InnerParams, inner_block
 
-__all__ = ["Attention", "SqueezeExcite", "TNTBlock", "resample_positions"]
+__all__ = ["KINDS", "Attention", "SqueezeExcite", "TNTBlock", "resample_positions"]
 
 
 def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
@@ -34,7 +37,8 @@ def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]
     Returns:
         The table itself if the grids are equal, else a new one in its dtype, with a gradient.
     """
-    if old == new:
+    # Sizes that torch.export leaves open are no numbers to compare; at its own grid a table stays as it is anyway.
+    if not any(isinstance(side, torch.SymInt) for side in new) and old == new:
         return table
     image = table[:, 1:].float().unflatten(1, old).movedim(-1, 1)
     image = F.interpolate(image, size=new, mode="bicubic", antialias=True)
@@ -98,7 +102,8 @@ class Attention(nn.Module):
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project tokens ``(B, N, dim)`` to queries, keys and values, each ``(B, h, N, head_dim)``."""
         batch, tokens, _ = x.shape
-        if plain_linear(self.qk) and plain_linear(self.v) and batch * tokens >= 3 * self.dim:
+        joined = not isinstance(x, Proxy) and plain_linear(self.qk) and plain_linear(self.v)
+        if joined and batch * tokens >= 3 * self.dim:
             one = F.linear(x, self.qkv_weight(), self.qkv_bias())
             q, k, v = one.view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
             return q, k, v
@@ -123,12 +128,17 @@ class Attention(nn.Module):
             Tokens ``(B, N, dim)``.
         """
         q, k, v = self.heads(x)
-        if explicit:
+        # Whoever hangs a hook on the dropout of the weights wants to see them.
+        if explicit or isinstance(x, Proxy) or type(self.attn_drop) is not nn.Dropout or touched(self.attn_drop):
             weights = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
             out = self.attn_drop(weights) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+
+KINDS = (nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.GELU, Mlp, DropPath, Attention)
+"""Classes that fast paths know: what a block is made of besides itself and the channel gate."""
 
 
 class SqueezeExcite(nn.Module):
@@ -225,8 +235,8 @@ class TNTBlock(nn.Module):
         return InnerParams(
             norm1_weight=self.norm_in.weight,
             norm1_bias=self.norm_in.bias,
-            qkv_weight=self.attn_in.qkv.weight,
-            qkv_bias=self.attn_in.qkv.bias,
+            qkv_weight=self.attn_in.qkv_weight(),
+            qkv_bias=self.attn_in.qkv_bias(),
             proj_weight=self.attn_in.proj.weight,
             proj_bias=self.attn_in.proj.bias,
             norm2_weight=self.norm_mlp_in.weight,
@@ -243,18 +253,31 @@ class TNTBlock(nn.Module):
 
         Args:
             words: Words of all sentences, ``(B * n, m, c)``.
-            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, as does training with
-                dropout, which the fused block does not have.
+            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, as do training with
+                dropout, which the fused block does not have, and parts that somebody replaced or hung a hook on.
 
         Returns:
             Words ``(B * n, m, c)``.
         """
-        dropout = self.training and (self.attn_in.attn_drop.p > 0 or self.attn_in.proj_drop.p > 0)
-        if fused is not None and not dropout:
+        if fused is not None and not self._drops() and self._inner_is_plain():
             scale = self._branch_scale(words) if self.training and isinstance(self.drop_path, DropPath) else None
             return inner_block(words, self.inner_params(), self.attn_in.num_heads, fused, scale)
         words = words + self.drop_path(self.attn_in(self.norm_in(words), explicit=True))
         return words + self.drop_path(self.mlp_in(self.norm_mlp_in(words)))
+
+    def _drops(self) -> bool:
+        """Whether the inner part drops single values now."""
+        parts = (self.attn_in.attn_drop, self.attn_in.proj_drop, self.mlp_in.drop1, self.mlp_in.drop2)
+        return self.training and any(getattr(part, "p", 0) > 0 for part in parts)
+
+    def _inner_is_plain(self) -> bool:
+        """Whether the fused block computes what the modules of the inner part would."""
+        for name in ("norm_in", "attn_in", "norm_mlp_in", "mlp_in"):
+            if found := foreign(getattr(self, name), KINDS):
+                where = ".".join(part for part in (name, found[0]) if part)
+                say_once(f"{where} {found[1]}: the words' part of such blocks runs module by module", __name__)
+                return False
+        return self.norm_in.eps == self.norm_mlp_in.eps
 
     def _branch_scale(self, words: Tensor) -> Tensor:
         """Stochastic depth of both inner residuals as factors ``(2, B * n)``: 0, or 1 over the share that is kept."""
