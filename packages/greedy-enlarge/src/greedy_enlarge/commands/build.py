@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from effkit.errors import UserError, choose
+from effkit.errors import UserError, choose, written
 from greedy_enlarge.families import BASES, base, family_of, params
 from greedy_enlarge.search.evaluators import Synthetic, TableLookup, ZeroCost
 from greedy_enlarge.search.greedy import Settings
@@ -18,7 +18,7 @@ from greedy_enlarge.search.racing import Racing
 from greedy_enlarge.search.tasks import Evaluator
 from greedy_enlarge.spec import ArchSpec
 
-__all__ = ["make_evaluator", "make_moves", "make_settings", "plain", "read_spec"]
+__all__ = ["make_evaluator", "make_moves", "make_racing", "make_settings", "plain", "read_spec"]
 
 EVALUATORS = ("synthetic", "zero_cost", "table", "proxy_train")
 
@@ -110,8 +110,23 @@ def make_settings(options: Mapping[str, Any]) -> Settings:
     return Settings(
         **{key: options[key] for key in keys},
         moves=make_moves(options["moves"]),
-        racing=Racing(_tuple("racing.samples", racing["samples"]), racing["keep"]) if racing else None,
+        racing=make_racing(racing) if racing else None,
     )
+
+
+def make_racing(options: Any) -> Racing:
+    """The key ``racing`` of a config.
+
+    Raises:
+        UserError: If it is no mapping of ``samples`` and ``keep``, or a value is out of range.
+    """
+    if not isinstance(options, Mapping):
+        raise UserError(f"racing={written(options)} must be a mapping, e.g. {{samples: [2550, 5100], keep: 0.3333}}")
+    for key in options:
+        choose("key of racing", str(key), ["samples", "keep"])
+    if "samples" not in options:
+        raise UserError("racing.samples is not set: give training samples of the rungs, e.g. [2550, 5100]")
+    return Racing(_tuple("racing.samples", options["samples"]), options.get("keep", 1 / 3))
 
 
 def make_evaluator(cfg: Mapping[str, Any], folder: Path, spec: ArchSpec) -> Evaluator:
@@ -136,7 +151,14 @@ def make_evaluator(cfg: Mapping[str, Any], folder: Path, spec: ArchSpec) -> Eval
 
         how = {key: value for key, value in options.items() if key != "name"}
         shared = {"device": cfg["device"], "threads": cfg["threads"]}
-        return ProxyTrain.for_search(spec, folder=str(folder / "states"), data=cfg["data"], **how, **shared)
+        found = ProxyTrain.for_search(spec, folder=str(folder / "states"), data=cfg["data"], **how, **shared)
+        found.check_samples(cfg["samples"], (cfg.get("racing") or {}).get("samples"))
+        return found
+    from greedy_enlarge.search.recording import Recorded
     from greedy_enlarge.search.tables import read_table
 
-    return TableLookup(read_table(options["path"]), options["metric"], options["n_val"])
+    table, n_val = read_table(options["path"]), options["n_val"]
+    if isinstance(table, Recorded):
+        n_val = table.about["n_val"] if n_val is None else n_val
+        return TableLookup(table.rows, options["metric"], n_val, table.curves)
+    return TableLookup(table, options["metric"], n_val or 0)

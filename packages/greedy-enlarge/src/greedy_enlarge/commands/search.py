@@ -21,7 +21,10 @@ from greedy_enlarge.search.journal import Journal
 from greedy_enlarge.search.tasks import Evaluator
 from greedy_enlarge.spec import ArchSpec
 
-__all__ = ["FOLDER", "SETTINGS", "SHAPING", "execute", "path_table", "plan_table", "run", "shaping"]
+__all__ = [
+    "FOLDER", "RUNNING", "SETTINGS", "SHAPING", "execute", "open_executor", "path_table", "plan_table", "result_report",
+    "run", "say", "shaping",
+]  # fmt: skip
 
 RUNNING = ("executor", "workers", "device", "threads", "ray", "submitit")  # how fast, not what
 FOLDER = "search"  # inside the run folder: journal, decisions, states
@@ -96,7 +99,7 @@ def execute(options: Mapping[str, Any], folder: Path) -> tuple[SearchResult, Eva
     config = shaping(options)
     write_json(folder / SETTINGS, {key: options[key] for key in (*SHAPING, *RUNNING)})
     with (
-        Journal.open(folder / FOLDER, config, _say) as journal,
+        Journal.open(folder / FOLDER, config, say) as journal,
         open_executor(choice) as executor,
         shown("search"),
     ):
@@ -110,17 +113,18 @@ def execute(options: Mapping[str, Any], folder: Path) -> tuple[SearchResult, Eva
 
 def open_executor(choice: Choice) -> AbstractContextManager[Executor | None]:
     """Where evaluations run; ``None`` for this process, where each is filed before the next begins."""
-    return nullcontext() if choice.executor == "serial" else choice.open(tell=_say)
+    return nullcontext() if choice.executor == "serial" else choice.open(tell=say)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line for people, on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def _progress(step: Step | None, text: str, share: float) -> None:
     report_progress(text, share)
     if step is not None and not sys.stderr.isatty():
-        _say(text)
+        say(text)
 
 
 def result_report(title: str, found: SearchResult, folder: Path, tables: list[Table]) -> Report:

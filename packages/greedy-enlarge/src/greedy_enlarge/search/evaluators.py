@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from effkit.errors import UserError, choose
@@ -54,30 +54,37 @@ class TableLookup:
         rows: Canonical JSON of a network to its metrics, one dictionary a repeat.
         metric: Which of them selects.
         n_val: Pictures it is a share of.
+        curves: By training samples: rows as above. Empty if the table does not say after how many its figures are.
     """
 
     rows: Mapping[str, list[dict[str, float]]]
     metric: str = "accuracy"
     n_val: int = 0
+    curves: Mapping[int, Mapping[str, list[dict[str, float]]]] = field(default_factory=dict)
     inherits: bool = False
 
     def evaluate(self, task: Task) -> Result:
-        """The recorded metrics of the task's repeat.
+        """The recorded metrics of the task's repeat, after the task's samples if it asks for a number of them.
 
         Raises:
-            UserError: If the table has no such network, or not so many repeats.
+            UserError: If the table has no such network, not so many repeats, or nothing after so many samples.
         """
-        key = task.spec.to_json()
-        if key not in self.rows:
+        key, rows = task.spec.to_json(), self.rows
+        if task.samples is not None:
+            if task.samples not in self.curves:
+                there = ", ".join(map(str, sorted(self.curves))) or "none, it does not say"
+                raise UserError(f"samples={task.samples}: the table has figures after {there}")
+            rows = self.curves[task.samples]
+        if key not in rows:
             raise UserError(f"evaluator table has no row for {key}: it was recorded for another space")
-        found = self.rows[key]
+        found = rows[key]
         if task.repeat >= len(found):
             raise UserError(f"repeats={task.repeat + 1}: the table has {len(found)} for {key}")
         return Result(dict(found[task.repeat]))
 
     def fingerprint(self) -> dict[str, Any]:
         """A hash of the whole table."""
-        text = json.dumps({k: self.rows[k] for k in sorted(self.rows)}, sort_keys=True)
+        text = json.dumps([self.rows, self.curves] if self.curves else self.rows, sort_keys=True)
         return {"name": "table", "metric": self.metric, "rows": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
