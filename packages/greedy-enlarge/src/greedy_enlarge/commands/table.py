@@ -95,7 +95,7 @@ def execute(options: Mapping[str, Any], folder: Path) -> Path:
     choice = Choice.from_config(options, folder / "workers")
     evaluator = make_evaluator(options, folder / FOLDER, space.spec)
     config = {**{key: options[key] for key in SHAPING}, "spec": space.spec.to_dict()}
-    write_json(folder / SETTINGS, {key: options[key] for key in (*SHAPING, *RUNNING, "out", "command")})
+    write_json(folder / SETTINGS, {key: options[key] for key in (*SHAPING, *RUNNING, "out", "command", "commit")})
     total = len(space.networks) * repeats
 
     def progress(done: int, of: int) -> None:
@@ -109,7 +109,7 @@ def execute(options: Mapping[str, Any], folder: Path) -> Path:
         rows = record(space, runner, samples, repeats, options["seed"])
         evaluated = runner.evaluated
     about = {
-        "command": options["command"], "machine": cpu_name(), "commit": commit_hash(__file__), "date": now(),
+        "command": options["command"], "machine": cpu_name(), "commit": options["commit"], "date": now(),
         "seconds": round(time.perf_counter() - started), "evaluated": evaluated,
         "evaluator": evaluator.fingerprint(), "n_val": evaluator.n_val, "seed": options["seed"],
         "space": {
@@ -139,7 +139,10 @@ def run(cfg: Any) -> Report:
         return Report("greedy-enlarge table, plan only", [plan], data={"plan": plan.to_dict()})
     if options["format"] != "json":
         Report("", [plan]).print()
-    words = [word for word in HydraConfig.get().overrides.task if not word.startswith(("out=", "threads="))]
-    file = execute({**options, "command": " ".join(["greedy-enlarge table", *words])}, run_dir())
+    where = ("out=", *(f"{key}{mark}" for key in RUNNING for mark in "=."))
+    words = [word for word in HydraConfig.get().overrides.task if not word.startswith(where)]
+    # The commit as the recording begins: the files may change while it runs.
+    record_of = {"command": " ".join(["greedy-enlarge table", *words]), "commit": commit_hash(__file__)}
+    file = execute({**options, **record_of}, run_dir())
     data = {"networks": len(space.networks), "trainings": len(space.networks) * repeats}
     return Report("greedy-enlarge table", [], data=data, files=[file])
