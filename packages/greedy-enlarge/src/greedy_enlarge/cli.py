@@ -56,6 +56,14 @@ def savings(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("latency")
+def latency(cfg: DictConfig) -> Report:
+    """Measure latencies of a network's parts here, for a maximum of latency beside the MACs budget."""
+    from greedy_enlarge.commands.latency import run
+
+    return run(cfg)
+
+
 @main.command("candidates")
 def candidates(cfg: DictConfig) -> Report:
     """The networks that one step could go to, and what every other move reaches."""

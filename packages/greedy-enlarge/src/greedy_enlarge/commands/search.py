@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -40,6 +41,10 @@ def shaping(options: Mapping[str, Any]) -> dict[str, Any]:
     found = {**{key: options[key] for key in SHAPING}, "spec": read_spec(options["spec"]).to_dict()}
     if options["evaluator"]["name"] != "proxy_train":
         del found["data"]
+    table = options["moves"].get("latency_table")
+    if table:  # what it holds, wherever it lies
+        content = hashlib.sha256(Path(table).expanduser().read_bytes()).hexdigest()[:16]
+        found["moves"] = {**options["moves"], "latency_table": content}
     return found
 
 

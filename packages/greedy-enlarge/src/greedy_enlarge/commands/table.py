@@ -50,7 +50,8 @@ def read_space(options: Mapping[str, Any]) -> Space:
         UserError: If a value does not fit.
     """
     how = {key: options[key] for key in ("steps", "delta", "delta_final")}
-    return open_space(read_spec(options["spec"]), options["budget"], make_moves(options["moves"]), **how)
+    spec = read_spec(options["spec"])
+    return open_space(spec, options["budget"], make_moves(options["moves"], spec), **how)
 
 
 def _checked(options: Mapping[str, Any]) -> tuple[tuple[int, ...], int]:

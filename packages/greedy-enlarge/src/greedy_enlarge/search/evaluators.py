@@ -14,7 +14,7 @@ from greedy_enlarge.families import macs, params, stage_shares
 from greedy_enlarge.search.tasks import Result, Task
 from greedy_enlarge.spec import ArchSpec
 
-__all__ = ["Synthetic", "TableLookup", "ZeroCost", "log_stage_macs"]
+__all__ = ["RandomChoice", "Synthetic", "TableLookup", "ZeroCost", "log_stage_macs"]
 
 
 def log_stage_macs(spec: ArchSpec) -> float:
@@ -86,6 +86,23 @@ class TableLookup:
         """A hash of the whole table."""
         text = json.dumps([self.rows, self.curves] if self.curves else self.rows, sort_keys=True)
         return {"name": "table", "metric": self.metric, "rows": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+@dataclass(frozen=True)
+class RandomChoice:
+    """A score that is nothing but the task's seed: the search takes any candidate, a random monotone path."""
+
+    metric: str = "score"
+    inherits: bool = False
+    n_val: int = 0
+
+    def evaluate(self, task: Task) -> Result:
+        """A number in [0, 1), equally likely everywhere."""
+        return Result({"score": task.seed / 2**31})
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Its name."""
+        return {"name": "random"}
 
 
 _PROXIES = ("synflow", "params", "macs")

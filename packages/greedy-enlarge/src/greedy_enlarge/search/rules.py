@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from effkit.errors import UserError
@@ -77,8 +78,9 @@ def mean_score(table: Recorded) -> Callable[[ArchSpec], float]:
 class _Counting:
     """An evaluator that notes how many training samples each network was given."""
 
-    def __init__(self, inner: Evaluator, full: int) -> None:
-        self.inner, self.full = inner, full
+    def __init__(self, inner: Evaluator) -> None:
+        self.inner = inner
+        self.full = max(inner.curves) if isinstance(inner, TableLookup) else 0
         self.metric, self.inherits, self.n_val = inner.metric, inner.inherits, inner.n_val
         self.given: dict[tuple[Any, ...], int] = {}
 
@@ -143,11 +145,12 @@ def nearest_uniform(space: Space, method: str) -> ArchSpec:
     return min(space.levels[-1], key=distance)
 
 
-def compare_rules(table: Recorded) -> list[Outcome]:
+def compare_rules(table: Recorded, rules: Collection[str] | None = None) -> list[Outcome]:
     """Every rule on a table, the optimum first.
 
     Args:
         table: A recorded table.
+        rules: Only these; all of them if not given.
 
     Raises:
         UserError: If it does not hold the whole of its space.
@@ -155,14 +158,31 @@ def compare_rules(table: Recorded) -> list[Outcome]:
     space, score = space_of(table), mean_score(table)
     last = space.levels[-1]
     best = exhaustive(last, score)
-    full, repeats = table.samples[-1], table.repeats
-    lookup = TableLookup(table.rows, "accuracy", int(table.about["n_val"]), table.curves)
+    found = [Outcome("optimum", best.score, 0.0, len(last) * table.repeats * table.samples[-1], best.spec)]
+
+    def add(rule: str, value: Callable[[], tuple[float, int, ArchSpec | None]]) -> None:
+        if rules is None or rule in rules:
+            reached, samples, spec = value()
+            found.append(Outcome(rule, reached, best.score - reached, samples, spec))
+
+    for rule, evaluator, settings in _searches(table, space):
+        add(rule, partial(_searched, space, score, evaluator, settings))
+    for method in ("compound", "fast"):
+        spec = nearest_uniform(space, method)
+        add(f"nearest to {method} scaling", lambda spec=spec: (score(spec), 0, spec))
+    add("random monotone path", lambda: (_expectation(random_paths(space), score), 0, None))
+    add("any network of the last level", lambda: (statistics.fmean(map(score, last)), 0, None))
+    return found
+
+
+def _searches(table: Recorded, space: Space) -> Iterator[tuple[str, Evaluator, Settings]]:
+    """The rules that are searches: name, evaluator, settings."""
     schedule = space.schedule
     plain = Settings(
-        steps=schedule.steps, delta=schedule.delta, delta_final=schedule.delta_final, moves=space.moves, repeats=repeats
-    )
+        steps=schedule.steps, delta=schedule.delta, delta_final=schedule.delta_final, moves=space.moves,
+        repeats=table.repeats,
+    )  # fmt: skip
     pairs = dataclasses.replace(space.moves, pairs=True)
-    rungs = {"racing": Racing(table.samples), "racing, short": Racing(table.samples[:-1] or table.samples)}
     changes: dict[str, dict[str, Any]] = {
         "greedy": {},
         "greedy, no tie rule": {"tie_margin": 0.0},
@@ -171,26 +191,24 @@ def compare_rules(table: Recorded) -> list[Outcome]:
         "beam of 4": {"beam": 4},
         "pair moves": {"moves": pairs},
         "pair moves, beam of 4": {"moves": pairs, "beam": 4},
-        **({name: {"racing": race} for name, race in rungs.items()} if len(table.samples) > 1 else {}),
     }
-    found = [Outcome("optimum", best.score, 0.0, len(last) * repeats * full, best.spec)]
-
-    def add(rule: str, value: float, samples: int, spec: ArchSpec | None) -> None:
-        found.append(Outcome(rule, value, best.score - value, samples, spec))
-
+    if len(table.samples) > 1:
+        changes["racing"] = {"racing": Racing(table.samples)}
+        changes["racing, short"] = {"racing": Racing(table.samples[:-1])}
+    lookup = TableLookup(table.rows, "accuracy", int(table.about["n_val"]), table.curves)
     for rule, change in changes.items():
-        counting = _Counting(lookup, full)
-        spec = search(space.spec, schedule.target, counting, dataclasses.replace(plain, **change)).spec
-        add(rule, score(spec), sum(counting.given.values()), spec)
+        yield rule, lookup, dataclasses.replace(plain, **change)
     for metric in ("synflow", "params"):
-        spec = search(space.spec, schedule.target, ZeroCost(metric), dataclasses.replace(plain, repeats=1)).spec
-        add(f"greedy by {metric}", score(spec), 0, spec)
-    for method in ("compound", "fast"):
-        spec = nearest_uniform(space, method)
-        add(f"nearest to {method} scaling", score(spec), 0, spec)
-    add("random monotone path", _expectation(random_paths(space), score), 0, None)
-    add("any network of the last level", statistics.fmean(map(score, last)), 0, None)
-    return found
+        yield f"greedy by {metric}", ZeroCost(metric), dataclasses.replace(plain, repeats=1)
+
+
+def _searched(
+    space: Space, score: Callable[[ArchSpec], float], evaluator: Evaluator, settings: Settings
+) -> tuple[float, int, ArchSpec]:
+    """What a search comes to, and the training samples it looks at."""
+    counting = _Counting(evaluator)
+    spec = search(space.spec, space.schedule.target, counting, settings).spec
+    return score(spec), sum(counting.given.values()), spec
 
 
 def _expectation(chances: Mapping[ArchSpec, float], score: Callable[[ArchSpec], float]) -> float:

@@ -174,7 +174,9 @@ class ProxyTrain:
             return Result(cost=cost, status="failed", reason=f"the validation loss is {loss}")
         name = f"{task.key(self.fingerprint())}.pt"
         with atomic(Path(self.folder) / name) as temporary:
-            torch.save({**state, "model": model.state_dict(), "epochs": epochs}, temporary)
+            torch.save(
+                {**state, "model": model.state_dict(), "scored": scored.state_dict(), "epochs": epochs}, temporary
+            )
         return Result({"accuracy": accuracy, "loss": loss}, cost, state=name)
 
     def _load(self, name: str) -> dict[str, Any]:
