@@ -23,8 +23,8 @@ from greedy_enlarge.search.tasks import Evaluator
 from greedy_enlarge.spec import ArchSpec
 
 __all__ = [
-    "FOLDER", "RUNNING", "SETTINGS", "SHAPING", "execute", "open_executor", "path_table", "plan_table", "result_report",
-    "run", "say", "shaping",
+    "FOLDER", "RUNNING", "SETTINGS", "SHAPING", "execute", "open_executor", "path_table", "plan_table", "planned",
+    "result_report", "run", "say", "shaping",
 ]  # fmt: skip
 
 RUNNING = ("executor", "workers", "device", "threads", "ray", "submitit")  # how fast, not what
@@ -132,6 +132,21 @@ def _progress(step: Step | None, text: str, share: float) -> None:
         say(text)
 
 
+def planned(title: str, plan: Table, options: Mapping[str, Any]) -> Report | None:
+    """Show a plan before the work begins; the report itself, where only the plan is asked for.
+
+    Args:
+        title: Of the command.
+        plan: What it is going to do.
+        options: Its keys.
+    """
+    if options["plan_only"]:
+        return Report(f"{title}, plan only", [plan], data={"plan": plan.to_dict()})
+    if options["format"] != "json":
+        Report("", [plan]).print()
+    return None
+
+
 def result_report(title: str, found: SearchResult, folder: Path, tables: list[Table]) -> Report:
     """What a finished search prints."""
     spec = found.spec
@@ -165,10 +180,8 @@ def run(cfg: Any) -> Report:
     options = plain(cfg)
     spec, settings = read_spec(options["spec"]), make_settings(options)
     plan = plan_table(spec, options["budget"], settings)
-    if options["plan_only"]:
-        return Report("greedy-enlarge search, plan only", [plan], data={"plan": plan.to_dict()})
-    if options["format"] != "json":
-        Report("", [plan]).print()
+    if (only := planned("greedy-enlarge search", plan, options)) is not None:
+        return only
     folder = run_dir()
     found, _ = execute(options, folder)
     return result_report("greedy-enlarge search", found, folder, [])

@@ -17,7 +17,7 @@ from effkit.provenance import commit_hash, cpu_name, now
 from effkit.report import Report, Table
 from effkit.report.files import write_json, write_text
 from greedy_enlarge.commands.build import make_evaluator, make_moves, plain, read_spec
-from greedy_enlarge.commands.search import RUNNING, open_executor, say
+from greedy_enlarge.commands.search import RUNNING, open_executor, planned, say
 from greedy_enlarge.search.journal import Journal
 from greedy_enlarge.search.racing import Racing
 from greedy_enlarge.search.recording import record, render
@@ -136,10 +136,8 @@ def run(cfg: Any) -> Report:
     options = plain(cfg)
     space, (samples, repeats) = read_space(options), _checked(options)
     plan = plan_table(space, samples, repeats)
-    if options["plan_only"]:
-        return Report("greedy-enlarge table, plan only", [plan], data={"plan": plan.to_dict()})
-    if options["format"] != "json":
-        Report("", [plan]).print()
+    if (only := planned("greedy-enlarge table", plan, options)) is not None:
+        return only
     where = ("out=", *(f"{key}{mark}" for key in RUNNING for mark in "=."))
     words = [word for word in HydraConfig.get().overrides.task if not word.startswith(where)]
     # The commit as the recording begins: the files may change while it runs.

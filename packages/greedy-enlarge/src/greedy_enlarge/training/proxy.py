@@ -19,8 +19,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from effkit.arguments import renamed
 from effkit.atomic import atomic
 from effkit.data.sampling import seeded
+from effkit.device import resolve_device
 from effkit.errors import UserError
 from effkit.lightning import Classifier, build_trainer, quiet_lightning
 from effkit.lightning.setup import own_settings
@@ -118,6 +120,10 @@ class ProxyTrain:
         ema = options.get("ema")
         if ema is not None and (isinstance(ema, bool) or not isinstance(ema, int | float) or not 0 < ema < 1):
             raise UserError(f"evaluator.ema={ema!r} must be a decay in (0, 1), e.g. 0.99, or null")
+        optimizer, smoothing = options.get("optimizer"), options.get("label_smoothing", 0.0)
+        with renamed({"optimizer": "evaluator.optimizer", "label_smoothing": "evaluator.label_smoothing"}):
+            Classifier(nn.Identity(), spec.classes, optimizer=optimizer, label_smoothing=smoothing)
+        resolve_device(options.get("device", "cpu"))
         view = SelectionData(open_data(options["data"], spec, 0))
         return cls(**options, n_val=len(view.val), n_train=view.seen)
 
