@@ -130,10 +130,12 @@ def test_files_that_are_not_what_they_should_be(run, tmp_path):
 
 
 def test_a_run_folder_is_not_searched_twice(run, tmp_path):
-    assert run("search", *WORDS, "hydra.run.dir=found").code == 0
-    other = run("search", *WORDS, "seed=1", "hydra.run.dir=found")
+    again = [*WORDS, "hydra.run.dir=found"]
+    assert run("search", *again).code == 0
+    assert_one_line_mistake("greedy-enlarge", run("search", *again), ["hydra.run.dir='found' holds a run already"])
+    other = run("search", *again, "seed=1", "overwrite=true")  # a journal is never written over
     assert_one_line_mistake("greedy-enlarge", other, ["seed (0 there, 1 now)"])
-    same = run("search", *WORDS, "hydra.run.dir=found", "format=json")
+    same = run("search", *again, "overwrite=true", "format=json")
     assert json.loads(same.stdout)["data"]["evaluated"] == 0
 
 

@@ -115,7 +115,7 @@ def test_report_measures_fresh_seeds_on_the_test_split_and_keeps_them(run, tmp_p
     assert_one_line_mistake("greedy-enlarge", run("report", "run=found", "seeds=-1"), ["seeds=-1"])
 
 
-TABLE = ["table", "moves.kinds=[depth]", "steps=1", "budget=75000", "delta=0.2", "delta_final=0.2", "data.limit=34",
+TABLE = ["table", "moves.kinds=[depth]", "steps=1", "budget=85000", "delta=0.2", "delta_final=0.2", "data.limit=34",
          "samples=[34,68]", "repeats=2", "device=cpu", "threads=1"]  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_a_table_that_was_stopped_goes_on_and_comes_to_the_same(run, tmp_path, m
     assert len(calls) == networks * 2 * 2 - 3
     assert rows_of(tmp_path / "stopped/table.csv") == expected
     # The table is one that searches and rules can be run on.
-    words = ["steps=1", "delta=0.2", "delta_final=0.2", "moves.kinds=[depth]", "space=textures", "budget=75000"]
+    words = ["steps=1", "delta=0.2", "delta_final=0.2", "moves.kinds=[depth]", "space=textures", "budget=85000"]
     searched = run("search", *words, "evaluator=table", "evaluator.path=whole/table.csv", "repeats=2", "format=json")
     found = data_of(run("regret", "path=whole/table.csv", "format=json"))["rules"]
     assert data_of(searched)["spec"]["depths"]
@@ -290,7 +290,7 @@ MISTAKES = {
     ),
     "classes": (
         ["search", "spec=tiny", "budget=280000", "evaluator=proxy_train", "moves.width_step=4", "data=digits"],
-        ["spec.classes=17, but data=digits has 10"],
+        ["spec has 17 classes, but data=digits has 10"],
     ),
     "folder": (
         [

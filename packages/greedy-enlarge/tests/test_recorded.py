@@ -100,6 +100,7 @@ def test_the_space_that_ships_has_eighty_networks_and_holds_every_candidate():
         (dataclasses.replace(MOVES, largest={"depth": 3}), 260_000, "moves.largest.width is not set"),
         (dataclasses.replace(MOVES, largest={"depth": 1, "width": 16}), 10**7, "no network within 10 % of level 1"),
         (MOVES, 1_000, "MACs below the start's"),
+        (MOVES, 180_000, "there is no level above the start"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused(moves, budget, said):

@@ -45,7 +45,7 @@ def test_data_that_validates_on_its_test_pictures_gives_up_training_pictures_ins
 
 
 def test_data_must_fit_the_network(tmp_path):
-    with pytest.raises(UserError, match=r"spec.classes=17, but data=digits has 10"):
+    with pytest.raises(UserError, match=r"spec has 17 classes, but data=digits has 10"):
         ProxyTrain.for_search(SPEC, folder=str(tmp_path), data={"name": "digits"})
     with pytest.raises(UserError, match=r"evaluator\.epochs=0"):
         ProxyTrain.for_search(SPEC, folder=str(tmp_path), data=TEXTURES, epochs=0)
@@ -152,7 +152,7 @@ def test_held_out_pictures_are_not_augmented(tmp_path):
 
 def test_channels_must_fit(tmp_path):
     root = write_image_folder(tmp_path)
-    with pytest.raises(UserError, match=r"spec\.in_chans=1, but data=imagefolder has 3 channels"):
+    with pytest.raises(UserError, match=r"spec has 1 channels, but data=imagefolder has 3"):
         open_data({"name": "imagefolder", "root": str(root)}, base("tiny", classes=2), 0)
 
 

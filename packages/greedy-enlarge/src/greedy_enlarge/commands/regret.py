@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import renamed
 from effkit.cli import run_dir
 from effkit.outputs import check_output_file
 from effkit.report import Report, Table
@@ -45,7 +46,8 @@ def run(cfg: Any) -> Report:
     """
     options = plain(cfg)
     csv = check_output_file("csv", options["csv"], [".csv"], appends=True) if options["csv"] else None
-    table = read_recorded(options["path"])
+    with renamed({"evaluator.path": "path"}):
+        table = read_recorded(options["path"])
     found, folder = compare_rules(table), run_dir()
     case = Path(str(options["path"])).stem
     rows = [

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from effkit.arguments import renamed
 from effkit.cli import run_dir
 from effkit.executors import Choice
 from effkit.outputs import check_output_file
@@ -87,7 +88,9 @@ def run(cfg: Any) -> Report:
     """
     options = plain(cfg)
     csv = check_output_file("csv", options["csv"], [".csv"], appends=True) if options["csv"] else None
-    table, folder = read_recorded(options["path"]), run_dir()
+    with renamed({"evaluator.path": "path"}):
+        table = read_recorded(options["path"])
+    folder = run_dir()
     found = [(f"table {Path(str(options['path'])).stem}", s) for s in savings_on_table(table)]
     if options["searches"]:
         found.append(("real searches", savings_of_searches(table, options, folder)))

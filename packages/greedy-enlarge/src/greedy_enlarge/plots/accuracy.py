@@ -30,7 +30,7 @@ class Point:
 
 
 def draw_accuracy(points: Sequence[Point], path: Path) -> Path:
-    """Mean accuracies with 95 % intervals against MACs; single seeds as faint points.
+    """Mean accuracies with 95 % intervals against MACs; single seeds as faint points beside them.
 
     Networks of equal MACs stand side by side, a little apart, so that their intervals can be told from each other.
 
@@ -49,7 +49,8 @@ def draw_accuracy(points: Sequence[Point], path: Path) -> Path:
             if point in near:
                 x = round(most + spread * (near.index(point) - (len(near) - 1) / 2))
             mean, half = mean_interval(point.accuracies)
-            ax.plot([x / 1e3] * len(point.accuracies), point.accuracies, ".", color=colour, alpha=0.4)
+            beside = (x + spread / 4) / 1e3
+            ax.plot([beside] * len(point.accuracies), point.accuracies, ".", color=colour, alpha=0.5)
             bars = None if math.isinf(half) else [[half], [half]]
             ax.errorbar([x / 1e3], [mean], yerr=bars, fmt="o", color=colour, capsize=4, label=point.name)
         ax.set_xlabel("kMACs; networks of equal MACs are drawn side by side")

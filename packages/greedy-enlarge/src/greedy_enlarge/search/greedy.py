@@ -137,7 +137,7 @@ def check_search(spec: ArchSpec, budget: int, settings: Settings) -> tuple[Sched
     for limit in moves.limits:
         if limit.measure(spec) > limit.most:
             has = f"{limit.measure(spec):,.6g}, above the maximum {limit.most:,.6g}"
-            raise UserError(f"moves.limits: the start has {limit.name} {has}")
+            raise UserError(f"the start has {limit.name} {has}: give a larger maximum or a smaller start")
     if schedule.steps == 0:
         return schedule, None
     most = ceiling(spec, moves, schedule.steps)

@@ -84,6 +84,11 @@ def open_space(
     """
     moves.check(spec)
     schedule = Schedule.plan(macs(spec), budget, steps, delta, delta_final)
+    if not schedule.steps:
+        raise UserError(
+            f"budget={budget:,} is within {100 * delta_final:g} % of the start's {schedule.start:,} MACs: there is no "
+            "level above the start; give a larger budget or a smaller delta_final"
+        )
     values = grid_values(spec, moves)
     seen = {spec}
     levels = [(spec,)]

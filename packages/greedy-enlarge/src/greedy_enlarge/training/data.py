@@ -44,12 +44,10 @@ def open_data(options: Mapping[str, Any], spec: ArchSpec, seed: int) -> DataModu
     channels = spec.in_chans if "in_chans" in data_arguments(kind) else None  # others have colours, always
     data = _opened(json.dumps(given, sort_keys=True), spec.resolution, channels)
     data.seed = seed
-    for field, asked, there in (
-        ("classes", spec.classes, data.num_classes), ("in_chans", spec.in_chans, data.in_chans)
-    ):  # fmt: skip
+    sizes = (("classes", spec.classes, data.num_classes), ("channels", spec.in_chans, data.in_chans))
+    for what, asked, there in sizes:
         if asked != there:
-            what = "classes" if field == "classes" else "channels"
-            raise UserError(f"spec.{field}={asked}, but data={data.name} has {there} {what}")
+            raise UserError(f"spec has {asked} {what}, but data={data.name} has {there}: give spec as many")
     return data
 
 

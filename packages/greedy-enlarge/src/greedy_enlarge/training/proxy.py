@@ -121,7 +121,8 @@ class ProxyTrain:
         if ema is not None and (isinstance(ema, bool) or not isinstance(ema, int | float) or not 0 < ema < 1):
             raise UserError(f"evaluator.ema={ema!r} must be a decay in (0, 1), e.g. 0.99, or null")
         optimizer, smoothing = options.get("optimizer"), options.get("label_smoothing", 0.0)
-        with renamed({"optimizer": "evaluator.optimizer", "label_smoothing": "evaluator.label_smoothing"}):
+        keys = ["label_smoothing", "optimizer", *(f"optimizer.{key}" for key in optimizer or ())]
+        with renamed({key: f"evaluator.{key}" for key in keys}):
             Classifier(nn.Identity(), spec.classes, optimizer=optimizer, label_smoothing=smoothing)
         resolve_device(options.get("device", "cpu"))
         view = SelectionData(open_data(options["data"], spec, 0))
