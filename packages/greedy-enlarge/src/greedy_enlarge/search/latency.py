@@ -145,11 +145,9 @@ def read_latency(path: str | os.PathLike[str]) -> LatencyTable:
         value = json.loads(file.read_text(encoding="utf-8"))
         if value["kind"] != KIND:
             raise KeyError("kind")
-        arrays = [[np.array(a, dtype=float) for a in value[k]] for k in ("first", "further")]
-        table = LatencyTable(
-            value["about"], ArchSpec.from_dict(value["spec"]), value["widths"], value["sides"], *arrays,
-            np.array(value["ends"], dtype=float),
-        )  # fmt: skip
+        first, further = ([np.array(a, dtype=float) for a in value[k]] for k in ("first", "further"))
+        spec, ends = ArchSpec.from_dict(value["spec"]), np.array(value["ends"], dtype=float)
+        table = LatencyTable(value["about"], spec, value["widths"], value["sides"], first, further, ends)
         table.seconds(table.spec)
     except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
         raise UserError(f"{name} is no table of greedy-enlarge latency: {' '.join(str(error).split())}") from error

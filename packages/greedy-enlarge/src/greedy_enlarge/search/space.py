@@ -91,7 +91,7 @@ def open_space(
         )
     values = grid_values(spec, moves)
     seen = {spec}
-    levels = [(spec,)]
+    levels: list[tuple[ArchSpec, ...]] = [(spec,)]
     for number in range(1, schedule.steps + 1):
         near, within = schedule.budget(number), schedule.tolerance(number)
         found = [net for net in all_within(spec, near, within, values, moves) if net not in seen]
