@@ -349,6 +349,16 @@ def test_doctor_and_reproduce(run):
     assert "match" in result.stdout
 
 
+@pytest.mark.slow
+def test_two_workers_decide_as_one_does(run, tmp_path):
+    words = ["bench", "specs=[]", "workers=2", "min_rounds=1", "min_seconds=0.01", "csv=bench.csv", "format=json"]
+    found = data_of(run(*words))
+    assert found["workers"]["same_decisions"] is True
+    assert found["workers"]["speedup"] > 0
+    assert 0 < found["search"]["seconds_per_candidate"] < 1
+    assert "speedup_over_1 worker" in (tmp_path / "bench.csv").read_text()
+
+
 def test_train_and_eval(run, tmp_path):
     words = ["spec=tiny", "data.limit=170", "trainer=cpu", "trainer.max_epochs=1", "threads=1", "hydra.run.dir=trained"]
     trained = run("train", *words, "format=json")
