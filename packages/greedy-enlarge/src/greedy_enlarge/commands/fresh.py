@@ -63,7 +63,8 @@ def measure_fresh(
     own = folder / FOLDER / name
     first = next(iter(networks.values()))
     proxy = ProxyTrain.for_search(first, folder=str(own / "states"), data=searched["data"], inherits=False, **how)
-    tasks, about = [], []
+    tasks: list[Task] = []
+    about: list[dict[str, Any]] = []
     for seed in range(given["seeds"]):
         root = seed_of(searched["seed"], "fresh", seed)  # one that no search has used
         for title, spec in networks.items():

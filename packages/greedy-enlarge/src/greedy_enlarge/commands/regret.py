@@ -50,13 +50,11 @@ def run(cfg: Any) -> Report:
         table = read_recorded(options["path"])
     found, folder = compare_rules(table), run_dir()
     case = Path(str(options["path"])).stem
-    rows = [
-        ResultRow(
-            "greedy-enlarge", case, o.rule, "regret", "fp32", "samples", o.samples, "regret", "points", 100 * o.regret,
-            rounds=table.repeats, note=str(table.about["command"]), **stamp(),
-        )
-        for o in found
-    ]  # fmt: skip
+    more: dict[str, Any] = {"rounds": table.repeats, "note": str(table.about["command"]), **stamp()}
+    rows = []
+    for o in found:
+        what = (case, o.rule, "regret", "fp32", "samples", o.samples, "regret", "points", 100 * o.regret)
+        rows.append(ResultRow("greedy-enlarge", *what, **more))
     files = [append_csv(csv or folder / "regret.csv", rows), draw_regret(found, folder / "regret.png")]
     data = {"rules": {o.rule: {"score": o.score, "regret": o.regret, "samples": o.samples} for o in found}}
     data |= {"about": {k: table.about[k] for k in ("command", "machine", "commit", "date", "sha256")}}

@@ -105,7 +105,7 @@ def run(cfg: Any) -> Report:
             ("samples_over_everything", "x", s.share),
             ("loss", "points", 100 * s.loss),
         ]
-        more = {"rounds": s.steps, "note": str(table.about["command"]), **stamp()}
+        more: dict[str, Any] = {"rounds": s.steps, "note": str(table.about["command"]), **stamp()}
         for metric, unit, value in figures:
             what = (case, s.way, "pick", "fp32", "steps", s.steps, metric, unit, value)
             results.append(ResultRow("greedy-enlarge", *what, **more))

@@ -55,7 +55,8 @@ def space_of(table: Recorded) -> Space:
     kinds = dict(about["moves"])
     if kinds.pop("limits"):
         raise UserError("the table's space has maxima beside its budget: rules cannot be compared on it")
-    moves = Moves(**{k: tuple(v) if isinstance(v, list) else v for k, v in kinds.items()})
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in kinds.items()}
+    moves = Moves(**given)
     budgets = about["budgets"]
     how = {"steps": len(budgets) - 1, "delta": about["delta"], "delta_final": about["delta_final"]}
     space = open_space(ArchSpec.from_dict(about["spec"]), budgets[-1], moves, **how)
@@ -168,8 +169,7 @@ def compare_rules(table: Recorded, rules: Collection[str] | None = None) -> list
     for rule, evaluator, settings in _searches(table, space):
         add(rule, partial(_searched, space, score, evaluator, settings))
     for method in ("compound", "fast"):
-        spec = nearest_uniform(space, method)
-        add(f"nearest to {method} scaling", lambda spec=spec: (score(spec), 0, spec))
+        add(f"nearest to {method} scaling", partial(_nearest, space, score, method))
     add("random monotone path", lambda: (_expectation(random_paths(space), score), 0, None))
     add("any network of the last level", lambda: (statistics.fmean(map(score, last)), 0, None))
     return found
@@ -200,6 +200,11 @@ def _searches(table: Recorded, space: Space) -> Iterator[tuple[str, Evaluator, S
         yield rule, lookup, dataclasses.replace(plain, **change)
     for metric in ("synflow", "params"):
         yield f"greedy by {metric}", ZeroCost(metric), dataclasses.replace(plain, repeats=1)
+
+
+def _nearest(space: Space, score: Callable[[ArchSpec], float], method: str) -> tuple[float, int, ArchSpec]:
+    spec = nearest_uniform(space, method)
+    return score(spec), 0, spec
 
 
 def _searched(

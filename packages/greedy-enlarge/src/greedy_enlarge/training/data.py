@@ -24,7 +24,7 @@ HELD_OUT = 5  # of data sets without a validation split of their own every so-ma
 @functools.lru_cache(maxsize=8)
 def _opened(options: str, resolution: int, in_chans: int | None) -> DataModule:
     """Pictures are cut and resized once a process and size."""
-    grey = {} if in_chans is None else {"in_chans": in_chans}
+    grey: dict[str, Any] = {} if in_chans is None else {"in_chans": in_chans}
     return create_data(**json.loads(options), image_size=resolution, **grey)
 
 
@@ -40,7 +40,7 @@ def open_data(options: Mapping[str, Any], spec: ArchSpec, seed: int) -> DataModu
         UserError: If the network has other classes or channels, or an option does not fit.
     """
     given = {k: v for k, v in options.items() if k not in ("image_size", "in_chans", "seed")}
-    kind = DATASETS[choose("data.name", given.get("name"), DATASETS)]
+    kind = DATASETS[choose("data.name", str(given.get("name")), DATASETS)]
     channels = spec.in_chans if "in_chans" in data_arguments(kind) else None  # others have colours, always
     data = _opened(json.dumps(given, sort_keys=True), spec.resolution, channels)
     data.seed = seed
