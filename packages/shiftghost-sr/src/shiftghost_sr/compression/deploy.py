@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError, choose
 from shiftghost_sr.compression.deployment.convs import Decision
+from shiftghost_sr.compression.deployment.pieces import deploy_pieces
 from shiftghost_sr.compression.deployment.rewrite import Rewriter, Settings
 from shiftghost_sr.compression.deployment.tracing import NotTraceable, trace
 from shiftghost_sr.layers.ghost_conv import GhostConv2d
@@ -102,18 +103,13 @@ def deploy(
     count = channels if channels is not None else getattr(model, "channels", None)
     if not isinstance(count, int) or isinstance(count, bool):
         raise UserError("channels of the network's pictures are not known, give channels=")
-    decided = copy.deepcopy(model)
+    settings = Settings(diagonal, portable)
     try:
-        traced = trace(decided, count)
+        traced = trace(model, count)
     except NotTraceable as error:
-        _log.warning("%s; every ghost is written out by copies instead", error)
-        return _layer_by_layer(decided, str(error))
-    rewriter = Rewriter(traced, Settings(diagonal, portable))
+        _log.warning("%s; it is deployed in the pieces that are", error)
+        pieces = copy.deepcopy(model)
+        return Deployed(pieces, model, deploy_pieces(pieces, count, settings, str(error)))
+    rewriter = Rewriter(traced, settings)
     network = rewriter.run()
     return Deployed(network, model, rewriter.decisions)
-
-
-def _layer_by_layer(model: nn.Module, why: str) -> Deployed:
-    """The plain path: evaluation of a ghost convolution is slice copies already."""
-    decisions = [Decision(name, "kept", why) for name in ghost_convs(model)]
-    return Deployed(model, model, decisions)
