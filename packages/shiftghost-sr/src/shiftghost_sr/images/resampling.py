@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from effkit.errors import UserError
 
-__all__ = ["imresize", "mod_crop", "output_size"]
+__all__ = ["imresize", "imresize_part", "mod_crop", "output_size", "taps"]
 
 WIDTH = 4  # of the cubic kernel, in input pixels
 
@@ -51,6 +51,35 @@ def imresize(
         if whole:
             result = np.clip(np.floor(result + 0.5), 0, np.iinfo(picture.dtype).max).astype(picture.dtype)
     return np.ascontiguousarray(result if result is not picture else picture.copy()).astype(picture.dtype, copy=False)
+
+
+def imresize_part(picture: NDArray, scale: int, rows: tuple[int, int], columns: tuple[int, int]) -> NDArray:
+    """A part of what a whole-numbered enlargement in floating point gives, to the bit as in the whole.
+
+    Args:
+        picture: ``(H, W)`` or ``(H, W, C)`` of any numbers.
+        scale: The factor, at least 1.
+        rows: First and last row (exclusive) of the result that are wanted.
+        columns: Likewise.
+
+    Returns:
+        float64 ``(rows, columns)`` or ``(rows, columns, C)``, neither rounded nor clipped.
+    """
+    result = picture
+    for axis, (first, last) in enumerate((rows, columns)):
+        length = picture.shape[axis]
+        result = _along(result, axis, length * scale, float(scale), slice(first, last))
+    return np.ascontiguousarray(result)
+
+
+def taps(length: int, scale: int, first: int, last: int) -> tuple[NDArray, NDArray]:
+    """What positions ``first`` to ``last`` (exclusive) of a line enlarged ``scale`` times are made of.
+
+    Returns:
+        Positions in the line of ``length``, int64 ``(last - first, taps)``, and how much each counts, float64 likewise.
+    """
+    index, weight = _contributions(length, length * scale, float(scale))
+    return index[first:last], weight[first:last]
 
 
 def output_size(length: int, scale: float | Fraction) -> int:
@@ -113,11 +142,14 @@ def _cubic(x: NDArray) -> NDArray:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def _along(picture: NDArray, axis: int, wanted: int, factor: float) -> NDArray:
+def _along(picture: NDArray, axis: int, wanted: int, factor: float, part: slice = slice(None)) -> NDArray:
     index, weight = _contributions(picture.shape[axis], wanted, factor)
-    moved = np.moveaxis(picture, axis, 0).astype(np.float64)
-    shape = (wanted,) + (1,) * (moved.ndim - 1)
-    total = np.zeros((wanted, *moved.shape[1:]))
+    index, weight = index[part], weight[part]
+    moved = np.moveaxis(picture, axis, 0)
+    first = int(index.min())
+    moved = moved[first : int(index.max()) + 1].astype(np.float64)
+    total = np.zeros((len(index), *moved.shape[1:]))
+    shape = (-1,) + (1,) * (moved.ndim - 1)
     for tap in range(index.shape[1]):  # in order, as MATLAB adds
-        total += weight[:, tap].reshape(shape) * moved[index[:, tap]]
+        total += weight[:, tap].reshape(shape) * moved[index[:, tap] - first]
     return np.moveaxis(total, 0, axis)
