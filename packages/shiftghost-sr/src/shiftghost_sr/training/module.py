@@ -144,21 +144,28 @@ class SRModule(TrainedModule):
         if self._beside[0] is not None:
             self._beside[0].to(self.device)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
+    def step(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """The loss of a batch, and its distance to the teacher where there is one; needs no trainer."""
         low, (high, _) = batch
         given = prepared(self.model, low, self._float)
         output = self.model(given)
         loss = self.loss(output, wanted(self.model, high, self._float))
         teacher, weight = self._beside[0], self.hparams["distillation"]
-        if teacher is not None:
-            with torch.no_grad():
-                answer = teacher(given)
-            distance = self.loss(output, answer)
-            loss = (1 - weight) * loss + weight * distance
-            self.train_distance.update(distance.detach() * len(low), len(low))
+        if teacher is None:
+            return loss, None
+        with torch.no_grad():
+            answer = teacher(given)
+        distance = self.loss(output, answer)
+        return (1 - weight) * loss + weight * distance, distance.detach()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        count = len(batch[0])
+        loss, distance = self.step(batch)
+        if distance is not None:
+            self.train_distance.update(distance * count, count)
             self.log("train_distance", self.train_distance, on_step=False, on_epoch=True, logger=False)
-        self.train_loss.update(loss.detach() * len(low), len(low))
+        self.train_loss.update(loss.detach() * count, count)
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, logger=False)
         self.log("loss", loss.detach(), on_step=True, on_epoch=False, logger=False, prog_bar=True)
         return loss
