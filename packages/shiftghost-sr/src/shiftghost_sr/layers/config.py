@@ -43,7 +43,7 @@ class GhostConfig:
         direction: Of ``fixed``: ``(dy, dx)``.
         order: ``concat``: intrinsic maps, then ghosts; ``index``: maps stay at the places they have in a dense layer.
         granularity: Ghosts with one direction: of a ``layer``, a ``group`` of channels, or one ``channel``.
-        groups: How many groups of channels, for ``group``.
+        shift_groups: How many groups of channels, for ``group``.
         max_shift: d: directions go from -d to d.
         directions: ``all9`` (all of them, for any d also called ``all``) or ``axis5``: none, and along one axis.
         estimator: ``st_gumbel_softmax``: largest logit, gradient of the softmax; ``official``: largest magnitude,
@@ -57,7 +57,7 @@ class GhostConfig:
     direction: tuple[int, int] = (0, 1)
     order: str = "concat"
     granularity: str = "layer"
-    groups: int = 4
+    shift_groups: int = 4
     max_shift: int = 1
     directions: str = "all9"
     estimator: str = "st_gumbel_softmax"
@@ -79,8 +79,8 @@ class GhostConfig:
             object.__setattr__(self, "directions", "all")
         if self.shift == "fixed" and max(map(abs, self.direction)) > self.max_shift:
             raise UserError(f"ghost.direction={self.direction} must be within ghost.max_shift={self.max_shift}")
-        if self.groups < 1:
-            raise UserError(f"ghost.groups={self.groups} must be 1 or more")
+        if self.shift_groups < 1:
+            raise UserError(f"ghost.shift_groups={self.shift_groups} must be 1 or more")
         if self.tau <= 0:
             raise UserError(f"ghost.tau={self.tau} must be above 0")
         if not 0 < self.noise_decay <= 1:

@@ -185,7 +185,7 @@ class GhostConv2d(nn.Conv2d):
 
 def _make_shift(config: GhostConfig, number: int) -> LearnableShift2d:
     shift = LearnableShift2d(
-        config.max_shift, channels=number, granularity=config.granularity, groups=config.groups,
+        config.max_shift, channels=number, granularity=config.granularity, groups=config.shift_groups,
         estimator=config.estimator, directions=config.directions, tau=config.tau, noise_decay=config.noise_decay,
         learned=config.shift == "learned",
     )  # fmt: skip

@@ -1,12 +1,13 @@
 """Intrinsic maps and their moved copies in one tensor, as one operator with its own gradient.
 
 Forward: maps and moved maps are written side by side into one buffer. Backward: the gradient of a map is its own plus
-those of its copies moved back; the gradient of a one-hot kernel at each direction is the product of the copies' gradient
-with the maps read there. The moved maps of the other directions are never made, and no sum is left to chance.
+those of its copies moved back; the gradient of a one-hot kernel at each direction is the product of the copies'
+gradient with the maps read there. The moved maps of the other directions are never made, and no sum is left to chance.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ class Placing:
         """First and last ghost (exclusive) of each group: as equal as can be, in order."""
         n, groups = len(self.source), len(self.chosen)
         edges = [i * n // groups for i in range(groups + 1)]
-        return list(zip(edges[:-1], edges[1:], strict=True))
+        return list(itertools.pairwise(edges))
 
 
 def _runs(index: Tensor) -> list[tuple[int, int, int]]:
