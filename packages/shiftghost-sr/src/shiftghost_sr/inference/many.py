@@ -33,6 +33,7 @@ class Options:
         model: A file of weights.
         device: Where to compute.
         precision: As for ``Upscaler``.
+        scale: For weights that are of several scales.
         tile: Likewise.
         overlap: Likewise.
         ensemble: Likewise.
@@ -42,6 +43,7 @@ class Options:
     model: str
     device: str = "cpu"
     precision: str = "fp32"
+    scale: int | None = None
     tile: int | None = None
     overlap: int | None = None
     ensemble: bool = False
@@ -145,7 +147,7 @@ def upscale_files(
 @functools.lru_cache(maxsize=1)
 def _upscaler(options: Options) -> Upscaler:
     return Upscaler(
-        open_network(options.model, options.device),
+        open_network(options.model, options.device, scale=options.scale),
         tile=options.tile,
         overlap=options.overlap,
         ensemble=options.ensemble,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +23,14 @@ from shiftghost_sr.images.colour import y_of_rgb
 from shiftghost_sr.images.enlarging import enlarge
 from shiftghost_sr.images.metrics import psnr_y
 from shiftghost_sr.layers.schedule import shift_logits
+from shiftghost_sr.models.files import MARK, state_with_mark
 from shiftghost_sr.training.losses import LOSSES
 from shiftghost_sr.training.schedule import ShiftSchedule
 
-__all__ = ["SRModule", "prepared"]
+__all__ = ["ARCHITECTURE", "SRModule", "luma_psnr", "prepared"]
+
+ARCHITECTURE = "architecture"
+"""The entry of a checkpoint that says what the network is, as ``shiftghost_sr.models.files`` keeps it."""
 
 
 def prepared(model: nn.Module, low: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -180,6 +185,12 @@ class SRModule(TrainedModule):
         self.log("val_psnr", self.val_psnr, on_step=False, on_epoch=True, logger=False, prog_bar=True)
 
     # --- resuming -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the network is, where a file can say that."""
+        super().on_save_checkpoint(checkpoint)
+        with contextlib.suppress(UserError):
+            checkpoint[ARCHITECTURE] = state_with_mark(self.model)[MARK]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another recipe, the loss and its weights included, unless that is meant."""
