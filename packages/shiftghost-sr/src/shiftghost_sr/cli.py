@@ -18,6 +18,46 @@ main = App(
 )
 
 
+@main.command("train")
+def train(cfg: DictConfig) -> Report:
+    """Train a network from scratch, dense or with ghosts; resume=RUN goes on with an interrupted run."""
+    from shiftghost_sr.commands.train import run
+
+    return run(cfg)
+
+
+@main.command("finetune")
+def finetune(cfg: DictConfig) -> Report:
+    """Finetune a network from a file; ghost=... converts it first, with its dense self as teacher if you like."""
+    from shiftghost_sr.commands.finetune import run
+
+    return run(cfg)
+
+
+@main.command("evaluate")
+def evaluate(cfg: DictConfig) -> Report:
+    """PSNR and SSIM on held-out photographs or a benchmark, beside cubic interpolation."""
+    from shiftghost_sr.commands.evaluate import run
+
+    return run(cfg)
+
+
+@main.command("upscale", positional="paths")
+def upscale(cfg: DictConfig) -> Report:
+    """Enlarge pictures and folders of pictures: IN ... OUT."""
+    from shiftghost_sr.commands.upscale import run
+
+    return run(cfg)
+
+
+@main.command("plot")
+def plot(cfg: DictConfig) -> Report:
+    """Draw directions, filters, enlarged pictures, errors, and what networks give for their time."""
+    from shiftghost_sr.commands.plot import run
+
+    return run(cfg)
+
+
 @main.command("reproduce")
 def reproduce(cfg: DictConfig) -> Report:
     """All published figures beside ours; claim=true also runs the laptop-scale claim."""
