@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError, choose
 from shiftghost_sr.compression.deployment.convs import Decision
+from shiftghost_sr.compression.deployment.pieces import deploy_pieces
+from shiftghost_sr.compression.deployment.reach import Halo, reach_of
 from shiftghost_sr.compression.deployment.rewrite import Rewriter, Settings
 from shiftghost_sr.compression.deployment.tracing import NotTraceable, trace
 from shiftghost_sr.layers.ghost_conv import GhostConv2d
@@ -26,12 +28,15 @@ class Deployed(nn.Module):
 
     Attributes:
         decisions: What became of each layer.
+        halo: See :func:`~shiftghost_sr.compression.halo.halo`; or why it is not known.
         scale: As of the network it was made from; likewise ``channels``, ``grid`` and ``identity``.
     """
 
-    def __init__(self, network: nn.Module, source: nn.Module, decisions: Sequence[Decision]) -> None:
+    def __init__(
+        self, network: nn.Module, source: nn.Module, decisions: Sequence[Decision], reach: Halo | str = ""
+    ) -> None:
         super().__init__()
-        self.network, self.decisions = network, list(decisions)
+        self.network, self.decisions, self.halo = network, list(decisions), reach
         for name in ("scale", "channels", "grid", "identity"):
             if hasattr(source, name):
                 setattr(self, name, getattr(source, name))
@@ -102,18 +107,17 @@ def deploy(
     count = channels if channels is not None else getattr(model, "channels", None)
     if not isinstance(count, int) or isinstance(count, bool):
         raise UserError("channels of the network's pictures are not known, give channels=")
-    decided = copy.deepcopy(model)
+    settings = Settings(diagonal, portable)
     try:
-        traced = trace(decided, count)
+        traced = trace(model, count)
     except NotTraceable as error:
-        _log.warning("%s; every ghost is written out by copies instead", error)
-        return _layer_by_layer(decided, str(error))
-    rewriter = Rewriter(traced, Settings(diagonal, portable))
+        _log.warning("%s; it is deployed in the pieces that are", error)
+        pieces = copy.deepcopy(model)
+        return Deployed(pieces, model, deploy_pieces(pieces, count, settings, str(error)), str(error))
+    rewriter = Rewriter(traced, settings)
+    try:
+        reach: Halo | str = reach_of(traced)
+    except UserError as error:
+        reach = str(error)
     network = rewriter.run()
-    return Deployed(network, model, rewriter.decisions)
-
-
-def _layer_by_layer(model: nn.Module, why: str) -> Deployed:
-    """The plain path: evaluation of a ghost convolution is slice copies already."""
-    decisions = [Decision(name, "kept", why) for name in ghost_convs(model)]
-    return Deployed(model, model, decisions)
+    return Deployed(network, model, rewriter.decisions, reach)

@@ -47,8 +47,8 @@ def ghostify(
         ghost_ratio: Share of each layer's channels that is no longer computed, in [0, 1).
         targets: Names of convolutions; if not given, those of the body.
         select: ``kmeans``, ``kmedoids``, ``l2``, ``random`` or ``first``.
-        source: What a ghost is taken from: ``cluster`` (the filter of its own cluster), ``slot`` (the k-th of the k-th),
-            or ``match`` (filter and direction that are nearest).
+        source: What a ghost is taken from: ``cluster`` (the filter of its own cluster), ``slot`` (the k-th of the
+            k-th), or ``match`` (filter and direction that are nearest).
         use_previous: Whether a layer's filters are compared as they act on the maps that the layer before it still
             computes, the weights of its ghosts added to those of their sources.
         seed: Of the clustering.
@@ -70,9 +70,7 @@ def ghostify(
     choose("source", source, SOURCES)
     config = GhostConfig(**{"order": "index", "ghost_ratio": ghost_ratio, **ghost})
     if config.order != "index" and select != "first":
-        raise UserError(
-            f"order={config.order!r} would mix up the channels of trained neighbours with select={select!r}; use 'index'"
-        )
+        raise UserError(f"order={config.order!r} would mix up the channels of trained neighbours; use 'index'")
     count = channels if channels is not None else getattr(model, "channels", None)
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise UserError("channels of the network's pictures are not known, give channels=")

@@ -78,6 +78,11 @@ def ghost_like(conv: nn.Conv2d, config: GhostConfig) -> GhostConv2d:
     return made.to(conv.weight.device, conv.weight.dtype).train(conv.training)
 
 
+def _own_input(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Some networks (RCAN) scale the picture that they are given in place."""
+    return tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
+
+
 def spandrel_model(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
     """A network that spandrel recognises.
 
@@ -100,6 +105,7 @@ def spandrel_model(state: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
     if found.input_channels != found.output_channels:
         raise UserError(f"weights {os.fspath(path)!r}: {found.input_channels} channels become {found.output_channels}")
     model: nn.Module = found.model.eval()
+    model.register_forward_pre_hook(_own_input)
     model.foreign = Foreign(str(found.architecture.id), int(found.scale), int(found.input_channels))  # type: ignore[assignment]
     model.scale, model.channels, model.grid = found.scale, found.input_channels, "lr"  # type: ignore[assignment]
     return model

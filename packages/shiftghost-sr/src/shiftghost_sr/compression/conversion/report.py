@@ -67,11 +67,11 @@ class ConversionReport:
         """For machines."""
         layers = [
             {
-                **vars(layer),
-                "direction": list(layer.direction),
-                "clusters": {str(k): v for k, v in layer.clusters.items()},
+                **vars(one),
+                "direction": list(one.direction),
+                "clusters": {str(k): n for k, n in one.clusters.items()},
             }
-            for layer in self.layers
+            for one in self.layers
         ]
         return {
             "layers": layers, "left": self.left, "params_before": self.params[0], "params_after": self.params[1],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from torch import fx, nn
 
 from effkit.errors import UserError, choose
+from shiftghost_sr.compression.conversion.probing import around as running_order
+from shiftghost_sr.compression.conversion.probing import unusable
 from shiftghost_sr.compression.deployment.tracing import NotTraceable, trace
 from shiftghost_sr.layers.config import GhostConfig, intrinsic_count
 from shiftghost_sr.layers.ghost_conv import GhostConv2d
@@ -66,9 +69,9 @@ def producers(traced: fx.GraphModule) -> dict[str, str]:
         source = node.args[0]
         while isinstance(source, fx.Node) and _passes(source, modules) and source.args:
             source = source.args[0]
-        if isinstance(source, fx.Node) and source.op == "call_module":
-            if isinstance(modules[str(source.target)], nn.Conv2d):
-                found[str(node.target)] = str(source.target)
+        called = isinstance(source, fx.Node) and source.op == "call_module"
+        if called and isinstance(modules[str(source.target)], nn.Conv2d):
+            found[str(node.target)] = str(source.target)
     return found
 
 
@@ -131,12 +134,16 @@ def choose_targets(
         for name in wanted:
             if reason := _unfit(model.get_submodule(name), config):
                 raise UserError(f"targets: {name} cannot have ghosts, {reason}")
+        for name, reason in unusable(model, wanted, channels).items():
+            raise UserError(f"targets: {name} cannot have ghosts, {reason}")
         return [n for n in names if n in wanted], {n: "it was not named" for n in names if n not in wanted}, traced
     identity = identity_of(model)
     ours = None if identity is None else body_of_ours(identity)
     left: dict[str, str] = {}
-    around = {} if ours is not None or traced is None else _by_graph(traced, channels)
-    for number, name in enumerate(names):
+    around = {}
+    if ours is None:
+        around = running_order(model, channels) if traced is None else _by_graph(traced, channels)
+    for name in names:
         conv = model.get_submodule(name)
         if ours is not None:
             reason = "" if name in ours else "it is no part of the body"
@@ -144,15 +151,15 @@ def choose_targets(
             reason = "its kernel is 1 x 1"
         elif isinstance(conv, nn.Conv2d) and conv.out_channels < _FEWEST:
             reason = f"it has {conv.out_channels} channels only"
-        elif traced is None:
-            reason = "the network's ends are not known" if number in (0, len(names) - 1) else ""
         else:
             reason = around.get(name, "")
         reason = reason or _unfit(conv, config)
         if reason:
             left[name] = reason
+    left |= unusable(model, [n for n in names if n not in left], channels)
     chosen = [n for n in names if n not in left]
     if not chosen:
-        first = next(iter(left.items()), ("", "there is none"))
-        raise UserError(f"no convolution of {type(model).__name__} can have ghosts: {first[0]}: {first[1]}")
+        counts = Counter(left.values())
+        why = "; ".join(f"{reason} ({count})" for reason, count in counts.most_common()) or "there is none"
+        raise UserError(f"no convolution of {type(model).__name__} can have ghosts: {why}")
     return chosen, left, traced

@@ -22,6 +22,12 @@ from shiftghost_sr.layers.ghost_conv import GhostConv2d
 __all__ = ["Rewriter", "Settings"]
 
 
+_OUT_OF_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Settings:
     """How a network is deployed; see :func:`~shiftghost_sr.compression.deploy.deploy`."""
@@ -139,7 +145,12 @@ class Rewriter:
     def _copied(self, node: fx.Node) -> None:
         """A node as it stands, on whole tensors."""
         self._held(node)
-        self._set_whole(node, self.graph.node_copy(node, self._tensor), False)
+        new = self.graph.node_copy(node, self._tensor)
+        if node.target in _OUT_OF_PLACE:  # also where it is the caller's own picture that would be changed
+            new.target = _OUT_OF_PLACE[node.target]
+        self._set_whole(node, new, False)
+        if node.target in _OUT_OF_PLACE and isinstance(node.args[0], fx.Node):
+            self._replace(node.args[0], node)
 
     def _held(self, node: fx.Node) -> None:
         """What a node reads may live on in its result, as a view: it is never changed in place from now on."""
