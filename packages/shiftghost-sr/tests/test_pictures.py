@@ -143,12 +143,18 @@ def written(path):
 
 
 def refused(tmp_path):
-    yield "frames", "a.gif", lambda p: Image.new("L", (2, 2)).save(p, save_all=True, append_images=[Image.new("L", (2, 2), 9)])  # noqa: E501
+    yield (
+        "frames",
+        "a.gif",
+        lambda p: Image.new("L", (2, 2)).save(p, save_all=True, append_images=[Image.new("L", (2, 2), 9)]),
+    )
     yield "CMYK", "a.jpg", lambda p: Image.new("CMYK", (8, 8)).save(p)
     yield "mode F", "a.tif", lambda p: Image.new("F", (8, 8)).save(p)
     yield "pages", "b.tif", lambda p: tifffile.imwrite(p, np.zeros((2, 8, 8), np.uint16), photometric="minisblack")
-    yield "unassociated", "c.tif", lambda p: tifffile.imwrite(
-        p, np.zeros((8, 8, 4), np.uint16), photometric="rgb", extrasamples=["assocalpha"]
+    yield (
+        "unassociated",
+        "c.tif",
+        lambda p: tifffile.imwrite(p, np.zeros((8, 8, 4), np.uint16), photometric="rgb", extrasamples=["assocalpha"]),
     )
     yield "not a picture", "a.png", lambda p: p.write_bytes(b"text")
     yield "cannot read", "d.png", lambda p: p.write_bytes(png16.encode(noise(9, 9, 3, peak=65535))[:-30])

@@ -20,7 +20,9 @@ from shiftghost_sr.models.files import load_model
 __all__ = ["converted", "run"]
 
 
-def converted(model: nn.Module, ghost: Any, *, select: str = "kmeans", source: str = "cluster", seed: int = 0) -> nn.Module:
+def converted(
+    model: nn.Module, ghost: Any, *, select: str = "kmeans", source: str = "cluster", seed: int = 0
+) -> nn.Module:
     """Convert a dense network.
 
     Args:
@@ -77,7 +79,9 @@ def _teacher(cfg: Any, start: nn.Module) -> nn.Module | None:
         return None
     if cfg.teacher == "parent":
         if cfg.ghost is None:
-            raise UserError("teacher=parent is the network before its conversion: give ghost=..., or a file of the parent")
+            raise UserError(
+                "teacher=parent is the network before its conversion: give ghost=..., or a file of the parent"
+            )
         return copy.deepcopy(start)
     return load_model(input_file("teacher", cfg.teacher), scale=cfg.scale)
 

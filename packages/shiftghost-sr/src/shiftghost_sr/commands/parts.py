@@ -89,7 +89,9 @@ def network_file(cfg: Any) -> Path:
         if file.is_file():
             return file if which == "final" else _of_checkpoint(file, which)
     what = "" if cfg.weights == "auto" else f" for weights={cfg.weights}"
-    raise UserError(f"run={str(cfg.run)!r} has no file{what} yet: its first epoch has not ended, or it is no training run")
+    raise UserError(
+        f"run={str(cfg.run)!r} has no file{what} yet: its first epoch has not ended, or it is no training run"
+    )
 
 
 def _of_checkpoint(file: Path, which: str) -> Path:

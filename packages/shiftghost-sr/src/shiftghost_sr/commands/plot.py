@@ -76,7 +76,9 @@ def _similarity(cfg: Any, files: dict[str, Path], out: Path, device: torch.devic
     convs = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1)}
     if not convs:
         raise UserError(f"models={name!r} has no convolutions larger than 1x1")
-    layer = max(convs, key=lambda n: convs[n].weight.numel()) if cfg.layer is None else choose("layer", cfg.layer, convs)
+    layer = (
+        max(convs, key=lambda n: convs[n].weight.numel()) if cfg.layer is None else choose("layer", cfg.layer, convs)
+    )
     weight = convs[layer].weight.detach().double().numpy()
     best = np.abs(cosines(weight) - np.eye(len(weight))).max(1)
     rows = [[layer, len(weight), float(np.median(best)), float(best.max())]]

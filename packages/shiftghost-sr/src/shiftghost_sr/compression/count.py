@@ -112,6 +112,8 @@ def count(
     """
     found = {}
     for form in ("dense", "ghost", "deployed"):
-        model = build_form(name, scale, ghost, form, None if form == "dense" else direction, diagonal=diagonal, size=size)
+        model = build_form(
+            name, scale, ghost, form, None if form == "dense" else direction, diagonal=diagonal, size=size
+        )
         found[form] = count_module(model, hr)
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 __all__ = ["grey_of_y", "with_luma", "y_of_grey", "y_of_rgb"]

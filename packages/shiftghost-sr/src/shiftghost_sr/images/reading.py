@@ -166,7 +166,9 @@ def _tiff(path: Path) -> Picture | None:
         if page.dtype != np.uint16 or page.photometric not in (1, 2) or page.planarconfig not in (1, None):
             raise UserError("its 16-bit pixels are not plain grey or RGB; save it so, or as PNG")
         if 1 in page.extrasamples:
-            raise UserError("its colours are multiplied by its transparency; save it with unassociated alpha, or as PNG")
+            raise UserError(
+                "its colours are multiplied by its transparency; save it with unassociated alpha, or as PNG"
+            )
         pixels = page.asarray()
         tags = {name: page.tags[name].value for name in ("InterColorProfile", "Orientation") if name in page.tags}
     plain = Picture.from_array(pixels)

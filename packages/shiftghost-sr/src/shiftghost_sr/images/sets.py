@@ -140,7 +140,9 @@ def _div2k(root: Path, split: str, scale: int, low: str | Path | None) -> list[P
     part = f"DIV2K_{_SPLIT_FOLDERS[split]}"
     high = root / f"{part}_HR"
     if not high.is_dir():
-        raise UserError(f"data.root={str(root)!r} has no folder {high.name}: give the folder that DIV2K was unpacked to")
+        raise UserError(
+            f"data.root={str(root)!r} has no folder {high.name}: give the folder that DIV2K was unpacked to"
+        )
     beside = root / f"{part}_LR_bicubic" / f"X{scale}"
     chosen = _need("data.lr_root", low) if low is not None else beside if beside.is_dir() else None
     return _paired(_files(high), chosen, scale)

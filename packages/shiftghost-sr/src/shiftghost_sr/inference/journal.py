@@ -82,9 +82,7 @@ class Journal:
             target: The file.
         """
         size = target.stat().st_size
-        self._append(
-            [{"target": target.name, "source": source, "state": state, "bytes": size, "recipe": self.recipe}]
-        )
+        self._append([{"target": target.name, "source": source, "state": state, "bytes": size, "recipe": self.recipe}])
 
     def _append(self, entries: list[dict[str, Any]]) -> None:
         if not entries:

@@ -88,7 +88,12 @@ class Outcome:
 
 
 def upscale_files(
-    errands: Sequence[Errand], folder: Path, options: Options, choice: Choice | None = None, *, replace_files: bool = False
+    errands: Sequence[Errand],
+    folder: Path,
+    options: Options,
+    choice: Choice | None = None,
+    *,
+    replace_files: bool = False,
 ) -> list[Outcome]:
     """Enlarge files.
 

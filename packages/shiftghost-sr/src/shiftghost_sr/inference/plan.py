@@ -13,7 +13,7 @@ from effkit.errors import UserError, choose
 from effkit.outputs import check_output_file, check_output_folder
 from shiftghost_sr.images.writing import WRITABLE, suffix_for
 
-__all__ = ["Errand", "FIELDS", "plan_errands"]
+__all__ = ["FIELDS", "Errand", "plan_errands"]
 
 FIELDS = ("stem", "ext", "scale")
 """What a ``name`` may hold in braces: the file's name without its ending, the ending without its dot, the factor."""

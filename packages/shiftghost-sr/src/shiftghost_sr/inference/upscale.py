@@ -85,7 +85,9 @@ class Upscaler:
         if self.channels not in (1, 3):
             raise UserError(f"the model has channels={self.channels}, pictures need 3 (RGB) or 1 (luma)")
         if overlap is not None and (isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0):
-            raise UserError(f"overlap={overlap!r} must be a whole number of at least 0, or null for what the model sees")
+            raise UserError(
+                f"overlap={overlap!r} must be a whole number of at least 0, or null for what the model sees"
+            )
         self.enlarged = getattr(model, "grid", "lr") == "hr"
         tiles((1, 1), tile, (0, 0, 0, 0))  # checks the number
         self.plain, self.model = model.eval(), in_dtype(model.eval(), precision)
@@ -176,9 +178,11 @@ class Upscaler:
             return (self.overlap,) * 4
         if self._halo is None:
             try:
-                self._halo = halo_of(self.plain)
+                above, below, left, right = halo_of(self.plain)
             except UserError as error:
                 raise UserError(f"{error}; tile=null takes the whole picture, overlap=32 allows seams") from error
+            step = self.scale if self.enlarged else 1  # such a network counts pixels that are enlarged already
+            self._halo = (-(-above // step), -(-below // step), -(-left // step), -(-right // step))
         return (max(self._halo),) * 4 if self.ensemble else self._halo  # flips exchange the sides
 
     def _insisting(
