@@ -58,7 +58,7 @@ class Double(nn.Module):
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3) * self.weight.to(x)
 
 
-# --- tiles ------------------------------------------------------------------------------------------------------------
+# --- tiles ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -129,7 +129,7 @@ def test_tiles_cover_every_pixel_once():
             assert (seen == 1).all()
 
 
-# --- what a picture is made of ------------------------------------------------------------------------------------------
+# --- what a picture is made of --------------------------------------------------------------------------------------
 
 
 def test_transparent_pictures_have_no_fringes():
@@ -207,7 +207,7 @@ def test_self_ensemble_is_the_mean_of_eight():
     assert torch.allclose(flipped, upscale(model, picture, ensemble=True), atol=1e-12)
 
 
-# --- precision and memory -----------------------------------------------------------------------------------------------
+# --- precision and memory -------------------------------------------------------------------------------------------
 
 
 def test_half_precision_that_overflows_is_done_again(caplog):
@@ -262,7 +262,7 @@ def test_a_tile_that_was_chosen_is_never_changed():
         if max(x.shape[2:]) > 50:
             raise MemoryError
 
-    with pytest.raises(UserError, match="tile=100 does not fit into memory: give a smaller one, e.g. tile=64"):
+    with pytest.raises(UserError, match=r"tile=100 does not fit into memory: give a smaller one, e\.g\. tile=64"):
         Upscaler(Double(hook), tile=100, overlap=0)(Picture(noise(300, 300, 3)))
 
     def never(x):
@@ -285,7 +285,7 @@ def test_the_next_smaller_tile():
     assert smaller(None, (20, 30)) is None
 
 
-# --- mistakes -----------------------------------------------------------------------------------------------------------
+# --- mistakes -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -60,10 +60,8 @@ def draw_tradeoff(points: Sequence[Point], path: Path, title: str, *, gain: bool
         ax.set_ylabel("dB over cubic interpolation" if gain else "PSNR of the luma, dB")
         ax.set_title(title)
         parts = [f"{p.name} {p.psnr:.2f} dB in {p.milliseconds:.3g} ms" for p in points]
-        describe(
-            fig,
-            f"Points of {'the gain over cubic interpolation' if gain else 'PSNR'} against the time for one picture: {joined(parts, most=8)}.",
-        )
+        what = "the gain over cubic interpolation" if gain else "PSNR"
+        describe(fig, f"Points of {what} against the time for one picture: {joined(parts, most=8)}.")
         return save_png(fig, path)
 
 

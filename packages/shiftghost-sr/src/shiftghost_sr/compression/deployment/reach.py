@@ -25,7 +25,9 @@ _POINTWISE_FUNCTIONS = {
     operator.imul, operator.truediv, operator.itruediv, operator.neg, operator.pow, F.relu, F.leaky_relu, F.gelu,
     F.silu, F.mish, F.elu, F.hardswish, F.prelu,
 }  # fmt: skip
-_POINTWISE_METHODS = frozenset(["add", "add_", "mul", "mul_", "sub", "div", "clamp", "chunk", "split", "contiguous", "relu", "clone"])
+_POINTWISE_METHODS = frozenset(
+    ["add", "add_", "mul", "mul_", "sub", "div", "clamp", "chunk", "split", "contiguous", "relu", "clone"]
+)
 
 
 class _Reach(dict[int, list[int]]):
