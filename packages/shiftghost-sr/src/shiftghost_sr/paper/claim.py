@@ -13,33 +13,24 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-
-from effkit.cli import compose
 from effkit.papers import Claim, ClaimRun, Findings
 from effkit.progress import report_progress
 from effkit.report import Table
-from effkit.timing import compare
 from shiftghost_sr.commands.evaluate import measure
-from shiftghost_sr.commands.finetune import converted
-from shiftghost_sr.commands.parts import data_of, network_of, set_up
-from shiftghost_sr.commands.train import fit
-from shiftghost_sr.compression.count import count
-from shiftghost_sr.compression.deploy import deploy
 from shiftghost_sr.images.metrics import luma
 from shiftghost_sr.images.picture import Picture
 from shiftghost_sr.images.resampling import imresize
 from shiftghost_sr.images.sets import find_pairs
 from shiftghost_sr.inference.upscale import Upscaler
 from shiftghost_sr.layers.schedule import shifts
-from shiftghost_sr.models.files import load_model, save_model
-from shiftghost_sr.models.zoo import create_model
+from shiftghost_sr.models.files import load_model
+from shiftghost_sr.paper.claim_measured import agreement, counts, latency, speed
+from shiftghost_sr.paper.claim_trained import cubic, psnr, train
 from shiftghost_sr.plots.comparisons import busiest_part, draw_comparison, draw_errors
 from shiftghost_sr.plots.rose import draw_rose
 from shiftghost_sr.plots.tradeoff import Point, draw_ablation, draw_tradeoff
-from shiftghost_sr.training.module import prepared
 
 __all__ = ["FULL", "SHORT", "Form", "run_claim"]
 
@@ -49,7 +40,7 @@ GHOSTS = {"learned shift": "default", "copy": "copy", "depthwise": "depthwise"}
 WITHIN = 0.3  # dB below the dense network
 ABOVE = 0.4  # dB over cubic interpolation
 REGAINED = 1.0  # dB that finetuning must bring back
-FASTER = 1.5  # of the deployed VDSR; by MACs 2.9
+FASTER = 1.5  # of the deployed VDSR; by MACs 2.5 to 2.9
 AGREE = 1e-12
 NARROW = 11  # channels of the network whose MACs are about those of the ghost network's
 
@@ -72,7 +63,6 @@ class Form(NamedTuple):
 
 SHORT = Form((0,), (), (), ("trainer.max_epochs=7",))
 FULL = Form((0, 1), ("trainer.max_epochs=8",), ("trainer.max_epochs=6",), ("trainer.max_epochs=14",))
-QUIET = ("trainer.enable_progress_bar=false", "checkpoint_minutes=null")
 
 
 def run_claim(run: ClaimRun) -> Claim:
@@ -84,15 +74,15 @@ def run_claim(run: ClaimRun) -> Claim:
     form = FULL if run.full else SHORT
     found = Findings(command=f"shiftghost-sr reproduce claim=true{' full=true' if run.full else ''}")
     report_progress("counting", 0.0)
-    _judge_counts(found, run.part("counts", _counts))
-    for name, difference in run.part("agreement", _agreement).items():
+    _judge_counts(found, run.part("counts", counts))
+    for name, difference in run.part("agreement", agreement).items():
         found.add(
             f"{name}: deployed against ghost", "largest difference", difference, AGREE, "at_most", source="rounding"
         )
-    speed = run.part("speed", _speed)
-    found.add("VDSR, 20 layers of 64", "dense time / deployed time", speed["deployed"][0], FASTER, unit="x",
-              source="our floor; 2.9x by MACs")  # fmt: skip
-    found.add("VDSR, 20 layers of 64", "dense time / ghost time", speed["ghost"][0], unit="x")
+    times = run.part("speed", speed)
+    found.add("VDSR, 20 layers of 64", "dense time / deployed time", times["deployed"][0], FASTER, unit="x",
+              source="our floor; 2.5x to 2.9x by MACs")  # fmt: skip
+    found.add("VDSR, 20 layers of 64", "dense time / ghost time", times["ghost"][0], unit="x")
     trained = [_train_all(run, form, seed, place / len(form.seeds)) for place, seed in enumerate(form.seeds)]
     mean = {name: statistics.fmean(_mean(one[name]) for one in trained) for name in trained[0]}
     found.add("dense network", "gain over cubic interpolation", mean["dense"] - mean["cubic"], ABOVE, unit="dB")
@@ -104,25 +94,7 @@ def run_claim(run: ClaimRun) -> Claim:
     for name in ("copy", "depthwise", "narrower network"):
         found.add(name, "gain over cubic interpolation", mean[name] - mean["cubic"], unit="dB")
     files = _draw(run, form, trained)
-    return Claim(found.rows, files, [_table(trained), _speed_table(speed)], _notes(form, mean))
-
-
-# --- counts, agreement, speed ---------------------------------------------------------------------------------------
-
-
-def _counts() -> dict[str, list[int]]:
-    """Ours and the fact sheet's: parameters, and MACs per pixel of the large frame."""
-    forms = {direction: count("vdsr", 2, "default", hr=(64, 64), direction=direction) for direction in ("stay", "axis")}
-    pixels = 64 * 64
-    vdsr = forms["axis"]
-    return {
-        "VDSR dense, params": [vdsr["dense"].params, 664_704],
-        "VDSR ghost, params": [vdsr["ghost"].params, 332_928],
-        "VDSR dense, MACs a pixel": [vdsr["dense"].macs // pixels, 664_704],
-        "VDSR ghost, MACs a pixel": [vdsr["ghost"].macs // pixels, 332_928],
-        "VDSR deployed, shifts along an axis, MACs a pixel": [vdsr["deployed"].macs // pixels, 228_288],
-        "VDSR deployed, no moves, MACs a pixel": [forms["stay"]["deployed"].macs // pixels, 175_968],
-    }
+    return Claim(found.rows, files, [_table(trained), _speed_table(times)], _notes(form, mean))
 
 
 def _judge_counts(found: Findings, counts: dict[str, list[int]]) -> None:
@@ -130,91 +102,8 @@ def _judge_counts(found: Findings, counts: dict[str, list[int]]) -> None:
         found.add(name, "count", ours, exact, "exact", source="computed from the architecture", evidence="computed")
 
 
-def _turned(name: str, **size: Any) -> Any:
-    """A ghost network whose shifts point everywhere."""
-    torch.manual_seed(0)
-    model = create_model(name, 2, ghost="default", **size).eval()
-    ways = [(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]
-    for number, (_, shift) in enumerate(shifts(model)):
-        shift.set_directions([ways[(5 * number + 2) % 9]] * len(shift.logits))
-    return model
-
-
-def _agreement() -> dict[str, float]:
-    """Largest difference in double precision, relative to the largest value, over frames of several sizes."""
-    sizes = {"edsr_baseline": {"blocks": 4, "features": 16}, "vdsr": {"layers": 10, "features": 16}, "carn": {}}
-    differences = {}
-    for name, size in sizes.items():
-        model = _turned(name, **size).double()
-        fast = deploy(model)
-        worst = 0.0
-        for height, width in ((1, 1), (1, 6), (5, 7), (24, 33)):
-            given = torch.rand(1, model.channels, height, width, dtype=torch.float64)
-            with torch.inference_mode():
-                expected = model(given)
-                worst = max(worst, float((fast(given) - expected).abs().max() / expected.abs().max()))
-        differences[name] = worst
-    return differences
-
-
-def _speed() -> dict[str, list[float]]:
-    """How many times faster than dense, and milliseconds, for a frame of 128 x 128; one interleaved run."""
-    ghost = _turned("vdsr")
-    torch.manual_seed(0)
-    dense = create_model("vdsr", 2).eval()
-    forms = {"dense": dense, "ghost": ghost, "deployed": deploy(ghost)}
-    given = torch.rand(1, 1, 128, 128)
-
-    timed = compare(
-        {name: _call(m, given) for name, m in forms.items()}, warmup=1, min_rounds=7, min_seconds=0.0, memory=False
-    )
-    return {name: [timed.ratio("dense", name).median, 1e3 * timed.timings[name].median] for name in forms}
-
-
-def _call(model: Any, given: torch.Tensor) -> Any:
-    def run() -> None:
-        with torch.inference_mode():
-            model(given)
-
-    return run
-
-
-# --- training -------------------------------------------------------------------------------------------------------
-
-
-def _train(
-    command: str, words: list[str], seed: int, folder: Path, ghost: str | None, parent: str | None
-) -> list[float]:
-    """Do what ``train`` or ``finetune`` does; dB on each held-out photograph."""
-    cfg = compose("shiftghost-sr", "shiftghost_sr.configs", command, [*words, *QUIET, f"seed={seed}"])
-    set_up(cfg)
-    if parent is None:
-        model, teacher = network_of(cfg), None
-    else:
-        teacher = load_model(parent)
-        model = converted(teacher, ghost, select=cfg.select, source=cfg.source, seed=seed)
-        save_model(model, folder / "converted.safetensors")
-    fit(cfg, model, data_of(cfg, 2), teacher=teacher, folder=folder)
-    save_model(model, folder / "model.safetensors")
-    return _psnr(model)
-
-
-def _psnr(model: Any) -> list[float]:
-    upscaler = Upscaler(model.eval())
-    values = []
-    for pair in find_pairs("bundled", "test", 2):
-        high, low = pair.both(2)
-        values.append(measure(upscaler(Picture(low)).picture.colour, high, 2)[0])
-    return values
-
-
-def _cubic() -> list[float]:
-    pairs = [pair.both(2) for pair in find_pairs("bundled", "test", 2)]
-    return [measure(imresize(low, 2), high, 2)[0] for high, low in pairs]
-
-
 def _train_all(run: ClaimRun, form: Form, seed: int, begun: float) -> dict[str, list[float]]:
-    """DB on each held-out photograph by variant."""
+    """PSNR on each held-out photograph by variant."""
     steps = 2 + len(GHOSTS)
 
     def say(text: str, number: int) -> None:
@@ -222,52 +111,34 @@ def _train_all(run: ClaimRun, form: Form, seed: int, begun: float) -> dict[str, 
 
     say("dense", 0)
     dense = run.subfolder(f"dense-{seed}")
-    found = {"cubic": _cubic()}
+    found = {"cubic": cubic()}
     words = ["experiment=laptop", *form.dense]
-    found["dense"] = run.part(dense.name, _train, "train", words, seed, dense, None, None)
+    found["dense"] = run.part(dense.name, train, "train", words, seed, dense, None, None)
     parent = str(dense / "model.safetensors")
     for number, (name, ghost) in enumerate(GHOSTS.items(), 1):
         say(name, number)
         folder = run.subfolder(f"{ghost}-{seed}")
         words = ["experiment=laptop_finetune", f"model={parent}", *form.finetune]
-        found[name] = run.part(folder.name, _train, "finetune", words, seed, folder, ghost, parent)
+        found[name] = run.part(folder.name, train, "finetune", words, seed, folder, ghost, parent)
         if ghost == "default":
             start = folder / "converted.safetensors"
-            found["converted, not finetuned"] = _psnr(load_model(start))
+            found["converted, not finetuned"] = psnr(load_model(start))
     say("narrower network", 1 + len(GHOSTS))
     narrow = run.subfolder(f"narrow-{seed}")
     words = ["experiment=laptop", f"size.features={NARROW}", *form.narrow]
-    found["narrower network"] = run.part(narrow.name, _train, "train", words, seed, narrow, None, None)
+    found["narrower network"] = run.part(narrow.name, train, "train", words, seed, narrow, None, None)
     return found
-
-
-# --- what is shown --------------------------------------------------------------------------------------------------
 
 
 def _mean(values: list[float]) -> float:
     return statistics.fmean(values)
 
 
-def _trained_models(run: ClaimRun, seed: int) -> dict[str, Any]:
-    folders = {"dense": f"dense-{seed}", "learned shift": f"default-{seed}", "narrower network": f"narrow-{seed}"}
-    return {name: load_model(run.subfolder(folder) / "model.safetensors") for name, folder in folders.items()}
-
-
-def _latency(run: ClaimRun, seed: int) -> dict[str, list[float]]:
-    """Median, 20 and 80 % milliseconds for the astronaut of the networks trained here; one interleaved run."""
-    models = _trained_models(run, seed)
-    forms = {**models, "learned shift, deployed": deploy(models["learned shift"])}
-    _, low = find_pairs("bundled", "test", 2)[0].both(2)
-    given = prepared(models["dense"], torch.from_numpy(low.transpose(2, 0, 1).copy())[None])
-    calls = {name: _call(model, given) for name, model in forms.items()}
-    timed = compare(calls, warmup=1, min_rounds=7, min_seconds=0.0, memory=False).timings
-    return {name: [1e3 * t.median, 1e3 * t.p20, 1e3 * t.p80] for name, t in timed.items()}
-
-
 def _draw(run: ClaimRun, form: Form, trained: list[dict[str, list[float]]]) -> list[Path]:
     seed = form.seeds[0]
-    latency = run.part("latency", _latency, run, seed)
-    models = _trained_models(run, seed)
+    folders = {"dense": f"dense-{seed}", "learned shift": f"default-{seed}", "narrower network": f"narrow-{seed}"}
+    models = {name: load_model(run.subfolder(folder) / "model.safetensors") for name, folder in folders.items()}
+    times = run.part("latency", latency, models)
     del models["narrower network"]
     high, low = find_pairs("bundled", "test", 2)[0].both(2)
     pictures = {"cubic": imresize(low, 2)}
@@ -283,7 +154,7 @@ def _draw(run: ClaimRun, form: Form, trained: list[dict[str, list[float]]]) -> l
     part = busiest_part(high, 96)
     points = [
         Point(name, mean[name.removesuffix(", deployed")], median, (low_time, high_time))
-        for name, (median, low_time, high_time) in latency.items()
+        for name, (median, low_time, high_time) in times.items()
     ]
     title, line = "Held-out photographs, x2", (f"claimed: {ABOVE} dB", ABOVE)
     folder = run.folder
@@ -305,8 +176,8 @@ def _table(trained: list[dict[str, list[float]]]) -> Table:
     return Table("Held-out photographs, x2", ["network", "seed", *names, "mean"], rows, note)
 
 
-def _speed_table(speed: dict[str, list[float]]) -> Table:
-    rows = [[name, *values] for name, values in speed.items()]
+def _speed_table(times: dict[str, list[float]]) -> Table:
+    rows = [[name, *values] for name, values in times.items()]
     return Table("VDSR (20 layers, 64 channels), a frame of 128 x 128, one interleaved run",
                  ["form", "times faster than dense", "median ms"], rows)  # fmt: skip
 
