@@ -26,10 +26,26 @@ def train(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("convert")
+def convert(cfg: DictConfig) -> Report:
+    """Give a trained dense network ghosts, by clusters of its filters; finetune it then."""
+    from shiftghost_sr.commands.convert import run
+
+    return run(cfg)
+
+
 @main.command("finetune")
 def finetune(cfg: DictConfig) -> Report:
     """Finetune a network from a file; ghost=... converts it first, with its dense self as teacher if you like."""
     from shiftghost_sr.commands.finetune import run
+
+    return run(cfg)
+
+
+@main.command("deploy")
+def deploy(cfg: DictConfig) -> Report:
+    """Fold every shift into the next convolution, check it, and write a program that needs torch alone."""
+    from shiftghost_sr.commands.deploy import run
 
     return run(cfg)
 
@@ -46,6 +62,30 @@ def evaluate(cfg: DictConfig) -> Report:
 def upscale(cfg: DictConfig) -> Report:
     """Enlarge pictures and folders of pictures: IN ... OUT."""
     from shiftghost_sr.commands.upscale import run
+
+    return run(cfg)
+
+
+@main.command("count")
+def count(cfg: DictConfig) -> Report:
+    """Parameters and MACs of a network: dense, with ghosts, and deployed."""
+    from shiftghost_sr.commands.count import run
+
+    return run(cfg)
+
+
+@main.command("bench")
+def bench(cfg: DictConfig) -> Report:
+    """Time a network's forms against each other in one interleaved run."""
+    from shiftghost_sr.commands.bench import run
+
+    return run(cfg)
+
+
+@main.command("export")
+def export(cfg: DictConfig) -> Report:
+    """Write a network as ONNX or as a program of torch.export, for frames of any size."""
+    from shiftghost_sr.commands.export import run
 
     return run(cfg)
 

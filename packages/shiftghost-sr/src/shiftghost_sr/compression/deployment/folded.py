@@ -13,7 +13,7 @@ from shiftghost_sr.ops.folded_conv import border_strips, box_convolutions, take_
 from shiftghost_sr.ops.halo_buffer import Activation, halo_buffer, padded
 from shiftghost_sr.ops.shift import Direction
 
-__all__ = ["FoldedConv2d", "Group", "frozen", "group_taps"]
+__all__ = ["FoldedConv2d", "Group", "WithHalo", "frozen", "group_taps"]
 
 # A full rectangle with some zero taps is one call instead of several; up to this many taps more it is the better way.
 _SLACK = 1.2
@@ -105,14 +105,42 @@ class _Part(nn.Module):
         moving = self.k > 1 and not self.centred
         self.border = _Border(weight, group, self.pads) if moving else None
 
+    @property
+    def needs_halo(self) -> bool:
+        """Whether zeros are put around its maps; a kernel that is centred pads by itself."""
+        return not (self.centred and len(self.group.bases) == 1)
+
     def forward(self, inputs: Sequence[Tensor], acts: Sequence[Activation], portable: bool) -> Tensor:
         bases, own = [inputs[b] for b in self.group.bases], [acts[b] for b in self.group.bases]
-        if self.centred and len(bases) == 1:
+        if not self.needs_halo:
             x = bases[0] if own[0] is None else own[0](bases[0])
             return F.conv2d(x, self.kernels[0], self.bias, padding=self.k // 2)
-        buffer = (padded if portable else halo_buffer)(bases, own, self.pads)
+        return self.convolve((padded if portable else halo_buffer)(bases, own, self.pads), portable)
+
+    def convolve(self, buffer: Tensor, portable: bool) -> Tensor:
+        """From the maps with zeros around them."""
         out = box_convolutions(buffer, list(self.kernels), self.boxes, self.bias)
         return out if self.border is None else self.border(buffer, out, portable)
+
+
+class WithHalo(nn.Module):
+    """Puts zeros around maps, and activates them on the way, for a :class:`FoldedConv2d` of one group.
+
+    A module of its own, so that the maps themselves are gone before the convolution makes its output.
+
+    Args:
+        conv: What it is for.
+    """
+
+    def __init__(self, conv: FoldedConv2d) -> None:
+        super().__init__()
+        self.acts, self.portable = conv.acts, conv.portable
+        self.pads = conv.parts[0].pads
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Tensors ``(N, maps, H, W)`` to one with a halo."""
+        acts: list[Activation] = [None if isinstance(a, nn.Identity) else a for a in self.acts]
+        return (padded if self.portable else halo_buffer)(inputs, acts, self.pads)
 
 
 class FoldedConv2d(nn.Module):
@@ -144,8 +172,12 @@ class FoldedConv2d(nn.Module):
             [_Part(weight[:, list(g.channels)], bias if i == 0 else None, g, diagonal) for i, g in enumerate(groups)]
         )
 
+        self.takes_buffer = len(groups) == 1 and self.parts[0].needs_halo
+
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Tensors ``(N, maps, H, W)`` to ``(N, outputs, H, W)``."""
+        """Tensors ``(N, maps, H, W)`` to ``(N, outputs, H, W)``; of one group with a halo, its buffer alone."""
+        if self.takes_buffer:
+            return self.parts[0].convolve(inputs[0], self.portable)
         acts: list[Activation] = [None if isinstance(a, nn.Identity) else a for a in self.acts]
         out: Tensor | None = None
         for part in self.parts:

@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from shiftghost_sr.compression.deployment.acts import ADDITIONS, PRODUCTS, activation_of, slopes_allow
 from shiftghost_sr.compression.deployment.convs import Decision, fold_groups, plain_conv
-from shiftghost_sr.compression.deployment.folded import FoldedConv2d
+from shiftghost_sr.compression.deployment.folded import FoldedConv2d, WithHalo
 from shiftghost_sr.compression.deployment.layout import Channel, is_plain, is_whole
 from shiftghost_sr.compression.deployment.slices import AddSlices, Materialise
 from shiftghost_sr.compression.deployment.tracing import channels_of
@@ -255,6 +255,10 @@ class Rewriter:
             nodes = [self._forced(i) if a is None else self.bases[i].node for i, a in zip(inputs, acts, strict=True)]
             target = self._add(made, str(node.target), key)
             self.source_of[target] = conv
+            folded = getattr(self.root, target)
+            if folded.takes_buffer:
+                halo = self._add(WithHalo(folded), f"{node.target}_halo", (*key, "halo"))
+                nodes = [self._call(halo, *nodes)]
             new = self._call(target, *nodes)
             self.decisions.append(Decision(str(node.target), "folded", ""))
         base = self._base(new, conv.out_channels, True, node)
