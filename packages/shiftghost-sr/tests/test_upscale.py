@@ -61,21 +61,47 @@ class Double(nn.Module):
 # --- tiles ----------------------------------------------------------------------------------------------------------
 
 
+@torch.no_grad()
+def in_whole_numbers(model):
+    """Weights of -1, 0 and 1: no sum in double precision is rounded then, whatever the order of its terms."""
+    draw = torch.Generator().manual_seed(2)
+    for value in (*model.parameters(), *model.buffers()):
+        if value.is_floating_point() and value.shape[-1:] != (9,):  # directions stay
+            value.copy_(torch.randint(-1, 2, value.shape, generator=draw))
+    return model
+
+
+def pictured(model, size):
+    draw = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (1, model.channels, *size), generator=draw).double() / 256
+
+
 @pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("form", ["dense", "ghost", "deployed"])
 @pytest.mark.parametrize("tile", [1, 7, 16])
 def test_tiles_equal_the_whole_to_the_last_bit(name, form, tile):
-    """In double precision; with ghosts that look further to some sides than to others."""
+    """In double precision; with ghosts that look further to some sides than to others.
+
+    Where sums are rounded, a library of matrix products rounds those of another frame in another way; that is the
+    second half of the test.
+    """
     scale = 3 if name == "carn" else 2
-    model = network(name, scale, None if form == "dense" else "default").double()
-    model = deploy(model) if form == "deployed" else model
     size = (5, 6) if tile == 1 else (29, 37)
-    picture = torch.rand(1, model.channels, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    whole = upscale(model, picture)
-    assert torch.equal(upscale(model, picture, tile=tile), whole)
-    given = enlarge(picture, scale) if getattr(model, "grid", "lr") == "hr" else picture
-    with torch.inference_mode():
-        assert torch.equal(whole, model(given))
+    for exact in (True, False):
+        model = network(name, scale, None if form == "dense" else "default").double()
+        model = in_whole_numbers(model) if exact else model
+        model = deploy(model) if form == "deployed" else model
+        picture = pictured(model, size)
+        whole = upscale(model, picture)
+        given = enlarge(picture, scale) if getattr(model, "grid", "lr") == "hr" else picture
+        with torch.inference_mode():
+            assert torch.equal(whole, model(given))
+        tiled = upscale(model, picture, tile=tile)
+        if exact:
+            assert whole.abs().max() > 1
+            assert torch.equal(tiled, whole)
+        else:
+            assert (tiled - whole).abs().max() <= 16 * torch.finfo(torch.float64).eps * whole.abs().max()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -93,8 +119,8 @@ def test_files_in_tiles_are_those_in_one_piece(channels, ensemble):
 
 def test_too_little_around_a_tile_shows_seams():
     """What the exact halo is for; and that an overlap given is the one used."""
-    model = network().double()
-    picture = torch.rand(1, 3, 24, 24, dtype=torch.float64)
+    model = in_whole_numbers(network().double())
+    picture = pictured(model, (24, 24))
     whole = upscale(model, picture)
     assert not torch.equal(upscale(model, picture, tile=8, overlap=1), whole)
     assert torch.equal(upscale(model, picture, tile=8, overlap=24), whole)
@@ -139,7 +165,6 @@ def test_transparent_pictures_have_no_fringes():
     picture = np.zeros((32, 32, 4), np.uint8)
     picture[inside] = (255, 0, 0, 255)
     cubic = np.dstack([imresize(np.ascontiguousarray(picture[..., k]), 2) for k in range(4)])
-    ours = upscale(network("vdsr", layers=3, features=4, channels=3), picture)
     model = network("vdsr", layers=3, features=4, channels=3)
     nn.init.zeros_(model.output.weight)  # cubic interpolation alone: what is left is the treatment of alpha
     ours = upscale(model, picture)
@@ -150,7 +175,8 @@ def test_transparent_pictures_have_no_fringes():
 
     assert darkest(ours) > 250
     assert darkest(cubic) < 230
-    assert (ours[..., 3] == cubic[..., 3]).all()
+    alpha = imresize(picture[..., 3].astype(float), 2)
+    assert (ours[..., 3] == np.clip(np.floor(alpha + 0.5), 0, 255)).all()
 
 
 def test_opaque_alpha_stays_opaque():
