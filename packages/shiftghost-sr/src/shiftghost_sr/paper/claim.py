@@ -18,7 +18,7 @@ from typing import NamedTuple
 from effkit.papers import Claim, ClaimRun, Findings
 from effkit.progress import report_progress
 from effkit.report import Table
-from shiftghost_sr.commands.evaluate import measure
+from shiftghost_sr.commands.evaluate import decibels
 from shiftghost_sr.images.metrics import luma
 from shiftghost_sr.images.picture import Picture
 from shiftghost_sr.images.resampling import imresize
@@ -143,7 +143,7 @@ def _draw(run: ClaimRun, form: Form, trained: list[dict[str, list[float]]]) -> l
     high, low = find_pairs("bundled", "test", 2)[0].both(2)
     pictures = {"cubic": imresize(low, 2)}
     pictures |= {name: Upscaler(model)(Picture(low)).picture.colour for name, model in models.items()}
-    psnr = {name: measure(picture, high, 2)[0] for name, picture in pictures.items()}
+    psnr = {name: decibels(picture, high, 2) for name, picture in pictures.items()}
     errors = {name: abs(luma(picture) - luma(high)) for name, picture in pictures.items()}
     gains = {
         name: [_mean(one[name]) - _mean(one["cubic"]) for one in trained]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from effkit.cli import compose
-from shiftghost_sr.commands.evaluate import measure
+from shiftghost_sr.commands.evaluate import decibels
 from shiftghost_sr.commands.finetune import converted
 from shiftghost_sr.commands.parts import data_of, network_of, set_up
 from shiftghost_sr.commands.train import fit
@@ -43,10 +43,10 @@ def psnr(model: Any) -> list[float]:
     values = []
     for pair in find_pairs("bundled", "test", 2):
         high, low = pair.both(2)
-        values.append(measure(upscaler(Picture(low)).picture.colour, high, 2)[0])
+        values.append(decibels(upscaler(Picture(low)).picture.colour, high, 2))
     return values
 
 
 def cubic() -> list[float]:
     pairs = [pair.both(2) for pair in find_pairs("bundled", "test", 2)]
-    return [measure(imresize(low, 2), high, 2)[0] for high, low in pairs]
+    return [decibels(imresize(low, 2), high, 2) for high, low in pairs]
