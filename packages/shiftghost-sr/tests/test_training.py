@@ -93,6 +93,11 @@ def test_shifts_are_told_the_epoch():
     assert mean_entropy(model) == pytest.approx(torch.log2(torch.tensor(9.0)).item())
 
 
+def test_a_network_from_a_file_is_put_into_training_mode():
+    """In eval mode its shifts would draw no noise, and never look elsewhere."""
+    assert SRModule(network().eval()).model.training
+
+
 def test_logits_are_never_decayed_and_have_a_rate_of_their_own():
     model = network()
     module = SRModule(model, optimizer={"opt": "adamw", "lr": 1e-3, "weight_decay": 0.1}, shift_lr=10)

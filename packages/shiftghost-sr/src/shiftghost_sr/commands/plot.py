@@ -112,8 +112,10 @@ def _latency(cfg: Any, files: dict[str, Path], out: Path, device: torch.device) 
     found = compare(
         {name: lambda u=u: u(picture) for name, u in upscalers.items()},  # type: ignore[misc]
         device=device,
+        warmup=1,
         min_rounds=cfg.rounds,
         min_seconds=0.0,
+        memory=False,
     )
     points = [
         Point(name, statistics.fmean(psnr[name]), 1e3 * t.median, (1e3 * t.p20, 1e3 * t.p80))
