@@ -11,8 +11,11 @@ from shiftghost_sr.models.files import save_model
 from shiftghost_sr.models.zoo import create_model
 
 # Small runs of each command, together all that it can do with its keys.
-TRAIN = ["data=folder", "data.root=pictures", "data.val_root=pictures", "data.num_workers=0", "data.patch=16",
-         "data.crops=8", "data.batch_size=4", "trainer=cpu", "trainer.max_epochs=1", "threads=1", "loss=mse", "checkpoint_minutes=null"]  # fmt: skip
+TRAIN = [
+    *("data=folder", "data.root=pictures", "data.val_root=pictures", "data.num_workers=0", "data.patch=16"),
+    *("data.crops=8", "data.batch_size=4", "trainer=cpu", "trainer.max_epochs=1", "threads=1", "loss=mse"),
+    "checkpoint_minutes=null",
+]
 DENSE, GHOST = "model=run/model.safetensors", "model=ghost.safetensors"
 LINES = {
     "train": [["model=vdsr", "size.layers=3", "size.features=4", "ghost=default", *TRAIN]],

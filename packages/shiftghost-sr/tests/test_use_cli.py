@@ -13,8 +13,11 @@ from shiftghost_sr.cli import main
 from shiftghost_sr.models.files import load_model, save_model
 from shiftghost_sr.models.zoo import create_model
 
-TINY = ["model=vdsr", "size.layers=3", "size.features=4", "data=folder", "data.root=tiny", "data.val_root=tiny",
-        "data.num_workers=0", "data.patch=16", "data.crops=8", "data.batch_size=4", "trainer=cpu", "threads=1"]  # fmt: skip
+TINY = [
+    *("model=vdsr", "size.layers=3", "size.features=4"),
+    *("data=folder", "data.root=tiny", "data.val_root=tiny", "data.num_workers=0", "data.patch=16", "data.crops=8"),
+    *("data.batch_size=4", "trainer=cpu", "threads=1"),
+]
 
 
 @pytest.fixture
