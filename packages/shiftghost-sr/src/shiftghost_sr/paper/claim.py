@@ -61,8 +61,8 @@ class Form(NamedTuple):
     narrow: tuple[str, ...]
 
 
-SHORT = Form((0,), (), (), ("trainer.max_epochs=7",))
-FULL = Form((0, 1), ("trainer.max_epochs=8",), ("trainer.max_epochs=6",), ("trainer.max_epochs=14",))
+SHORT = Form((0,), ("trainer.max_epochs=3",), ("trainer.max_epochs=1",), ("trainer.max_epochs=4",))
+FULL = Form((0, 1), ("trainer.max_epochs=6",), ("trainer.max_epochs=3",), ("trainer.max_epochs=9",))
 
 
 def run_claim(run: ClaimRun) -> Claim:
