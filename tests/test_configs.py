@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,21 @@ def test_every_option_of_every_command_composes(script, members):
             if f"{name} {command}" in found:
                 continue
             groups = choices(hydra)
+            alone: list[list[str]] = []
+            beside: dict[str, list[str]] = {}
             for file, path in sorted(options.items()):
-                alike = set() if reaches_out(path.read_text(encoding="utf-8")) else done
-                wanted = [override for override in override_for(file, groups) if override not in alike]
-                found |= failures(hydra, f"{name} {command}", [[override] for override in wanted])
+                out = reaches_out(path.read_text(encoding="utf-8"))
+                wanted = [override for override in override_for(file, groups) if out or override not in done]
+                if out:
+                    alone += [[override] for override in wanted]
+                for override in () if out else wanted:
+                    beside.setdefault(override.split("=")[0], []).append(override)
                 done |= set(wanted)
+            # Options that change their own node only are tried together, one of each group.
+            together = [[o for o in row if o is not None] for row in zip_longest(*beside.values())]
+            if failures(hydra, f"{name} {command}", together):  # which of them, or do two only exclude each other?
+                found |= failures(hydra, f"{name} {command}", [[o] for row in together for o in row])
+            found |= failures(hydra, f"{name} {command}", alone)
     assert found == {}
 
 

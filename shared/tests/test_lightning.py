@@ -18,7 +18,16 @@ from torch import nn
 from effkit.data import create_data
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError
-from effkit.lightning import Classifier, CsvLogger, build_trainer, create_loggers, evaluate, network_state, train
+from effkit.lightning import (
+    Classifier,
+    CsvLogger,
+    build_trainer,
+    create_loggers,
+    evaluate,
+    evaluation_report,
+    network_state,
+    train,
+)
 from effkit.lightning.logging import read_rows
 from effkit.lightning.metrics import PercentCorrect
 from effkit.lightning.optim import create_optimizer, create_scheduler
@@ -101,6 +110,15 @@ def test_validation_loss_is_the_mean_over_pictures(tmp_path):
     assert found["images"] == 64
     assert found["device"] == "cpu"
     assert json.loads((tmp_path / "metrics.json").read_text()) == found
+    report = evaluation_report(
+        "some eval", config(), model, data, name="tiny", printed=81.5, beside=[["published", 80]], lines=["so it is"],
+        folder=tmp_path,
+    )  # fmt: skip
+    (table,) = report.tables
+    assert table.title == f"tiny on {data.name}, test"
+    assert table.rows[-2:] == [["paper's top1", 81.5], ["published", 80]]
+    assert {row[0]: row[1] for row in table.rows}["test_loss"] == report.data["test_loss"] == found["test_loss"]
+    assert report.lines == ["so it is"]
 
 
 def test_fillers_do_not_count():

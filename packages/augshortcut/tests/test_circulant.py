@@ -12,7 +12,9 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from augshortcut import reference
 from augshortcut.layers.circulant import BlockCirculantLinear, spectral_norms
-from augshortcut.ops.layout import diagonal_means, toeplitz
+from augshortcut.ops.butterflies import join, leaf_rings, most_levels, pieces, split
+from augshortcut.ops.flat import join_flat, split_flat
+from augshortcut.ops.layout import diagonal_means, diagonal_pairs, toeplitz, toeplitz_blocks
 from augshortcut.ops.product import block_circulant, resolve
 from effkit.cost import measure
 from effkit.errors import UserError
@@ -21,7 +23,7 @@ from effkit.testing import assert_close_to_reference
 REAL = ["dense", "crt"]
 BACKENDS = [*REAL, "fft"]
 # (in, out, b): square, wide, tall, odd blocks, one circulant, all blocks of size one, three halvings.
-SIZES = [(8, 8, 2), (24, 8, 2), (8, 24, 4), (15, 15, 3), (12, 12, 1), (6, 6, 6), (16, 16, 2), (48, 32, 4)]
+SIZES = [(8, 8, 2), (24, 8, 2), (8, 24, 4), (15, 15, 3), (12, 12, 1), (6, 6, 6), (16, 16, 2), (48, 32, 2), (32, 32, 1)]
 
 
 def _random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -60,7 +62,7 @@ def test_every_backend_is_the_sum_of_convolutions(in_features, out_features, blo
     layer = _layer(in_features, out_features, block, "fft" if backend == "fft" else "auto")
     x = _random(2, 3, in_features)
     for level in range(5) if backend == "crt" else (None,):
-        if level is not None and layer.weight.shape[2] % 2**level:
+        if level is not None and level > most_levels(layer.weight.shape[2]):
             continue
         y = block_circulant(x, layer.weight, layer.bias, backend=backend, level=level)
         expected = reference.convolve(layer.weight.detach(), x) + layer.bias
@@ -241,10 +243,43 @@ def test_stacked_spectral_norms_are_differentiable():
     assert weight.grad is not None
 
 
-@pytest.mark.parametrize(("level", "share"), [(0, 1.0), (1, 1 / 2), (2, 3 / 8), (3, 11 / 32)])
+@pytest.mark.parametrize(("level", "share"), [(0, 1.0), (1, 1 / 2), (2, 1 / 4), (3, 1 / 8)])
 def test_multiply_adds_by_level(level, share):
     layer = BlockCirculantLinear(384, 384, 4, "crt", crt_level=level)
     assert measure(layer, torch.zeros(10, 384)).macs == round(10 * 384 * 384 * share)
+
+
+@pytest.mark.parametrize(("n", "levels"), [(5, 0), (6, 1), (12, 1), (8, 2), (96, 4), (32, 4), (2, 1)])
+def test_butterflies_are_orthogonal_and_their_forms_agree(n, levels):
+    assert most_levels(n) == levels
+    x = _random(3, 2, n)
+    for level in range(levels + 1):
+        leaves = split(x, level)
+        assert leaves.shape == (2**level, 3, 2 * n >> level)
+        assert len(leaf_rings(level)) == 2**level
+        torch.testing.assert_close(join(leaves, 2, level), 2**level * x, rtol=0, atol=1e-12)
+        torch.testing.assert_close(leaves.square().sum(), 2**level * x.square().sum(), rtol=1e-12, atol=0)
+        if level == 0:
+            continue
+        count = pieces(level)
+        seen = x.view(3, 2, count, n // count).transpose(1, 2)
+        for tokens in (True, False):
+            leaves = split(x, level, tokens=tokens)
+            torch.testing.assert_close(split_flat(seen, level, tokens=tokens), leaves, rtol=0, atol=1e-13)
+            noise = _random(*leaves.shape, seed=1)
+            expected = join(noise, 2, level, tokens=tokens)
+            assert abs(float((leaves * noise).sum() - (x * expected).sum())) < 1e-11  # transposes of each other
+            for order in (True, False):
+                found = join_flat(noise, 2, tokens=tokens, out_tokens=order)
+                torch.testing.assert_close(found.transpose(1, 2).flatten(2), expected, rtol=0, atol=1e-13)
+
+
+def test_sums_of_diagonals_are_the_adjoint_of_toeplitz():
+    weight, above, matrix = _random(2, 5), _random(2, 5, seed=1), _random(2, 5, 5, seed=2)
+    low, high = diagonal_pairs(matrix.transpose(1, 2))
+    inner = (toeplitz_blocks(weight, above) * matrix).sum()
+    torch.testing.assert_close(inner, (weight * low).sum() + (above * high).sum(), rtol=0, atol=1e-12)
+    assert torch.equal(high[:, 0], torch.zeros(2, dtype=torch.float64))  # no entry of it lies above the diagonal
 
 
 def test_auto_chooses_and_names_refuse():
@@ -252,7 +287,7 @@ def test_auto_chooses_and_names_refuse():
     assert resolve("auto", 6) == ("crt", 1)
     assert resolve("auto", 5) == ("crt", 0)
     assert resolve("dense", 96) == ("dense", 0)
-    with pytest.raises(UserError, match=r"crt_level=2 needs circulants whose size is a multiple of 4, got 6"):
+    with pytest.raises(UserError, match=r"crt_level=2 needs circulants whose size is a multiple of 8, got 6"):
         resolve("crt", 6, 2)
     with pytest.raises(UserError, match="even size, got 5"):
         resolve("triton", 5)

@@ -36,7 +36,7 @@ def test_added_parameters(name):
 
 def test_executed_and_paper_style_cost_of_aug_vit_small():
     cost = variant_cost("augvit_small_circulant2")
-    assert cost.macs_executed == 5_121_761_280
+    assert cost.macs_executed == 4_947_468_288
     assert cost.macs_executed <= 5.13e9
     tokens, projections = 197, 12 * 2 * 2
     assert textbook_multiplications(384, 4) == 8193
@@ -44,7 +44,7 @@ def test_executed_and_paper_style_cost_of_aug_vit_small():
     assert 0.03 < cost.macs_dense_equivalent / 4_598_882_304 - 1 - 0.27 < 0.04  # +30.3 %
 
 
-@pytest.mark.parametrize(("level", "macs"), [(0, 5_993_226_240), (1, 5_296_054_272), (3, 5_078_188_032)])
+@pytest.mark.parametrize(("level", "macs"), [(0, 5_993_226_240), (1, 5_296_054_272), (3, 4_773_175_296)])
 def test_executed_cost_by_level(level, macs):
     """Level 0 is the dense product, measured here, and equal to the dense-equivalent count."""
     with torch.device("meta"):

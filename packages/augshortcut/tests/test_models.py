@@ -101,14 +101,19 @@ def test_own_bases(name):
         model(torch.randn(1, 3, 32, 32))
     with pytest.raises(UserError, match="multiple"):
         timm.create_model(name, img_size=50)
+    with torch.no_grad():
+        model.eval().reset_classifier(0, "avg")
+        torch.testing.assert_close(model(x), model.forward_features(x)[:, 1:].mean(dim=1))
     with pytest.raises(UserError, match="token"):
-        model.reset_classifier(3, "avg")
+        model.reset_classifier(3, "max")
+    with pytest.raises(UserError, match=r"num_classes.*-1"):
+        model.reset_classifier(-1)
 
 
 def test_layers_of_own_bases_are_grouped_in_order():
     from timm.optim import param_groups_layer_decay
 
-    for model in (PvtV1((1, 2, 1, 1), 64), T2TViT(3, img_size=64)):
+    for model in (PvtV1((1, 2, 1, 1), img_size=64), T2TViT(3, img_size=64)):
         groups = param_groups_layer_decay(model, layer_decay=0.5, no_weight_decay_list=model.no_weight_decay())
         names = {id(p): n for n, p in model.named_parameters()}
         scale = {names[id(p)]: g["lr_scale"] for g in groups for p in g["params"]}

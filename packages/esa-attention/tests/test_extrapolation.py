@@ -1,11 +1,9 @@
 """A trained model far past its 512 tokens: plain attention breaks, ESA stays itself."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 
+from effkit.testing import shared_data
 from esa_attention import ESAConfig, apply_esa, calibrate
 from esa_attention.evaluation.models.registry import build_model, load_tokenizer
 from esa_attention.evaluation.models.sampling import sample_stories
@@ -17,10 +15,7 @@ CONTEXT = 512
 
 @pytest.fixture(scope="module")
 def model():
-    root = os.environ.get("EFFKIT_DATA") or Path(__file__).resolve().parents[4] / "shared" / "data"
-    folder = Path(root) / "stories260k"
-    if not folder.is_dir():
-        pytest.skip("stories260k is not here; EFFKIT_DATA names the folder that has it")
+    folder = shared_data("stories260k")
     return build_model("stories260k", folder), load_tokenizer("stories260k", folder)
 
 

@@ -1,6 +1,5 @@
 """The llama2.c formats: parity with its arithmetic, refusal of broken files, the tokenizer, the real small model."""
 
-import os
 import struct
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from effkit.errors import UserError
+from effkit.testing import shared_data
 from esa_attention.evaluation.models.llama2c_tokenizer import Llama2cTokenizer
 from esa_attention.evaluation.models.registry import build_model, load_tokenizer
 from esa_attention.evaluation.models.sampling import sample_stories
@@ -16,14 +16,6 @@ from esa_attention.evaluation.models.stories import load_llama2c, read_header
 from esa_attention.evaluation.tasks.ppl import bucket_means, token_nats
 
 FIELDS = {"dim": 24, "hidden": 20, "layers": 3, "heads": 4, "kv_heads": 2, "vocab": 50, "seq_len": 32}
-
-
-def data_folder() -> Path:
-    root = os.environ.get("EFFKIT_DATA") or Path(__file__).resolve().parents[4] / "shared" / "data"
-    folder = Path(root) / "stories260k"
-    if not folder.is_dir():
-        pytest.skip("stories260k is not here; EFFKIT_DATA names the folder that has it")
-    return folder
 
 
 def make_blocks(shared: bool = True, seed: int = 0) -> dict[str, np.ndarray]:
@@ -296,7 +288,7 @@ def test_sampling_is_deterministic_and_bounded(tmp_path):
 
 
 def test_the_real_model_speaks_and_breaks_beyond_its_context():
-    folder = data_folder()
+    folder = shared_data("stories260k")
     model, tokenizer = build_model("stories260k", folder), load_tokenizer("stories260k", folder)
     assert tokenizer.vocab_size == model.config.vocab_size == 512
     text = "Once upon a time, there was a little girl named Lily.\nShe liked to play."

@@ -14,9 +14,12 @@ import pytest
 import timm
 import torch
 
+from effkit.cli import compose
+from effkit.lightning.optim import create_optimizer, create_scheduler
 from effkit.testing import assert_one_line_mistake, in_process
 from effkit.testing.papers import assert_installed, assert_rows_are_complete, composed_commands
 from greedy_enlarge.cli import main
+from greedy_enlarge.commands.build import plain
 from greedy_enlarge.families import base, macs, params
 from greedy_enlarge.paper.rows import ORDER, PAPER, paper_rows
 from greedy_enlarge.spec import ArchSpec
@@ -83,9 +86,112 @@ def test_search_report_and_resume(run, tmp_path):
     assert (again["macs"], again["moves"]) == (709_261_600, ["depth_1", "depth_7", "width_3", "width_2"])
     report = run("report", "run=found", "format=json")
     pictures = [f for f in json.loads(report.stdout)["files"] if f.endswith(".png")]
-    assert len(pictures) == 2
+    assert [os.path.basename(p) for p in pictures] == ["path.png", "ranking.png", "steps.png"]
+    found = data_of(report)
+    assert [c["evaluations"] for c in found["costs"]] == [0, 15, 15, 15, 15]
+    assert set(found["networks"]) == {"start", "searched", "compound", "fast", "random path"}
     assert all(os.path.getsize(tmp_path / p) > 5_000 for p in pictures)
     assert "fast" in run("report", "run=found").stdout
+
+
+TRAINS = ["spec=tiny", "budget=230000", "steps=1", "delta=0.15", "delta_final=0.15", "moves.width_step=4",
+          "moves.kinds=[depth]", "evaluator=proxy_train", "evaluator.epochs=1", "data.limit=170", "device=cpu",
+          "threads=1"]  # fmt: skip
+
+
+def test_report_measures_fresh_seeds_on_the_test_split_and_keeps_them(run, tmp_path):
+    assert run("search", *TRAINS, "hydra.run.dir=found").code == 0
+    words = ["report", "run=found", "seeds=2", "epochs=1", "device=cpu", "threads=1", "format=json"]
+    first = run(*words)
+    found = data_of(first)
+    assert {len(v) for v in found["test_accuracy"].values()} == {2}
+    assert all(0 <= x <= 100 for v in found["test_accuracy"].values() for x in v)
+    assert [os.path.basename(f) for f in json.loads(first.stdout)["files"]][-1] == "accuracy.png"
+    (journal,) = (tmp_path / "found/fresh").glob("*/journal.jsonl")
+    before = journal.read_bytes()
+    assert data_of(run(*words))["test_accuracy"] == found["test_accuracy"]
+    assert journal.read_bytes() == before
+    assert list((tmp_path / "found/fresh").rglob("*.pt")) == []
+    assert_one_line_mistake("greedy-enlarge", run("report", "run=found", "seeds=-1"), ["seeds=-1"])
+
+
+TABLE = ["table", "moves.kinds=[depth]", "steps=1", "budget=85000", "delta=0.2", "delta_final=0.2", "data.limit=34",
+         "samples=[34,68]", "repeats=2", "device=cpu", "threads=1"]  # fmt: skip
+
+
+def rows_of(path):
+    return [line for line in path.read_text().splitlines() if not line.startswith("#")]
+
+
+def test_a_table_that_was_stopped_goes_on_and_comes_to_the_same(run, tmp_path, monkeypatch):
+    result = run(*TABLE, "hydra.run.dir=whole", "format=json")
+    networks = data_of(result)["networks"]
+    expected = rows_of(tmp_path / "whole/table.csv")
+    assert len(expected) == 1 + networks * 2 * 2
+    from greedy_enlarge.training.proxy import ProxyTrain
+
+    calls, evaluate = [], ProxyTrain.evaluate
+
+    def dying(self, task):
+        calls.append(task)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return evaluate(self, task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ProxyTrain, "evaluate", dying)
+        assert run(*TABLE, "hydra.run.dir=stopped").code != 0
+    assert not (tmp_path / "stopped/table.csv").exists()
+    calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(ProxyTrain, "evaluate", lambda self, task: calls.append(task) or evaluate(self, task))
+        again = run("resume", "run=stopped")
+    assert again.code == 0, again.stderr
+    assert len(calls) == networks * 2 * 2 - 3
+    assert rows_of(tmp_path / "stopped/table.csv") == expected
+    # The table is one that searches and rules can be run on.
+    words = ["steps=1", "delta=0.2", "delta_final=0.2", "moves.kinds=[depth]", "space=textures", "budget=85000"]
+    searched = run("search", *words, "evaluator=table", "evaluator.path=whole/table.csv", "repeats=2", "format=json")
+    found = data_of(run("regret", "path=whole/table.csv", "format=json"))["rules"]
+    assert data_of(searched)["spec"]["depths"]
+    assert found["optimum"]["regret"] == 0 <= found["greedy"]["regret"]
+    saved = data_of(run("savings", "path=whole/table.csv", "format=json"))["ways"]
+    assert {w["way"] for w in saved} >= {"racing 34 68", "everything, one training each"}
+
+
+def test_real_searches_are_held_against_the_table(run, tmp_path):
+    assert run(*TABLE, "hydra.run.dir=whole").code == 0
+    words = ["savings", "path=whole/table.csv", "searches=1", "racing={samples: [34], keep: 0.5}", "device=cpu",
+             "threads=1", "format=json"]  # fmt: skip
+    ways = data_of(run(*words, "hydra.run.dir=saved", "csv=saved.csv"))["ways"]
+    assert ways[-1]["on"] == "real searches"
+    assert ways[-1]["steps"] == 1
+    assert ways[-1]["same"] <= ways[-1]["tied"] <= 1
+    assert ways[-1]["share"] == pytest.approx((2 * 34 + 2 * 34 * 3) / (3 * 2 * 68))
+    assert "samples_over_everything" in (tmp_path / "saved.csv").read_text()
+
+
+@pytest.mark.parametrize("recipe", ["ghost1x", "s_ghost_b4"])
+def test_recipes_of_the_releases_make_an_optimizer_and_a_schedule(recipe):
+    from greedy_enlarge.networks.build import build
+
+    words = [f"recipe={recipe}", "data=imagenet", "data.root=PATH"]
+    options = plain(compose("greedy-enlarge", "greedy_enlarge.configs", "train", words))
+    optimizer = create_optimizer(build(base("tiny")), options["optimizer"])
+    epochs = options["trainer"]["max_epochs"]
+    schedule = create_scheduler(optimizer, options["scheduler"], epochs=epochs, updates_per_epoch=10)
+    rates = []
+    for _ in range(10 * epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        schedule.step()
+    if recipe == "ghost1x":
+        assert (rates[0], options["ema"], options["drop_rate"]) == (1e-6, 0.9999, 0.2)
+        assert rates[24 * 20] == pytest.approx(0.048 * 0.97**20)
+    else:
+        assert (rates[0], options["drop_path_rate"], options["label_smoothing"]) == (1e-4, 0.1, 0.1)
+        assert rates[10 * 225] == pytest.approx((0.6 + 1e-6) / 2, rel=1e-3)
+        assert len(optimizer.param_groups) == 1  # all weights decay
+    assert options["data"]["augment"]["crop"] == "rrc"
 
 
 def test_plan_only_evaluates_nothing(run, tmp_path):
@@ -165,10 +271,40 @@ MISTAKES = {
     "below": (["search", "budget=1000"], ["MACs below the start's"]),
     "no budget": (["search"], ["budget"]),
     "evaluator": (["search", f"budget={B1}", "evaluator.name=magic"], ["evaluator.name='magic'"]),
-    "table": (["search", f"budget={B1}", "evaluator=table"], ["evaluator.path"]),
+    "table": (["search", f"budget={B1}", "evaluator=table", "evaluator.path=null"], ["evaluator.path"]),
     "executor": (["search", f"budget={B1}", "executor=cluster"], ["executor='cluster'"]),
     "workers": (["search", f"budget={B1}", "workers=0"], ["workers=0"]),
     "racing": (["search", f"budget={B1}", "racing={samples: [3, 1], keep: 0.5}"], ["racing.samples"]),
+    "racing keys": (["search", f"budget={B1}", "racing={sample: [3]}"], ["key of racing", "did you mean 'samples'"]),
+    "racing text": (["search", f"budget={B1}", "racing=fast"], ["racing='fast' must be a mapping"]),
+    "other space": (["search", f"budget={B1}", "evaluator=table"], ["recorded for another space"]),
+    "no table": (["regret", "path=nowhere.csv"], ["path='nowhere.csv'"]),
+    "table budget": (["table", "budget=100"], ["MACs below the start's"]),
+    "table samples": (["table", "samples=[100]"], ["samples=100: proxy training goes by whole epochs"]),
+    "table rungs": (["table", "samples=[5100, 2550]"], ["samples=[5100, 2550] must be increasing"]),
+    "table inherits": (["table", "evaluator.inherits=true"], ["evaluator.inherits=true"]),
+    "table evaluator": (["table", "evaluator=synthetic"], ["evaluator.name='synthetic'"]),
+    "ema": (
+        ["search", "spec=tiny", "budget=280000", "evaluator=proxy_train", "moves.width_step=4", "evaluator.ema=2"],
+        ["evaluator.ema=2"],
+    ),
+    "classes": (
+        ["search", "spec=tiny", "budget=280000", "evaluator=proxy_train", "moves.width_step=4", "data=digits"],
+        ["spec has 17 classes, but data=digits has 10"],
+    ),
+    "folder": (
+        [
+            "search",
+            "spec=tiny",
+            "budget=280000",
+            "evaluator=proxy_train",
+            "moves.width_step=4",
+            "data=imagefolder",
+            "data.root=nowhere",
+        ],
+        ["data.root='nowhere' is not a folder"],
+    ),
+    "workers of bench": (["bench", "workers=1"], ["workers=1"]),
     "params": (["search", f"budget={B1}", "moves.max_params=-1"], ["moves.max_params=-1"]),
     "frozen": (["search", f"budget={B1}", "moves.frozen=3"], ["moves.frozen=3 must be a list"]),
     "both": (["scale", f"budget={B1}", "factor=2"], ["either budget=MACS"]),
@@ -211,6 +347,16 @@ def test_doctor_and_reproduce(run):
     result = run("reproduce", "table=fig2")
     assert result.code == 0, result.stderr
     assert "match" in result.stdout
+
+
+@pytest.mark.slow
+def test_two_workers_decide_as_one_does(run, tmp_path):
+    words = ["bench", "specs=[]", "workers=2", "min_rounds=1", "min_seconds=0.01", "csv=bench.csv", "format=json"]
+    found = data_of(run(*words))
+    assert found["workers"]["same_decisions"] is True
+    assert found["workers"]["speedup"] > 0
+    assert 0 < found["search"]["seconds_per_candidate"] < 1
+    assert "speedup_over_1 worker" in (tmp_path / "bench.csv").read_text()
 
 
 def test_train_and_eval(run, tmp_path):

@@ -108,6 +108,67 @@ with Journal.open(sys.argv[1], {CONFIG!r}) as journal:
     assert (tmp_path / DECISIONS).read_bytes() == whole[1]
 
 
+KILLER = f"""
+import os, sys
+from pathlib import Path
+from greedy_enlarge.families import base
+from greedy_enlarge.search.greedy import search, Settings
+from greedy_enlarge.search.evaluators import Synthetic
+from greedy_enlarge.search.journal import Journal
+from greedy_enlarge.search.moves import Moves
+
+root, calls, at = Path(sys.argv[1]), 0, None
+
+def dying(name, original):
+    def call(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == at:
+            if name == "write":
+                original(args[0], args[1][: len(args[1]) // 2])
+            os.kill(os.getpid(), 9)
+        return original(*args, **kwargs)
+    return call
+
+for name in ("write", "fsync", "replace", "unlink"):
+    setattr(os, name, dying(name, getattr(os, name)))
+
+def go(folder):
+    with Journal.open(folder, {CONFIG!r}) as journal:
+        search(base("tiny"), {BUDGET}, Synthetic(), Settings(steps=3, delta=0.1, delta_final=0.1,
+               moves=Moves(width_step=4)), journal=journal)
+
+go(root / "whole")
+total, killed = calls, 0
+for moment in range(1, total + 1):
+    child = os.fork()
+    if child == 0:
+        calls, at = 0, moment
+        go(root / str(moment))
+        os._exit(0)
+    killed += os.waitpid(child, 0)[1] == 9
+print(total, killed)
+"""
+
+
+def test_kill_minus_nine_at_any_moment(whole, tmp_path):
+    """Processes that die at each of their writes (in the middle of the line), syncs, renames and removals."""
+    done = subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    total, killed = map(int, done.stdout.split())
+    assert total == killed > 2 * whole[0]
+    for moment in range(1, total + 1):
+        folder = tmp_path / str(moment)
+        content = (folder / FILE).read_bytes() if (folder / FILE).exists() else b""
+        finished = content[: content.rfind(b"\n") + 1].count(b'"kind": "result"')
+        evaluator = Counting()
+        run(folder, evaluator)
+        assert len(evaluator.seen) == whole[0] - finished, moment
+        assert (folder / DECISIONS).read_bytes() == whole[1], moment
+        keys = [r["key"] for r in read_records(folder / FILE)[0] if r["kind"] == "result"]
+        assert len(keys) == len(set(keys)) == whole[0]
+
+
 def test_the_order_of_completion_does_not_matter(whole, tmp_path):
     class Backwards(Executor):
         """Finishes what was submitted last first."""

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -80,6 +81,7 @@ def test_files_have_the_sizes_that_the_header_says(tmp_path: Path) -> None:
         "logits.bin": N * V * 4 * 2,
         "classes.bin": N * V * 4 * 2,
         "rest.bin": N * V * 2 * 4,
+        "sums.bin": N * V * 4,
         "done.bin": N * V,
     }
     assert sum(sizes.values()) == cache.header.total_bytes
@@ -267,8 +269,8 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
     text = header.read_text()
     header.write_text(text[:40])
     refused(r"damaged header\.json")
-    header.write_text(text.replace('"format": 1', '"format": 9'))
-    refused("has format 9, this library reads 1")
+    header.write_text(text.replace('"format": 2', '"format": 9'))
+    refused("has format 9, this library reads 2")
     header.write_text(text)
     with (tmp_path / "c" / "classes.bin").open("r+b") as file:
         file.truncate(100)
@@ -403,6 +405,43 @@ def test_verify_finds_what_is_wrong(tmp_path: Path, dtype: str, k: int) -> None:
     assert verify_cache(cache, teacher(1), pictures, by).wrong > N
 
 
+@pytest.mark.parametrize(("dtype", "k", "temperatures"), [("float16", 4, (1.0, 4.0)), ("float32", C, (1.0,))])
+def test_one_changed_byte_is_found_named_and_mended(tmp_path: Path, dtype: str, k: int, temperatures) -> None:
+    of, by = teacher(), augmentation()
+    cache = make(tmp_path / "c", k=k, dtype=dtype, temperatures=temperatures, fingerprints=prints(of, by))
+    build_cache(cache, of, pictures, by)
+    whole = {file.name: file.read_bytes() for file in cache.path.glob("*.bin")}
+    numbers = np.random.default_rng(0)
+    for name in ("logits.bin", "classes.bin", "rest.bin", "sums.bin"):
+        for place in numbers.integers(len(whole[name]), size=6).tolist():
+            changed = bytearray(whole[name])
+            changed[place] ^= 1 << int(numbers.integers(8))
+            (cache.path / name).write_bytes(changed)
+            sample, view = divmod(place * N * V // len(changed), V)
+            found = LogitCache.open(cache.path, mode="readwrite")
+            seen = verify_cache(found, of, pictures, by, sample=4)
+            assert (seen.ok, seen.read, seen.damaged) == (False, N * V, ((sample, view),))
+            with pytest.raises(UserError, match=f"is damaged: the record of sample {sample}, view {view} is not what"):
+                found.read(torch.arange(N), view)
+            assert build_cache(found, of, pictures, by) == 1
+            assert {file.name: file.read_bytes() for file in cache.path.glob("*.bin")} == whole
+
+
+def test_records_at_each_others_places_and_marks_without_a_record_are_found(tmp_path: Path) -> None:
+    of, by = teacher(), augmentation()
+    cache = make(tmp_path / "c", fingerprints=prints(of, by))
+    cache.write(torch.arange(N), 0, logits(N))
+    cache.write(torch.tensor([7]), 1, logits(1))
+    cache.flush()
+    layout = cache.header.arrays().items()
+    arrays = {name: np.memmap(cache.path / name, kind, "r+", shape=shape) for name, (kind, shape) in layout}
+    for array in arrays.values():
+        array[[3, 5], 0] = array[[5, 3], 0]
+    arrays["done.bin"][9, 2] = 1
+    seen = verify_cache(LogitCache.open(cache.path), of, pictures, by)
+    assert (seen.read, seen.damaged) == (N + 2, ((3, 0), (5, 0), (9, 2)))
+
+
 def cache_answer(of: Teacher, by: BatchAugment, index: int, view: int) -> torch.Tensor:
     numbers = torch.tensor([index])
     return of(by(IMAGES[numbers], numbers, torch.tensor([view])))
@@ -444,7 +483,7 @@ def test_the_command_builds_verifies_and_informs(tmp_path: Path) -> None:
         weights = save_weights(create_network("digits_cnn", C, 1, 8), tmp_path / "teacher.safetensors")
     words = (
         "experiment=digits_kd", f"teacher.weights={weights}", "view.num_views=2", f"cache.path={tmp_path / 'c'}",
-        "device=cpu", "policy.m=2.0", "cache.k=4",
+        "device=cpu", "policy.m=2.0", "cache.k=4", "guessing_teacher=true",
     )  # fmt: skip
     first = command("build", *words, "shard=1/2")
     assert first.data["records written"] == first.data["records"] == 400
@@ -469,7 +508,13 @@ def test_the_command_builds_verifies_and_informs(tmp_path: Path) -> None:
         file.write(b"\x00" * 1600)  # the first 200 records
     broken = command("verify", *words, "sample=800")
     assert broken.exit_code == 1
-    assert broken.data["records wrong"] == 200
+    assert (broken.data["records read"], broken.data["records damaged"]) == (800, 200)
+    assert (broken.data["records checked"], broken.data["records wrong"]) == (600, 0)
+    (named,) = (v for k, v in broken.data.items() if k.startswith("damaged records"))
+    assert named.startswith("0, 0; 1, 0; ")  # sample, view
+    assert named.endswith("19, 0 and 180 more")
+    assert command("build", *words).data["records written"] == 200
+    assert command("verify", *words).exit_code == 0
 
 
 @pytest.mark.parametrize(

@@ -1,41 +1,20 @@
 """Real pictures, where they are at hand: a published ResNet-56 teaches a ResNet-20 on CIFAR-10 by the commands."""
 
 import json
-import os
-import tarfile
 from pathlib import Path
 
 import pytest
 
-from effkit.testing import in_process
+from effkit.testing import in_process, shared_data, unpack_cifar10
 from kd_autoaug.cli import main
 
 PER_CLASS = 30  # pictures unpacked of each split
 
 
-def shared(*parts: str) -> Path:
-    root = os.environ.get("EFFKIT_DATA") or Path(__file__).resolve().parents[4] / "shared" / "data"
-    path = Path(root).joinpath(*parts)
-    if not path.exists():
-        pytest.skip(f"{'/'.join(parts)} is not here; EFFKIT_DATA names the folder that has it")
-    return path
-
-
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory) -> Path:
-    """The first pictures of each class and split, as ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg``."""
-    archive, folder = shared("cifar10", "cifar10-jpeg.tar.xz"), tmp_path_factory.mktemp("cifar")
-    taken: dict[str, int] = {}
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            parent = str(Path(member.name).parent)
-            if member.isfile() and taken.get(parent, 0) < PER_CLASS:
-                taken[parent] = taken.get(parent, 0) + 1
-                tar.extract(member, folder, filter="data")
-            if len(taken) == 20 and min(taken.values()) == PER_CLASS:
-                break
-    assert len(taken) == 20
-    return folder / "cifar10"
+    """The first pictures of each class and split."""
+    return unpack_cifar10(tmp_path_factory.mktemp("cifar"), PER_CLASS)
 
 
 @pytest.fixture
@@ -52,7 +31,7 @@ def run(tmp_path, monkeypatch, capfd):
 
 @pytest.mark.slow
 def test_a_published_teacher_recognises_the_pictures(cifar, run):
-    weights = shared("resnet-cifar10", "resnet56-4bfd9763.th")
+    weights = shared_data("resnet-cifar10", "resnet56-4bfd9763.th")
     found = run("eval", "model=resnet56_cifar", f"model.weights={weights}", "data=cifar10_jpeg", f"data.root={cifar}",
                 "data.mean=[0.485,0.456,0.406]", "data.std=[0.229,0.224,0.225]")  # fmt: skip
     assert found["images"] == 10 * PER_CLASS
@@ -62,7 +41,7 @@ def test_a_published_teacher_recognises_the_pictures(cifar, run):
 
 @pytest.mark.slow
 def test_a_short_distillation_runs_and_its_cache_pays(cifar, run, tmp_path):
-    teacher = shared("resnet-cifar10", "resnet56-4bfd9763.th")
+    teacher = shared_data("resnet-cifar10", "resnet56-4bfd9763.th")
     words = ["distill", "experiment=cifar10_short", f"data.root={cifar}", f"teacher.weights={teacher}",
              "data.batch_size=64", "data.drop_last=false", "trainer.max_epochs=4", "view.num_views=2",
              f"cache.path={tmp_path / 'cache'}", "cache.dtype=float32"]  # fmt: skip

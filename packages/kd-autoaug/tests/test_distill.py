@@ -16,6 +16,7 @@ from kd_autoaug.commands.build import build_augment, build_loss
 from kd_autoaug.commands.parts import build_everything
 
 SMALL = ["data.limit=96", "data.batch_size=32", "trainer.max_epochs=2", "threads=1", "format=json"]
+KD = [*SMALL, "guessing_teacher=true"]  # teachers of two epochs on 96 pictures
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def weights(folder: Path) -> torch.Tensor:
 def test_train_distill_and_eval(run, teacher, tmp_path):
     for name in ("metrics.csv", "metrics.json", "model.safetensors", "checkpoints/last.ckpt", ".hydra/config.yaml"):
         assert (tmp_path / "teacher" / name).is_file(), name
-    code, out, err = run("distill", "experiment=digits_kd", *SMALL, teacher, f"hydra.run.dir={tmp_path / 'student'}")
+    code, out, err = run("distill", "experiment=digits_kd", *KD, teacher, f"hydra.run.dir={tmp_path / 'student'}")
     assert code == 0, err
     data = json.loads(out)["data"]
     assert {"train_loss", "train_ce", "train_kd", "label_outside_topk", "val_top1"} <= set(data["final"])
@@ -57,19 +58,19 @@ def test_mistakes_answer_in_one_line(run, teacher):
     code, _, err = run("train", "experiment=digits_ce", "loss=hinton", *SMALL)
     assert (code, err.count("\n")) == (2, 1)
     assert "`train` has none, use `kd-autoaug distill`" in err
-    code, _, err = run("distill", "experiment=digits_kd", *SMALL)
+    code, _, err = run("distill", "experiment=digits_kd", *KD)
     assert code == 2
     assert "teacher.weights is not set" in err
-    code, _, err = run("distill", "experiment=digits_kd", *SMALL, teacher, "teacher_view=dirty")
+    code, _, err = run("distill", "experiment=digits_kd", *KD, teacher, "teacher_view=dirty")
     assert code == 2
     assert "teacher_view='dirty' is not known" in err
-    code, _, err = run("distill", "experiment=digits_kd", *SMALL, teacher, "data=photos")
+    code, _, err = run("distill", "experiment=digits_kd", *KD, teacher, "data=photos")
     assert code == 2
     assert "do not fit DigitsCNN" in err
 
 
 def test_cached_training_is_online_training_bit_for_bit(run, teacher, tmp_path):
-    words = ["distill", "experiment=digits_kd", *SMALL, "trainer.max_epochs=4", "view.num_views=2"]
+    words = ["distill", "experiment=digits_kd", *KD, "trainer.max_epochs=4", "view.num_views=2"]
     cache = [f"cache.path={tmp_path / 'cache'}", "cache.dtype=float32"]
     for name, more in (("online", []), ("fills", [*cache, "cache.mode=readwrite"]), ("reads", cache)):
         code, _, err = run(*words, *more, teacher, f"hydra.run.dir={tmp_path / name}")
@@ -89,7 +90,7 @@ def test_cached_training_is_online_training_bit_for_bit(run, teacher, tmp_path):
 
 @pytest.mark.parametrize("mode", ["partial", "bucket", "hard"])
 def test_a_cache_of_few_classes_serves_every_mode(run, teacher, tmp_path, mode):
-    words = ["distill", "experiment=digits_kd", *SMALL, teacher, "view.num_views=1", f"loss.mode={mode}", "loss.k=3"]
+    words = ["distill", "experiment=digits_kd", *KD, teacher, "view.num_views=1", f"loss.mode={mode}", "loss.k=3"]
     scores = {}
     for name, more in (("online", []), ("cached", [f"cache.path={tmp_path / 'cache'}", "cache.mode=readwrite"])):
         code, out, err = run(*words, *more)
@@ -99,7 +100,7 @@ def test_a_cache_of_few_classes_serves_every_mode(run, teacher, tmp_path, mode):
 
 
 def test_a_cache_of_other_views_is_refused(run, teacher, tmp_path):
-    words = ["distill", "experiment=digits_kd", *SMALL, teacher, "view.num_views=2", f"cache.path={tmp_path / 'cache'}"]
+    words = ["distill", "experiment=digits_kd", *KD, teacher, "view.num_views=2", f"cache.path={tmp_path / 'cache'}"]
     code, _, err = run(*words, "trainer.max_epochs=1", "cache.mode=readwrite")
     assert code == 0, err
     code, _, err = run(*words)
@@ -147,7 +148,7 @@ def test_every_experiment_composes_and_its_parts_exist(name):
 
 @pytest.mark.slow
 def test_two_processes_train_and_fill_one_cache(tmp_path, run, teacher):
-    words = ["distill", "experiment=digits_kd", *SMALL, teacher, "view.num_views=1", "data.drop_last=false",
+    words = ["distill", "experiment=digits_kd", *KD, teacher, "view.num_views=1", "data.drop_last=false",
              "trainer.devices=2", "trainer.strategy=ddp", "cache.mode=readwrite", f"cache.path={tmp_path / 'cache'}",
              ]  # fmt: skip
     code, out, err = run_cli(["kd-autoaug", *words, f"hydra.run.dir={tmp_path / 'two'}"], cwd=tmp_path, timeout=240)

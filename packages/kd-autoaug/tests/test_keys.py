@@ -8,7 +8,7 @@ from kd_autoaug.distillation.weights import save_weights
 from kd_autoaug.networks import build_network
 
 TRAIN = ["data=digits_small", "data.limit=64", "trainer=cpu", "trainer.max_epochs=1", "threads=1"]
-TEACHER = ["teacher.weights=teacher.safetensors"]
+TEACHER = ["teacher.weights=teacher.safetensors", "guessing_teacher=true"]
 CACHE = ["data=digits_small", "data.limit=32", "view.num_views=1", "cache.path=cache", "threads=1", *TEACHER]
 COUNTS = ["limit=20", "train_limit=50", "draws=1", "policy_layers=0", "resamples=10", "batch_size=32", "threads=1"]
 GRID = ["operators=[rotate]", "magnitudes=[9]", "extrapolate=true", "probe=true", "probe_epochs=1", *COUNTS]

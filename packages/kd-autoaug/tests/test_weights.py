@@ -1,7 +1,6 @@
 """Weights in and out: every layout that occurs, refusals, and the real CIFAR-10 ResNets where they are at hand."""
 
 import io
-import os
 import tarfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 
 from effkit.errors import UserError
+from effkit.testing import shared_data
 from kd_autoaug.distillation.teacher import Teacher
 from kd_autoaug.distillation.weights import read_weights, save_weights
 from kd_autoaug.networks import create_network, load_weights
@@ -89,17 +89,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
 # --- the trained CIFAR-10 networks ------------------------------------------------------------------------------------
 
 
-def shared(*parts: str) -> Path:
-    root = os.environ.get("EFFKIT_DATA") or Path(__file__).resolve().parents[4] / "shared" / "data"
-    path = Path(root, *parts)
-    if not path.exists():
-        pytest.skip(f"{'/'.join(parts)} is not here; EFFKIT_DATA names the folder that has it")
-    return path
-
-
 @pytest.mark.parametrize("depth", [20, 32, 44, 56])
 def test_published_resnets_load_strictly(depth: int) -> None:
-    files = list(shared("resnet-cifar10").glob(f"resnet{depth}-*.th"))
+    files = list(shared_data("resnet-cifar10").glob(f"resnet{depth}-*.th"))
     assert len(files) == 1
     model = create_network(f"resnet{depth}_cifar", 10)
     load_weights(model, files[0])
@@ -111,7 +103,7 @@ def test_published_resnets_load_strictly(depth: int) -> None:
 def pictures(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The first test pictures of each class, read from the archive without unpacking it."""
     found: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}
-    with tarfile.open(shared("cifar10", "cifar10-jpeg.tar.xz")) as archive:
+    with tarfile.open(shared_data("cifar10", "cifar10-jpeg.tar.xz")) as archive:
         for member in archive:
             parts = Path(member.name).parts
             if len(parts) < 4 or parts[1] != "test" or len(found[parts[2]]) >= count // 10:
@@ -131,7 +123,7 @@ def test_published_resnets_know_cifar10() -> None:
     accuracy = {}
     for depth in (20, 56):
         model = create_network(f"resnet{depth}_cifar", 10)
-        load_weights(model, next(shared("resnet-cifar10").glob(f"resnet{depth}-*.th")))
+        load_weights(model, next(shared_data("resnet-cifar10").glob(f"resnet{depth}-*.th")))
         accuracy[depth] = 100 * float((Teacher(model, MEAN, STD)(images).argmax(1) == labels).float().mean())
         wrong = Teacher(model, 0.5, 0.1)(images).argmax(1)
         assert float((wrong == labels).float().mean()) < accuracy[depth] / 100 - 0.1

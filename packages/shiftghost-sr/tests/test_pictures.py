@@ -147,7 +147,7 @@ def refused(tmp_path):
         "frames",
         "a.gif",
         lambda p: Image.new("L", (2, 2)).save(p, save_all=True, append_images=[Image.new("L", (2, 2), 9)]),
-    )  # noqa: E501
+    )
     yield "CMYK", "a.jpg", lambda p: Image.new("CMYK", (8, 8)).save(p)
     yield "mode F", "a.tif", lambda p: Image.new("F", (8, 8)).save(p)
     yield "pages", "b.tif", lambda p: tifffile.imwrite(p, np.zeros((2, 8, 8), np.uint16), photometric="minisblack")

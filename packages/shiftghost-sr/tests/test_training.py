@@ -38,10 +38,17 @@ def data(**changes):
     return SRData(**{**options, **changes})
 
 
-def fit(folder, cfg, *, stop=None, model=None, **options):
+def fit(folder, cfg, *, stop=None, model=None, shift_epochs=50, **options):
     torch.set_num_threads(1)
     model = network() if model is None else model
-    module = SRModule(model, optimizer=cfg["optimizer"], scheduler=cfg["scheduler"], ema=cfg["ema"], **options)
+    module = SRModule(
+        model,
+        optimizer=cfg["optimizer"],
+        scheduler=cfg["scheduler"],
+        ema=cfg["ema"],
+        shift_epochs=shift_epochs,
+        **options,
+    )
     metrics = train(cfg, model, data(), module=module, folder=folder, callbacks=[stop] if stop else [])
     return model, metrics
 
@@ -79,18 +86,25 @@ def test_shifts_are_told_the_epoch():
     model = network()
 
     class Place:
-        current_epoch, max_epochs = 2, 4
+        current_epoch, max_epochs, num_training_batches = 2, 4, 10
 
     ShiftSchedule().on_train_epoch_start(Place, model)
     assert [shift.epoch for _, shift in shifts(model)] == [3.0, 3.0]
-    ShiftSchedule(per_run=100).on_train_start(Place, model)
-    assert {shift.epoch for _, shift in shifts(model)} == {51.0}
+    ShiftSchedule().on_train_batch_start(Place, model, None, 5)
+    assert {shift.epoch for _, shift in shifts(model)} == {3.0}
+    ShiftSchedule(per_run=100).on_train_batch_start(Place, model, None, 5)
+    assert {shift.epoch for _, shift in shifts(model)} == {63.5}
     for _, shift in shifts(model):
         shift.set_directions([(0, 1)])
     assert direction_counts(model) == {(0, 1): 2}
     for logits in shift_logits(model):
         torch.nn.init.zeros_(logits)
     assert mean_entropy(model) == pytest.approx(torch.log2(torch.tensor(9.0)).item())
+
+
+def test_a_network_from_a_file_is_put_into_training_mode():
+    """In eval mode its shifts would draw no noise, and never look elsewhere."""
+    assert SRModule(network().eval()).model.training
 
 
 def test_logits_are_never_decayed_and_have_a_rate_of_their_own():

@@ -33,10 +33,10 @@ GOLDEN = {
 
 # Which module's own operators make up a part of the MACs; ``blocks.3`` and the like come first in these names.
 PARTS = {
-    "inner linear": r"blocks\.\d+\.(attn_in\.(qkv|proj)|mlp_in\.fc[12])",
+    "inner linear": r"blocks\.\d+\.(attn_in\.(qk|v|proj)|mlp_in\.fc[12])",
     "inner attention": r"blocks\.\d+\.attn_in",
     "word to sentence": r"blocks\.\d+\.proj",
-    "outer linear": r"blocks\.\d+\.(attn_out\.(qkv|proj)|mlp\.fc[12])",
+    "outer linear": r"blocks\.\d+\.(attn_out\.(qk|v|proj)|mlp\.fc[12])",
     "outer attention": r"blocks\.\d+\.attn_out",
     "SE": r"blocks\.\d+\.se_layer\.fc\.[13]",
     "stem": r"pixel_embed\.proj",

@@ -217,7 +217,7 @@ def test_compile_fullgraph_and_gradients():
     got = compiled(x)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
     got.sum().backward()
-    assert model.blocks[0].attn_in.qkv.weight.grad is not None
+    assert model.blocks[0].attn_in.v.weight.grad is not None
 
 
 def test_deepcopy_and_weight_decay_groups():
@@ -225,7 +225,7 @@ def test_deepcopy_and_weight_decay_groups():
     clone = copy.deepcopy(model)
     assert clone.state_dict().keys() == model.state_dict().keys()
     assert "blocks.0.attn_in.qk.weight" in model.state_dict()
-    assert not any("qkv" in key for key in model.state_dict())
+    assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
     assert model.no_weight_decay() == {"patch_pos", "pixel_pos", "cls_token"}
 
 

@@ -57,7 +57,7 @@ class AugmentConfig:
         drop_path_paths: Whether stochastic depth drops the paths along with the branch.
         reduction: r of ``bottleneck``: its width is d / r.
         backend: How circulant projections are computed: ``auto``, ``fft``, ``dense``, ``crt``, ``triton``.
-        crt_level: Splits of the ``crt`` backend; lowered where blocks cannot be halved so often.
+        crt_level: Splits of the ``crt`` backend; lowered where blocks do not allow so many.
 
     Raises:
         UserError: If a value is out of range; names it and what is allowed.

@@ -26,8 +26,40 @@ def search(cfg: DictConfig) -> Report:
 
 @main.command("resume")
 def resume(cfg: DictConfig) -> Report:
-    """Go on with an interrupted search, with the settings it was begun with."""
+    """Go on with an interrupted search or table, with the settings it was begun with."""
     from greedy_enlarge.commands.resume import run
+
+    return run(cfg)
+
+
+@main.command("table")
+def table(cfg: DictConfig) -> Report:
+    """Train every network of a capped space and record what each reaches, for comparing search rules."""
+    from greedy_enlarge.commands.table import run
+
+    return run(cfg)
+
+
+@main.command("regret")
+def regret(cfg: DictConfig) -> Report:
+    """What search rules miss of a recorded table's best network: greedy, beams, pair moves, racing, uniform, random."""
+    from greedy_enlarge.commands.regret import run
+
+    return run(cfg)
+
+
+@main.command("savings")
+def savings(cfg: DictConfig) -> Report:
+    """How often racing and inheritance pick what training everything picks, and what they save."""
+    from greedy_enlarge.commands.savings import run
+
+    return run(cfg)
+
+
+@main.command("latency")
+def latency(cfg: DictConfig) -> Report:
+    """Measure latencies of a network's parts here, for a maximum of latency beside the MACs budget."""
+    from greedy_enlarge.commands.latency import run
 
     return run(cfg)
 

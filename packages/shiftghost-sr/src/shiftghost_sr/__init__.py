@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from shiftghost_sr.compression.deploy import deploy as deploy
     from shiftghost_sr.compression.ghostify import ghostify as ghostify
     from shiftghost_sr.compression.halo import halo as halo
+    from shiftghost_sr.images.metrics import psnr_y as psnr_y
+    from shiftghost_sr.images.metrics import ssim_y as ssim_y
+    from shiftghost_sr.images.resampling import imresize as imresize
+    from shiftghost_sr.inference.upscale import upscale as upscale
     from shiftghost_sr.layers.ghost_conv import GhostConv2d as GhostConv2d
     from shiftghost_sr.layers.schedule import set_epoch as set_epoch
     from shiftghost_sr.layers.shift import LearnableShift2d as LearnableShift2d
@@ -35,9 +39,13 @@ __getattr__, __dir__, __all__ = attach(
         "deploy": "shiftghost_sr.compression.deploy",
         "ghostify": "shiftghost_sr.compression.ghostify",
         "halo": "shiftghost_sr.compression.halo",
+        "imresize": "shiftghost_sr.images.resampling",
         "load_model": "shiftghost_sr.models.files",
+        "psnr_y": "shiftghost_sr.images.metrics",
         "save_model": "shiftghost_sr.models.files",
         "set_epoch": "shiftghost_sr.layers.schedule",
         "shift2d": "shiftghost_sr.ops.shift",
+        "ssim_y": "shiftghost_sr.images.metrics",
+        "upscale": "shiftghost_sr.inference.upscale",
     },
 )

@@ -18,10 +18,10 @@ main = App(
 )
 
 
-@main.command("count")
-def count(cfg: DictConfig) -> Report:
-    """Parameters and MACs of a network: dense, with ghosts, and deployed."""
-    from shiftghost_sr.commands.count import run
+@main.command("train")
+def train(cfg: DictConfig) -> Report:
+    """Train a network from scratch, dense or with ghosts; resume=RUN goes on with an interrupted run."""
+    from shiftghost_sr.commands.train import run
 
     return run(cfg)
 
@@ -34,10 +34,50 @@ def convert(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("finetune")
+def finetune(cfg: DictConfig) -> Report:
+    """Finetune a network from a file; ghost=... converts it first, with its dense self as teacher if you like."""
+    from shiftghost_sr.commands.finetune import run
+
+    return run(cfg)
+
+
 @main.command("deploy")
 def deploy(cfg: DictConfig) -> Report:
     """Fold every shift into the next convolution, check it, and write a program that needs torch alone."""
     from shiftghost_sr.commands.deploy import run
+
+    return run(cfg)
+
+
+@main.command("evaluate")
+def evaluate(cfg: DictConfig) -> Report:
+    """PSNR and SSIM on held-out photographs or a benchmark, beside cubic interpolation."""
+    from shiftghost_sr.commands.evaluate import run
+
+    return run(cfg)
+
+
+@main.command("upscale", positional="paths")
+def upscale(cfg: DictConfig) -> Report:
+    """Enlarge pictures and folders of pictures: IN ... OUT."""
+    from shiftghost_sr.commands.upscale import run
+
+    return run(cfg)
+
+
+@main.command("count")
+def count(cfg: DictConfig) -> Report:
+    """Parameters and MACs of a network: dense, with ghosts, and deployed."""
+    from shiftghost_sr.commands.count import run
+
+    return run(cfg)
+
+
+@main.command("bench")
+def bench(cfg: DictConfig) -> Report:
+    """Time a network's forms against each other in one interleaved run."""
+    from shiftghost_sr.commands.bench import run
 
     return run(cfg)
 
@@ -50,10 +90,10 @@ def export(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
-@main.command("bench")
-def bench(cfg: DictConfig) -> Report:
-    """Time a network's forms against each other in one interleaved run."""
-    from shiftghost_sr.commands.bench import run
+@main.command("plot")
+def plot(cfg: DictConfig) -> Report:
+    """Draw directions, filters, enlarged pictures, errors, and what networks give for their time."""
+    from shiftghost_sr.commands.plot import run
 
     return run(cfg)
 

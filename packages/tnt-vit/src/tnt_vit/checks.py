@@ -109,8 +109,9 @@ def check_input(x: Tensor, in_chans: int, img_size: tuple[int, int], patch: tupl
             f"input has {x.shape[1]} channels, the model has in_chans={in_chans}; build it with in_chans={x.shape[1]}"
         )
     size = (x.shape[2], x.shape[3])
-    if dynamic:
-        check_architecture(img_size=size, patch_size=patch)
+    if dynamic:  # a size that torch.export leaves open is a multiple because the caller has said so
+        if any(side < 1 or side % step for side, step in zip(size, patch, strict=True)):
+            check_architecture(img_size=tuple(map(int, size)), patch_size=patch)
     elif size != tuple(img_size):
         raise UserError(
             f"input is {_pair(size)}, the model was built for img_size={_pair(img_size)}; "

@@ -8,7 +8,6 @@ patch, the first sentence tokens made from the words, two layer norms around the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,28 +15,19 @@ from timm.layers import calculate_drop_path_rates, to_2tuple, trunc_normal_
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
+from torch.fx import Proxy
 
+from effkit.errors import UserError
 from tnt_vit.checks import check_architecture, check_input, parse_blocks
-from tnt_vit.layers import TNTBlock, resample_positions
+from tnt_vit.layers import Attention, TNTBlock, resample_positions
+from tnt_vit.layers.graphs import graph_of
+from tnt_vit.layers.maps import AttentionMaps, attention_maps, word_features
 from tnt_vit.ops import resolve_backend
 from tnt_vit.stem import WordEmbed
 
 __all__ = ["TNT", "AttentionMaps"]
 
 Backend = Literal["auto", "reference", "torch", "fused"]
-
-
-@dataclass(frozen=True)
-class AttentionMaps:
-    """Attention weights of one block.
-
-    Attributes:
-        inner: Among the words of each sentence, ``(B, n, h_in, m, m)``; ``None`` for a block without inner part.
-        outer: Among class token and sentences, ``(B, h_out, n + 1, n + 1)``.
-    """
-
-    inner: Tensor | None
-    outer: Tensor
 
 
 class TNT(nn.Module):
@@ -198,9 +188,16 @@ class TNT(nn.Module):
         for table in (self.patch_pos, self.pixel_pos):
             if table.requires_grad:  # a table that is not learnt stays zero (Table 6)
                 trunc_normal_(table, std=0.02)
+        joined = {m for a in self.modules() if isinstance(a, Attention) for m in (a.qk, a.v)}
         for module in self.modules():
+            if isinstance(module, Attention):  # in one draw, as one projection, which seeds of older runs had
+                drawn = trunc_normal_(torch.empty_like(module.qkv_weight()), std=0.02)
+                with torch.no_grad():
+                    module.qk.weight.copy_(drawn[: 2 * module.dim])
+                    module.v.weight.copy_(drawn[2 * module.dim :])
             if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
+                if module not in joined:
+                    trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
@@ -295,6 +292,8 @@ class TNT(nn.Module):
         Returns:
             Words ``(B * n, m, c)`` and sentences ``(B, n + 1, d)``.
         """
+        if isinstance(x, Proxy):
+            return self._embed_traced(x)
         check_input(x, self.in_chans, self.img_size, self.patch_size, dynamic=self.dynamic_img_size)
         words = self.pixel_embed(x, self.pixel_pos, naive=self.backend == "reference")
         grid = (x.shape[2] // self.patch_size[0], x.shape[3] // self.patch_size[1])
@@ -303,8 +302,26 @@ class TNT(nn.Module):
         sentences = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), sentences], dim=1)
         return words, self.pos_drop(sentences + self._sentence_positions(grid))
 
+    def _embed_traced(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`embed` for torch.fx, whose graphs hold no decisions: pictures of the model's own size only."""
+        if self.dynamic_img_size:
+            raise UserError("torch.fx and torch.jit take one picture size: build the model with dynamic_img_size=False")
+        torch._assert(x.shape[2] == self.img_size[0], f"the graph takes pictures of height {self.img_size[0]}")
+        torch._assert(x.shape[3] == self.img_size[1], f"the graph takes pictures of width {self.img_size[1]}")
+        words = self.pixel_embed(x, self.pixel_pos, naive=True)
+        flat = words.reshape(-1, self.num_patches, self.proj.in_features)
+        sentences = self.norm2_proj(self.proj(self.norm1_proj(flat)))
+        sentences = torch.cat([self.cls_token.expand(flat.shape[0], -1, -1), sentences], dim=1)
+        return words, self.pos_drop(sentences + self.patch_pos)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles in place of a module that chooses its path as it runs: its plain graph."""
+        return graph_of(self)
+
     def _modes(self, x: Tensor) -> dict[str, Any]:
         """How the blocks run for this input: which fused kernel, and whether attention is spelled out."""
+        if isinstance(x, Proxy):
+            return {"fused": None, "explicit": True}
         return {
             "fused": resolve_backend(self.backend, x.device, training=self.training),
             "explicit": self.backend == "reference",
@@ -412,18 +429,7 @@ class TNT(nn.Module):
         Returns:
             One tensor a block: ``(B, n, m, c)``, or ``(B, c, H / stride, W / stride)`` as a map.
         """
-        words, sentences = self.embed(x)
-        rows, cols = x.shape[2] // self.patch_size[0], x.shape[3] // self.patch_size[1]
-        height, width = self.pixel_embed.word_grid
-        out = []
-        for block in self.blocks:
-            words, sentences = block(words, sentences)
-            if as_map:
-                grid = words.reshape(x.shape[0], rows, cols, height, width, -1)
-                out.append(grid.permute(0, 5, 1, 3, 2, 4).reshape(x.shape[0], -1, rows * height, cols * width))
-            else:
-                out.append(words.reshape(x.shape[0], rows * cols, height * width, -1))
-        return out
+        return word_features(self, x, as_map=as_map)
 
     @torch.no_grad()
     def attention_maps(self, x: Tensor) -> list[AttentionMaps]:
@@ -435,14 +441,8 @@ class TNT(nn.Module):
         Returns:
             One :class:`AttentionMaps` a block.
         """
-        words, sentences = self.embed(x)
-        maps = []
-        for block in self.blocks:
-            inner = None
-            if block.has_inner:
-                inner = block.attn_in.weights(block.norm_in(words)).unflatten(0, (x.shape[0], sentences.shape[1] - 1))
-                words = block.forward_words(words)
-                sentences = block.inject(words, sentences)
-            maps.append(AttentionMaps(inner, block.attn_out.weights(block.norm_out(sentences))))
-            sentences = block.forward_sentences(sentences)
-        return maps
+        return attention_maps(self, x)
+
+
+# Graphs of torch.fx carry these over, and torch.jit.script wants types there and not their names.
+TNT.forward.__annotations__.update(x=Tensor, **{"return": Tensor})

@@ -119,7 +119,9 @@ class _Loader(ConfigLoaderImpl):
             config = load(read)
         for group, option in chosen_options(config).items():
             if isinstance(option, str) and f"{group}={option}" in overrides:
-                choose(group, option, self.options(group.partition("@")[0]))
+                folder = group.partition("@")[0]
+                if not self.repository.config_exists(f"{folder}/{option}"):  # listing them takes far longer
+                    choose(group, option, self.options(folder))
         _check_global(config)
         check_config(config, self.package)
         check_shell(config)
@@ -151,6 +153,9 @@ def _check_global(config: DictConfig) -> None:
             )
 
 
+_keeps_folder: dict[tuple[str, str], bool] = {}
+
+
 class Session:
     """One command's Hydra.
 
@@ -169,6 +174,9 @@ class Session:
         self.config_name = flags.config_name or config_name
         self.own = list(_RERUN if flags.config_path is not None else ())
         self.overrides = [*self.own, *flags.overrides]
+        # What ships with a package stays as it is for as long as a process lives.
+        own_files = flags.config_path is not None or flags.config_dir is not None
+        self.shipped = None if own_files or self.own else (config_module, self.config_name)
         version.setbase("1.3")
         path = create_config_search_path(flags.config_path or f"pkg://{config_module}")
         before_schema = SearchPathQuery(provider="schema")
@@ -203,8 +211,13 @@ class Session:
 
     def keeps_folder(self) -> bool:
         """Whether the command keeps a run folder, whatever a command line says of the folder `.hydra` in it."""
+        if self.shipped is not None and self.shipped in _keeps_folder:
+            return _keeps_folder[self.shipped]
         with self._errors_in_one_line():
-            return self._compose(self.own, RunMode.MULTIRUN).hydra.output_subdir is not None
+            keeps = self._compose(self.own, RunMode.MULTIRUN).hydra.output_subdir is not None
+        if self.shipped is not None:
+            _keeps_folder[self.shipped] = keeps
+        return keeps
 
     def shows(self, flags: argparse.Namespace) -> bool:
         """Print what ``--cfg``, ``--info`` or ``--hydra-help`` ask for; `False` if none of them is there."""

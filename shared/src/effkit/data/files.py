@@ -90,12 +90,15 @@ class PictureDataModule(DataModule):
         return torch.tensor(targets, dtype=torch.int64)
 
     def identity(self, split: str, index: int) -> bytes:
-        """What tells a sample of a split from others: its file's path below the split's folder, or its pixels; label.
+        """What tells a sample of a split from others, its label included.
 
-        For fingerprints of what was computed from the pictures.
+        Of a file its path below the split's folder, its size, and the time it was changed in whole seconds (which
+        copying keeps where it keeps anything); else its pixels. For fingerprints of what was computed from pictures.
         """
         dataset, position = self._located(split, index)
         if hasattr(dataset, "samples"):
             path, label = dataset.samples[position]
-            return Path(path).relative_to(dataset.root).as_posix().encode() + b"=%d" % label
+            facts = Path(path).stat()
+            name = Path(path).relative_to(dataset.root).as_posix().encode()
+            return name + b" %d bytes of %d=%d" % (facts.st_size, int(facts.st_mtime), label)
         return dataset.data[position].tobytes() + b"%d" % dataset.targets[position]

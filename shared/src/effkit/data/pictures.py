@@ -67,7 +67,9 @@ def wheel_picture(name: str) -> Image.Image:
     for suffix in (".png", ".jpg"):
         if (file := folder / f"{name}{suffix}").is_file():
             return load_picture(file)
-    raise UserError(f"the installed scikit-image has no picture {name!r} in its wheel; install scikit-image 0.25 or 0.26")
+    raise UserError(
+        f"the installed scikit-image has no picture {name!r} in its wheel; install scikit-image 0.25 or 0.26"
+    )
 
 
 def _upright(image: Image.Image) -> Image.Image:

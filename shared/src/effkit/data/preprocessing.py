@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from effkit.data.pictures import Source, load_picture
 from effkit.errors import UserError, choose
 
-__all__ = ["CROP_MODES", "INTERPOLATIONS", "METADATA_KEY", "Normalize", "Preprocessing", "scaled"]
+__all__ = ["CROP_MODES", "INTERPOLATIONS", "METADATA_KEY", "Normalize", "Preprocessing", "check_unit", "scaled"]
 
 INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
 CROP_MODES = ("center", "squash", "border")
@@ -30,6 +30,7 @@ METADATA_KEY = "effkit.preprocessing"
 """Key of the JSON text in the metadata of safetensors and ONNX files, and name of the extra file in torch.export's."""
 
 _VERSION = 1
+_LARGEST = 2.0  # of a mean or deviation of pixels 0..1, some room included
 
 
 def scaled(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -89,6 +90,17 @@ def _steps(size: tuple[int, int], pct: float, mode: str, interpolation: str, mea
     return tuple(step for step in steps.transforms if not isinstance(step, MaybePILToTensor))
 
 
+def check_unit(field: str, values: Sequence[float]) -> None:
+    """Refuse a mean or deviation of pixels 0..255 where pixels are 0..1: every picture would become one constant.
+
+    Raises:
+        UserError: With the values that were meant.
+    """
+    if max(abs(value) for value in values) > _LARGEST:
+        meant = [float(f"{value / 255:.4g}") for value in values]
+        raise UserError(f"{field}={[float(v) for v in values]} is of pixels 0..255, but pixels are 0..1: give {meant}")
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """Size, crop and normalisation of pictures, and the names of the classes a network tells apart.
@@ -123,6 +135,8 @@ class Preprocessing:
             raise UserError(f"preprocessing: mean has {len(self.mean)} channels, std has {len(self.std)}")
         if min(self.std) <= 0:
             raise UserError(f"preprocessing: std={list(self.std)} must be above 0")
+        check_unit("preprocessing: mean", self.mean)
+        check_unit("preprocessing: std", self.std)
         pct = self.crop_pct
         if isinstance(pct, bool) or not isinstance(pct, int | float) or not 0 < pct <= 1:
             raise UserError(f"preprocessing: crop_pct={pct!r} must be in (0, 1]")

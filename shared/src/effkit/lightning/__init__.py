@@ -7,7 +7,7 @@
 
 from effkit.lightning.callbacks import EpochLog, EpochSeed, RunCheckpoint, WeightEma
 from effkit.lightning.classifier import Classifier
-from effkit.lightning.evaluation import evaluate
+from effkit.lightning.evaluation import evaluate, evaluation_report
 from effkit.lightning.logging import LOGGERS, CsvLogger, create_loggers, quiet_lightning
 from effkit.lightning.metrics import MeanLoss, PercentCorrect
 from effkit.lightning.optim import SCHEDULES, create_optimizer, create_scheduler
@@ -35,6 +35,7 @@ __all__ = [
     "create_optimizer",
     "create_scheduler",
     "evaluate",
+    "evaluation_report",
     "find_resume",
     "load_checkpoint",
     "network_state",

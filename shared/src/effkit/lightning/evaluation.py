@@ -1,9 +1,9 @@
-"""Measure a network on the test split of a data set."""
+"""Measure a network on the test split of a data set, and report it: what every ``eval`` command does."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from effkit.lightning.optim import plain_options
 from effkit.lightning.ranks import together
 from effkit.lightning.setup import build_trainer, device_name, own_settings, run_folder
 from effkit.lightning.trainer import left_out
-from effkit.report import write_json
+from effkit.report import Report, Table, write_json
 from effkit.runs import save_preprocessing
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "evaluation_report"]
 
 
 def evaluate(
@@ -78,6 +78,44 @@ def evaluate(
             save_preprocessing(folder, getattr(data, "preprocessing", used))
         write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def evaluation_report(
+    command: str,
+    cfg: Mapping[str, Any],
+    model: nn.Module,
+    data: DataModule,
+    *,
+    name: str,
+    printed: float | None = None,
+    beside: Sequence[Sequence[Any]] = (),
+    lines: Sequence[str] = (),
+    preprocessing: Preprocessing | None = None,
+    folder: Path | None = None,
+) -> Report:
+    """Measure a network on the test split and report it.
+
+    Args:
+        command: Title of the report, e.g. ``tnt-vit eval``.
+        cfg: As for :func:`evaluate`.
+        model: The network, with its weights.
+        data: What to measure on.
+        name: What to call the network.
+        printed: The paper's accuracy, to stand beside the measured figures.
+        beside: Further rows of the table, name and value.
+        lines: What the reader must know, e.g. that weights are random.
+        preprocessing: As for :func:`evaluate`.
+        folder: Likewise.
+
+    Returns:
+        A table; ``data`` is what :func:`evaluate` returns.
+    """
+    metrics = evaluate(cfg, model, data, preprocessing=preprocessing, folder=folder)
+    rows = [[key, value] for key, value in metrics.items()]
+    if printed is not None:
+        rows.append(["paper's top1", printed])
+    table = Table(f"{name} on {data.name}, test", ["metric", "value"], [*rows, *map(list, beside)])
+    return Report(command, [table], data=metrics, lines=list(lines))
 
 
 def _batches(trainer: Trainer) -> int:

@@ -1,4 +1,4 @@
-"""What every Lightning module that trains a network has: optimizer, schedule, average of weights, and how it resumes."""
+"""What every Lightning module that trains a network has: optimizer, schedule, average of weights, how it resumes."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from effkit.testing.images import tiny_images, write_image_folder
 from effkit.testing.keys import unread_keys
 from effkit.testing.mistakes import assert_one_line_mistake
 from effkit.testing.papers import assert_installed, assert_rows_are_complete, compose_command, composed_commands
+from effkit.testing.real import shared_data, unpack_cifar10
 from effkit.testing.tolerance import assert_close_to_reference
 from effkit.testing.workers import two_workers
 
@@ -21,8 +22,10 @@ __all__ = [
     "composed_commands",
     "in_process",
     "run_cli",
+    "shared_data",
     "tiny_images",
     "two_workers",
+    "unpack_cifar10",
     "unread_keys",
     "write_image_folder",
 ]

@@ -29,7 +29,8 @@ __all__ = ["BLOCKS", "PATHS", "bench_report", "build_provider", "run"]
 PATHS = {
     "ours": "AugmentedShortcut with the backend that auto takes",
     "crt1": "one split: half of the dense multiply-adds",
-    "crt2": "two splits: three eighths",
+    "crt2": "two splits: a quarter",
+    "crt3": "three splits: an eighth",
     "dense": "one product with the dense matrix of all paths",
     "fft": "float32 FFTs",
     "triton": "one kernel for all paths (CUDA)",
@@ -53,6 +54,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
     "frozen": {},
     "crt1": {"backend": "crt", "crt_level": 1},
     "crt2": {"backend": "crt", "crt_level": 2},
+    "crt3": {"backend": "crt", "crt_level": 3},
     "dense": {"backend": "dense"},
     "fft": {"backend": "fft"},
     "triton": {"backend": "triton"},

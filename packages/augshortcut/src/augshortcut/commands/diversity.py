@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from augshortcut.commands.build import open_network, plain, set_up
+from augshortcut.injection.watching import evaluating, hooked
 from augshortcut.layers.shortcut import AugmentedShortcut
 from augshortcut.metrics.bound import collapse_bound
-from augshortcut.metrics.capture import as_tokens, block_names, evaluating, hooked
+from augshortcut.metrics.capture import as_tokens, block_names
 from augshortcut.metrics.diversity import diversity
 from augshortcut.plots.layers import draw_bound, draw_layers, draw_norms, draw_similarity
 from effkit.cli import run_dir

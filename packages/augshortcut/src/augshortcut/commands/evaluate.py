@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from augshortcut.commands.build import open_both, set_up
-from effkit.lightning import evaluate
-from effkit.report import Report, Table
+from effkit.lightning import evaluation_report
+from effkit.report import Report
 
 __all__ = ["run"]
 
@@ -22,10 +22,7 @@ def run(cfg: Any) -> Report:
     """
     set_up(cfg)
     data, found = open_both(cfg)
-    metrics = evaluate(cfg, found.model, data)
-    rows = [[k, v] for k, v in metrics.items()]
-    if cfg.expected.top1 is not None:
-        rows.append(["paper's top1", cfg.expected.top1])
-    notes = [] if found.trained else ["random weights: give run=RUN or model.pretrained=PATH"]
-    table = Table(f"{found.name} on {data.name}, test", ["metric", "value"], rows)
-    return Report("augshortcut eval", [table], data=metrics, lines=notes)
+    lines = [] if found.trained else ["random weights: give run=RUN or model.pretrained=PATH"]
+    return evaluation_report(
+        "augshortcut eval", cfg, found.model, data, name=found.name, printed=cfg.expected.top1, lines=lines
+    )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from augshortcut.config import LOCATIONS, AugmentConfig, resolve_config
 from augshortcut.injection.asked import augmented_blocks, find_blocks
+from augshortcut.injection.generic import GenericBlock
 from augshortcut.injection.registry import augmented_class, base_class
 from augshortcut.injection.rules import attach_rules, is_path, path_parameters
 from augshortcut.layers.shortcut import AugmentedShortcut
@@ -17,14 +19,17 @@ from effkit.errors import UserError
 __all__ = ["augment", "config_of", "freeze_base", "path_state", "remove_paths"]
 
 M = TypeVar("M", bound=nn.Module)
+register_notrace_module(AugmentedShortcut)  # one node where timm traces models with torch.fx
 
 
-def augment(model: M, config: str | AugmentConfig | Mapping[str, Any] = "paper") -> M:
-    """Add learnable paths to every known block of a model, in place.
+def augment(model: M, config: str | AugmentConfig | Mapping[str, Any] = "paper", *, example: Any = None) -> M:
+    """Add learnable paths to every transformer block of a model, in place.
 
     The model keeps all its parameters under their names, so pretrained weights are loaded before; new names are
     ``<block>.aug_attn.*`` and ``<block>.aug_mlp.*``. Each block's class becomes a subclass of its own. With
-    ``num_paths=0`` the model stays as it is, bit for bit.
+    ``num_paths=0`` the model stays as it is, bit for bit. Blocks of types that are not known are tried with numbers
+    (:mod:`~augshortcut.injection.probe`): if they are pre-norm and their residuals add up, their own ``forward`` runs
+    with the paths around it.
 
     Everything is checked before anything changes: a model that is refused is as it was.
 
@@ -32,12 +37,14 @@ def augment(model: M, config: str | AugmentConfig | Mapping[str, Any] = "paper")
         model: A timm model, or any module that contains timm's blocks.
         config: A preset's name (``paper``, ``official``, ``retrofit``, ``mindspore``, ``pangu``), an
             :class:`~augshortcut.config.AugmentConfig`, or a mapping of its fields.
+        example: An input of the model (a dictionary gives arguments by name), for blocks of unknown types whose
+            ``forward`` needs more than tokens; the model then runs on it once, in evaluation mode.
 
     Returns:
         The model.
 
     Raises:
-        UserError: If no block is known, one of them cannot have paths, the model is augmented already, or the config
+        UserError: If there is no block, one of them cannot have paths, the model is augmented already, or the config
             does not fit its widths.
 
     Example:
@@ -47,7 +54,7 @@ def augment(model: M, config: str | AugmentConfig | Mapping[str, Any] = "paper")
         46128
     """
     config = resolve_config(config)
-    found = find_blocks(model, config)
+    found = find_blocks(model, config, example)
     if config.num_paths == 0:
         return model
     made = []
@@ -79,7 +86,9 @@ def remove_paths(model: M) -> M:
     """
     blocks = augmented_blocks(model)
     for name, found in blocks:
-        if augmented_class(base_class(type(found))) is not type(found):
+        kind, base = type(found), base_class(type(found))
+        ours = "block_type" in vars(kind) if isinstance(found, GenericBlock) else augmented_class(base) is kind
+        if not ours:
             raise UserError(f"{name} is a {type(found).__name__} now; undo what changed its class first")
     for _, found in blocks:
         block: Any = found

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.models import register_notrace_module
 from torch import Tensor, nn
 
 from augshortcut.layers.projections import CirculantPaths, DensePaths
@@ -46,6 +47,7 @@ class FoldedAttention(nn.Module):
         return self.proj(torch.cat([out, ACTIVATIONS[self.act](both[..., width:])], dim=-1))
 
 
+@register_notrace_module
 class FrozenPaths(nn.Module):
     """All paths of a sub-layer with their dense parts as constants.
 
@@ -56,15 +58,16 @@ class FrozenPaths(nn.Module):
         act: Name of the activation.
     """
 
+    matrices: Tensor
+    biases: Tensor | None
     gate: Tensor | None
 
     def __init__(self, parts: CrtParts, num_paths: int, gate: Tensor | None, act: str) -> None:
         super().__init__()
         self.num_paths, self.act = num_paths, act
-        self.b_out, self.b_in, self.level = parts.b_out, parts.b_in, parts.level
-        for index, (matrix, bias) in enumerate(zip(parts.matrices, parts.biases, strict=True)):
-            self.register_buffer(f"matrix{index}", matrix)
-            self.register_buffer(f"bias{index}", bias)
+        self.b_out, self.b_in = parts.b_out, parts.b_in
+        self.register_buffer("matrices", parts.matrices)
+        self.register_buffer("biases", parts.biases)
         self.register_buffer("gate", gate)
 
     @classmethod
@@ -94,7 +97,5 @@ class FrozenPaths(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """The paths' sum: ``(..., d) -> (..., d)``."""
-        numbers = range(self.level + 1)
-        matrices = tuple(getattr(self, f"matrix{i}") for i in numbers)
-        parts = CrtParts(matrices, tuple(getattr(self, f"bias{i}") for i in numbers), self.b_out, self.b_in)
+        parts = CrtParts(self.matrices, self.biases, self.b_out, self.b_in)
         return paths_with_parts(y, parts, self.num_paths, self.gate, self.act)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from augshortcut.injection.families import PRE_NORM
@@ -18,6 +16,7 @@ __all__ = [
     "base_class",
     "blocklike",
     "is_post_norm",
+    "norm_names",
     "register_family",
     "supported_blocks",
     "type_name",
@@ -100,8 +99,20 @@ LEFT_ALONE: dict[str, str] = {
 }
 
 
+def norm_names(block: nn.Module) -> list[str]:
+    """Names of a block's own norms: children called so, or of a class called so."""
+    return [
+        name
+        for name, child in block.named_children()
+        if "norm" in name.lower() or type(child).__name__.lower().endswith("norm")
+    ]
+
+
+# How the first child of an MLP is called: timm's and most others' mlp or ffn, Hugging Face's intermediate, torch's own.
+_MLPS = ("mlp", "ffn", "feed", "intermediate", "linear1")
+
+
 def blocklike(module: nn.Module) -> bool:
     """Whether an unknown module looks like a transformer block: two norms and an MLP among its children."""
-    children: dict[str, Any] = dict(module.named_children())
-    norms = sum("norm" in name for name in children)
-    return norms >= 2 and any(name.startswith(("mlp", "ffn", "feed")) for name in children)
+    mlp = any(name.startswith(_MLPS) for name, _ in module.named_children())
+    return mlp and len(norm_names(module)) >= 2

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from augshortcut.layers.kept import KeptParts
 from augshortcut.ops.layout import block_sizes, check_block_circulant, diagonal_means, toeplitz
 from augshortcut.ops.product import block_circulant, product_dtype, resolve, with_parts
+from augshortcut.ops.recorded import can_record, recorded_paths
 from effkit.errors import UserError
 
 __all__ = ["BlockCirculantLinear", "spectral_norms", "uniform_"]
@@ -48,7 +49,7 @@ class BlockCirculantLinear(nn.Module):
         block: Number of circulants along the smaller side, not their size: ``n = min(in, out) / block``.
         backend: ``auto`` (``crt``, or ``dense`` where n is odd), ``crt``, ``dense``, ``fft`` or ``triton``.
         bias: Whether there is one.
-        crt_level: Splits of ``crt``; ``None`` for at most 2, as often as n can be halved.
+        crt_level: Splits of ``crt``; ``None`` for at most 2, as often as n allows.
         device: Of the parameters.
         dtype: Of the parameters.
 
@@ -97,7 +98,11 @@ class BlockCirculantLinear(nn.Module):
         if backend in ("fft", "triton"):
             return block_circulant(x, weight, bias, backend=backend)
         check_block_circulant(x, weight, bias)
-        return with_parts(x, self._kept.get(weight, bias, level, product_dtype(x, weight)))
+        dtype = product_dtype(x, weight)
+        if can_record(x, weight, bias):
+            one = None if bias is None else bias.unsqueeze(0)
+            return recorded_paths(x, weight.unsqueeze(0), one, None, "identity", dtype, level)
+        return with_parts(x, self._kept.get(weight, bias, level, dtype))
 
     def weight_dense(self) -> Tensor:
         """The matrix itself, ``(out_features, in_features)``; differentiable."""

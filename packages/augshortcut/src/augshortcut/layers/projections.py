@@ -20,6 +20,7 @@ from augshortcut.ops.layout import block_sizes, check_block_circulant, toeplitz
 from augshortcut.ops.paths import gated_sum, paths_with_parts
 from augshortcut.ops.paths_triton import activated_paths
 from augshortcut.ops.product import product_dtype, resolve
+from augshortcut.ops.recorded import can_record, recorded_paths
 from effkit.errors import UserError
 
 __all__ = ["BottleneckPaths", "CirculantPaths", "DensePaths", "KroneckerPaths", "Paths", "make_paths"]
@@ -126,6 +127,8 @@ class CirculantPaths(Paths):
         if backend == "fft":
             pre = fft_apply(y.reshape(-1, self.dim), stacked, flat, dtype)
             return gated_sum(pre.view(*y.shape[:-1], paths, self.dim), gate, act)
+        if can_record(y, weight, bias, gate):
+            return recorded_paths(y, weight, bias, gate, act, dtype, level)
         return paths_with_parts(y, self._kept.get(stacked, flat, level, dtype), paths, gate, act)
 
     def matrices(self) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from augshortcut.injection.families import AugViTBlock
 from augshortcut.injection.joining import Augmented
-from augshortcut.metrics.capture import evaluating, hooked
+from augshortcut.injection.watching import evaluating, hooked
 from augshortcut.metrics.measures import distance
 from augshortcut.ops.activations import LIPSCHITZ
 from effkit.errors import UserError

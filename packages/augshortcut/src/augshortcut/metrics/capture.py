@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from augshortcut.injection.joining import Augmented
 from augshortcut.injection.registry import LEFT_ALONE, REASONS, augmented_class, blocklike, type_name
 from effkit.errors import UserError
 
-__all__ = ["as_tokens", "block_names", "evaluating", "hooked"]
+__all__ = ["as_tokens", "block_names"]
 
 
 def _is_block(module: nn.Module) -> bool:
@@ -45,46 +43,6 @@ def block_names(model: nn.Module, layers: Sequence[str] | None = None) -> list[s
             f"{type(model).__name__} has no transformer blocks that are known; name modules with layers=[...]"
         )
     return found
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's flag is as before afterwards."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-@contextlib.contextmanager
-def hooked(
-    model: nn.Module, names: Sequence[str], hook: Callable[[str], Any], *, before: bool = False
-) -> Iterator[None]:
-    """Hooks on some modules for a while.
-
-    Args:
-        model: The model.
-        names: Which modules.
-        hook: Makes the hook of a module from its name.
-        before: Whether it sees inputs instead of outputs.
-    """
-    modules = dict(model.named_modules())
-    handles = []
-    try:
-        for name in names:
-            module = modules[name]
-            if before:
-                handles.append(module.register_forward_pre_hook(hook(name), with_kwargs=True))
-            else:
-                handles.append(module.register_forward_hook(hook(name)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _width(module: nn.Module) -> int | None:

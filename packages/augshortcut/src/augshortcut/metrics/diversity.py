@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from augshortcut.metrics.capture import as_tokens, block_names, evaluating, hooked
+from augshortcut.injection.watching import evaluating, hooked
+from augshortcut.metrics.capture import as_tokens, block_names
 from augshortcut.metrics.measures import MEASURES
 from effkit.errors import UserError, choose
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from augshortcut.injection.joining import Augmented
 from augshortcut.injection.registry import register_family
-from augshortcut.models.images import ImageClassifier, init_linear, square_side
+from augshortcut.models.images import ImageClassifier, drop_rates
 
 __all__ = ["SIZES", "AugPvtV1Block", "Block", "PvtV1"]
 
@@ -112,36 +112,40 @@ class PvtV1(ImageClassifier):
 
     Args:
         depths: Blocks of each stage.
-        img_size: Side of the pictures, a multiple of 32.
-        in_chans: Channels of the pictures.
-        num_classes: Classes.
         drop_path_rate: Stochastic depth of the last block; rises from 0.
+        img_size: Side of the pictures, a multiple of 32.
+        in_chans: See the base class, and so for the rest.
+        num_classes: Likewise.
+        global_pool: Likewise.
 
     Raises:
-        UserError: If the pictures' side does not fit.
+        UserError: If an argument does not fit.
     """
 
     def __init__(
         self,
         depths: tuple[int, ...] = SIZES["small"],
+        drop_path_rate: float = 0.0,
+        *,
         img_size: int | tuple[int, int] = 224,
         in_chans: int = 3,
         num_classes: int = 1000,
-        drop_path_rate: float = 0.0,
+        global_pool: str = "token",
     ) -> None:
-        super().__init__()
-        side = square_side(img_size, 32)
-        self.img_size, self.in_chans, self.num_classes, self.num_features = side, in_chans, num_classes, DIMS[-1]
-        self.grad_checkpointing = False
-        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
+        kept: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes, "global_pool": global_pool}
+        super().__init__(DIMS[-1], img_size=img_size, multiple=32, **kept)
+        rates = drop_rates(drop_path_rate, sum(depths))
         self.stages = nn.ModuleList()
         for index, depth in enumerate(depths):
             channels = in_chans if index == 0 else DIMS[index - 1]
             start = sum(depths[:index])
-            self.stages.append(Stage(index, side // 2 ** (index + 2), channels, rates[start : start + depth]))
-        self.norm = nn.LayerNorm(DIMS[-1], eps=1e-6)
-        self.head = nn.Linear(DIMS[-1], num_classes) if num_classes else nn.Identity()
-        self.apply(init_linear)
+            side = self.img_size // 2 ** (index + 2)
+            self.stages.append(Stage(index, side, channels, rates[start : start + depth]))
+        self.feature_info = [
+            {"num_chs": dim, "reduction": 2 ** (index + 2), "module": f"stages.{index}"}
+            for index, dim in enumerate(DIMS)
+        ]
+        self.finish(nn.LayerNorm(DIMS[-1], eps=1e-6))
         for name, parameter in self.named_parameters():
             if name.endswith(("pos_embed", "cls_token")):
                 trunc_normal_(parameter, std=0.02)
@@ -157,12 +161,14 @@ class PvtV1(ImageClassifier):
         begin = r"^stages\.(\d+)\.(?:patch|norm|pos_embed|cls_token)"
         return {"stages": [(r"^stages\.(\d+)\.blocks\.(\d+)", None), (begin, (-1,))]}
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor, keep: list[Tensor] | None = None) -> Tensor:
         """See the base class."""
         self.check_images(x)
         for index, stage in enumerate(self.stages):
             x = stage(x, self.grad_checkpointing and self.training)
+            if keep is not None:
+                keep.append(x)
             if index < 3:
                 side = self.img_size // 2 ** (index + 2)
                 x = x.transpose(1, 2).reshape(len(x), -1, side, side)
-        return self.norm(x)
+        return x

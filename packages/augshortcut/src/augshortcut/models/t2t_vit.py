@@ -16,7 +16,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from augshortcut.models.images import ImageClassifier, init_linear, square_side
+from augshortcut.models.images import ImageClassifier, drop_rates
 
 __all__ = ["SIZES", "T2TViT", "TokenPerformer"]
 
@@ -77,13 +77,14 @@ class T2TViT(ImageClassifier):
         depth: Blocks.
         dim: Width.
         num_heads: Heads.
-        img_size: Side of the pictures, a multiple of 16.
-        in_chans: Channels of the pictures.
-        num_classes: Classes.
         drop_path_rate: Stochastic depth of the last block; rises from 0.
+        img_size: Side of the pictures, a multiple of 16.
+        in_chans: See the base class, and so for the rest.
+        num_classes: Likewise.
+        global_pool: Likewise.
 
     Raises:
-        UserError: If the pictures' side does not fit.
+        UserError: If an argument does not fit.
     """
 
     def __init__(
@@ -91,30 +92,28 @@ class T2TViT(ImageClassifier):
         depth: int = 14,
         dim: int = 384,
         num_heads: int = 6,
+        drop_path_rate: float = 0.0,
+        *,
         img_size: int | tuple[int, int] = 224,
         in_chans: int = 3,
         num_classes: int = 1000,
-        drop_path_rate: float = 0.0,
+        global_pool: str = "token",
     ) -> None:
-        super().__init__()
-        side = square_side(img_size, 16)
-        self.img_size, self.in_chans, self.num_classes, self.num_features = side, in_chans, num_classes, dim
-        self.grad_checkpointing = False
+        kept: dict[str, Any] = {"in_chans": in_chans, "num_classes": num_classes, "global_pool": global_pool}
+        super().__init__(dim, img_size=img_size, multiple=16, **kept)
         self.narrow = nn.ModuleList([TokenPerformer(in_chans * 49), TokenPerformer(TOKEN_DIM * 9)])
         self.project = nn.Linear(TOKEN_DIM * 9, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        tokens = (side // 16) ** 2 + 1
+        tokens = (self.img_size // 16) ** 2 + 1
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, dim), requires_grad=False)
-        rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.blocks = nn.Sequential(
             *[
                 Block(dim, num_heads, 3.0, qkv_bias=False, drop_path=rate, norm_layer=nn.LayerNorm, mlp_layer=Mlp)
-                for rate in rates
+                for rate in drop_rates(drop_path_rate, depth)
             ]
         )
-        self.norm = LayerNorm(dim, eps=1e-5)
-        self.head = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
-        self.apply(init_linear)
+        self.feature_info = [{"num_chs": dim, "reduction": 16, "module": f"blocks.{index}"} for index in range(depth)]
+        self.finish(LayerNorm(dim, eps=1e-5))
         trunc_normal_(self.cls_token, std=0.02)
         with torch.no_grad():
             self.pos_embed.copy_(sinusoid(tokens, dim))
@@ -127,7 +126,7 @@ class T2TViT(ImageClassifier):
         """Layers for layer-wise decay."""
         return {"stem": r"^narrow|project|cls_token|pos_embed", "blocks": [(r"^blocks\.(\d+)", None)]}
 
-    def forward_features(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor, keep: list[Tensor] | None = None) -> Tensor:
         """See the base class."""
         self.check_images(x)
         side = self.img_size
@@ -139,4 +138,6 @@ class T2TViT(ImageClassifier):
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), self.project(tokens)], dim=1) + self.pos_embed
         for block in self.blocks:
             x = checkpoint(block, x, use_reentrant=False) if self.grad_checkpointing and self.training else block(x)
-        return self.norm(x)
+            if keep is not None:
+                keep.append(x)
+        return x

@@ -143,7 +143,8 @@ def _own(name: str) -> Callable[..., nn.Module]:
 
         kwargs.pop("cache_dir", None)
         network: Any = PvtV1 if name.startswith("pvt") else T2TViT
-        return build_model_with_cfg(network, name, pretrained, **{**OWN[name], **kwargs})
+        features = {"out_indices": 4 if name.startswith("pvt") else 3, "feature_cls": "getter"}
+        return build_model_with_cfg(network, name, pretrained, feature_cfg=features, **{**OWN[name], **kwargs})
 
     return _named(build, name, f"``{name}``: {OWN[name]}.")
 

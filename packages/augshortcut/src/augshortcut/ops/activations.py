@@ -58,5 +58,6 @@ def unobserved(tensor: Tensor) -> bool:
         torch.is_grad_enabled()
         or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
+        or type(tensor) is not Tensor
         or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )

@@ -1,15 +1,9 @@
-r"""Products with block-circulant matrices by real matrix products: the Chinese remainder theorem on x^n - 1.
+r"""Products with block-circulant matrices by real matrix products of a fraction of the size, exactly.
 
-A circulant product is one of polynomials modulo :math:`x^n - 1 = (x^{n/2} - 1)(x^{n/2} + 1)`, so it splits into a
-circulant and a skew-circulant product of half the size, for a few additions (x0, x1 are the halves of a chunk):
-
-- inputs :math:`s = x_0 + x_1`, :math:`t = x_0 - x_1`; weights :math:`u = (w_0 + w_1)/2`, :math:`v = (w_0 - w_1)/2`;
-- :math:`y_s = circ(u)\,s` (split again), :math:`y_t = skew(v)\,t`;
-- outputs :math:`y_0 = y_s + y_t`, :math:`y_1 = y_s - y_t`.
-
-The chunks of all blocks lie side by side, so each level is one plain matrix product. Multiply-adds relative to the
-dense matrix: 1/2, 3/8, 11/32 for 1, 2, 3 levels. Sums and differences are formed in float32 for 16-bit products and
-rounded once. The bias is split like a weight and so costs nothing.
+Inputs, weights and bias are split by :mod:`~augshortcut.ops.butterflies`; the leaves of all chunks lie side by side, so
+that all products of a level are one batched matrix product; and the outputs are put together again. Multiply-adds
+relative to the dense matrix: 1/2, 1/4, 1/8 for 1, 2, 3 levels. Sums and differences are formed in float32 for 16-bit
+products and rounded once. The bias is split like a weight and so costs nothing.
 """
 
 from __future__ import annotations
@@ -20,88 +14,136 @@ import torch
 from torch import Tensor
 
 from augshortcut.ops.activations import unobserved
+from augshortcut.ops.butterflies import join, pieces, split
+from augshortcut.ops.flat import join_flat, split_flat
 from augshortcut.ops.layout import toeplitz
+from augshortcut.ops.rings import ring_matrices
 
-__all__ = ["CrtParts", "crt_apply", "crt_parts"]
+__all__ = ["CrtParts", "crt_apply", "crt_parts", "join_rows", "joined", "product", "split_pre", "splitted", "whole"]
 
 
 class CrtParts(NamedTuple):
     """A block-circulant matrix, split.
 
     Attributes:
-        matrices: Of the smallest circulants, then skew-circulant ones of growing size, ``(b_out m, b_in m)`` each.
-        biases: The bias, split alike, or ``None`` for each.
+        matrices: One a leaf, ``(2 ** level, b_in m, g b_out e)``, to be multiplied from the right.
+        biases: The bias, split alike, ``(2 ** level, 1, g b_out e)``, or ``None``.
         b_out: Blocks of outputs.
         b_in: Blocks of inputs.
     """
 
-    matrices: tuple[Tensor, ...]
-    biases: tuple[Tensor | None, ...]
+    matrices: Tensor
+    biases: Tensor | None
     b_out: int
     b_in: int
 
     @property
     def level(self) -> int:
         """How often it was split."""
-        return len(self.matrices) - 1
+        return self.matrices.shape[0].bit_length() - 1
 
 
 def crt_parts(weight: Tensor, bias: Tensor | None, level: int, dtype: torch.dtype) -> CrtParts:
     """Split weights and bias.
 
     Args:
-        weight: ``(b_out, b_in, n)``; n must be divisible by ``2 ** level``.
+        weight: ``(b_out, b_in, n)``; see :func:`~augshortcut.ops.butterflies.most_levels`.
         bias: ``(b_out n,)``.
         level: Splits.
         dtype: Of the products.
     """
     b_out, b_in, n = weight.shape
     w = weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
-    b = None if bias is None else bias.to(w.dtype).view(b_out, n)
-    matrices: list[Tensor] = []
-    biases: list[Tensor | None] = []
-    for _ in range(level):
-        w0, w1 = w.chunk(2, dim=-1)
-        matrices.append(toeplitz((w0 - w1) * 0.5, -1).to(dtype))
-        w = (w0 + w1) * 0.5
-        if b is None:
-            biases.append(None)
-        else:
-            b0, b1 = b.chunk(2, dim=-1)
-            biases.append(((b0 - b1) * 0.5).reshape(-1).to(dtype))
-            b = (b0 + b1) * 0.5
-    matrices.append(toeplitz(w).to(dtype))
-    biases.append(None if b is None else b.reshape(-1).to(dtype))
-    return CrtParts(tuple(matrices[::-1]), tuple(biases[::-1]), b_out, b_in)
-
-
-def _linear(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-    x = x.to(matrix.dtype)
-    return x @ matrix.t() if bias is None else torch.addmm(bias, x, matrix.t())
-
-
-def _apply(x: Tensor, parts: CrtParts, level: int) -> Tensor:
-    """Chunks ``(rows, b_in, m)`` to chunks ``(rows, b_out, m)``."""
-    rows, _, m = x.shape
-    matrix, bias = parts.matrices[level], parts.biases[level]
     if level == 0:
-        return _linear(x.flatten(1), matrix, bias).view(rows, parts.b_out, m)
-    x0, x1 = x[..., : m // 2], x[..., m // 2 :]
-    yt = _linear((x0 - x1).flatten(1), matrix, bias).view(rows, parts.b_out, m // 2)
-    ys = _apply(x0 + x1, parts, level - 1)
-    if yt.dtype in (torch.float16, torch.bfloat16):
-        yt = yt.float()
-    if not unobserved(ys):
-        return torch.stack((ys + yt, ys - yt), dim=2).view(rows, parts.b_out, m)
-    out = torch.empty(rows, parts.b_out, m, dtype=torch.promote_types(ys.dtype, yt.dtype), device=x.device)
-    torch.add(ys, yt, out=out[..., : m // 2])
-    torch.sub(ys, yt, out=out[..., m // 2 :])
-    return out
+        return CrtParts(
+            toeplitz(w).t().to(dtype).unsqueeze(0), None if bias is None else bias.to(dtype).view(1, 1, -1), b_out, b_in
+        )
+    scale = 0.5**level
+    matrices = ring_matrices(splitted(w.reshape(b_out, b_in * n), b_in, level, w.dtype) * scale, level, b_in).to(dtype)
+    biases = None
+    if bias is not None:
+        rows = bias.to(w.dtype).view(1, 1, 1, b_out, n)
+        leaves = split_pre(rows, level) if unobserved(bias) else split(rows.flatten(0, 2), level, tokens=False)
+        biases = (leaves * scale).to(dtype)
+    return CrtParts(matrices, biases, b_out, b_in)
+
+
+def _exact(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def splitted(x: Tensor, chunks: int, level: int, dtype: torch.dtype) -> Tensor:
+    """Rows ``(rows, chunks n)`` to leaves ``(2 ** level, rows, chunks m)`` of a type, in the order of tokens."""
+    if level == 0:
+        return x.to(dtype).unsqueeze(0)
+    rows, width = x.shape
+    exact = _exact(x).reshape(rows, chunks, width // chunks)
+    if not unobserved(x):
+        return split(exact, level).to(dtype)
+    seen = exact.unflatten(2, (pieces(level), -1)).transpose(1, 2)
+    return split_flat(seen, level, tokens=True).to(dtype)
+
+
+def split_pre(x: Tensor, level: int) -> Tensor:
+    """Gradients of pre-activations, ``(rows, p, paths, b, e)`` of :func:`joined`, to leaves in the order of pieces."""
+    rows, p, paths, b, e = x.shape
+    if level == 0:
+        return x.reshape(1, rows, paths * b * e)
+    seen = _exact(x).reshape(rows, p, paths * b, e)
+    if p == 1:
+        seen = seen.squeeze(1).unflatten(2, (pieces(level), -1)).transpose(1, 2)
+    return split_flat(seen, level, tokens=False).to(x.dtype)
+
+
+def joined(z: Tensor, chunks: int, paths: int = 1) -> Tensor:
+    """Leaves of outputs, in the order of pieces, to the outputs; of the leaves' type.
+
+    Args:
+        z: ``(2 ** level, rows, g chunks e)``.
+        chunks: How many, of all paths.
+        paths: How many paths they are of.
+
+    Returns:
+        ``(rows, p, paths, chunks / paths, e)``: whole chunks (p = 1) of one path or where the computation is recorded,
+        else pieces side by side, which :func:`whole` puts together.
+    """
+    count, rows, width = z.shape
+    level, n = count.bit_length() - 1, count * width // chunks
+    exact = _exact(z)
+    if level == 0 or not unobserved(z):
+        found = exact[0] if level == 0 else join(exact, chunks, level, tokens=False)
+        return found.reshape(rows, 1, paths, chunks // paths, n).to(z.dtype)
+    found = join_flat(exact, chunks, tokens=False, out_tokens=paths == 1)
+    if paths == 1:
+        return found.transpose(1, 2).reshape(rows, 1, 1, chunks, n).to(z.dtype)
+    return found.unflatten(2, (paths, -1)).to(z.dtype)
+
+
+def join_rows(z: Tensor, chunks: int) -> Tensor:
+    """The transpose of :func:`splitted`, for gradients: leaves in the order of tokens to rows ``(rows, chunks n)``."""
+    count, rows, width = z.shape
+    if count == 1:
+        return z[0]
+    found = join_flat(_exact(z), chunks, tokens=True, out_tokens=True)
+    return found.transpose(1, 2).reshape(rows, count * width).to(z.dtype)
+
+
+def whole(x: Tensor) -> Tensor:
+    """Chunks in pieces ``(rows, p, b, e)`` as tokens ``(rows, b p e)``."""
+    rows, p, b, e = x.shape
+    return x.transpose(1, 2).reshape(rows, b * p * e)
+
+
+def product(leaves: Tensor, parts: CrtParts) -> Tensor:
+    """All products of the leaves: ``(2 ** level, rows, b_in m)`` to ``(2 ** level, rows, g b_out e)``."""
+    matrices, biases = parts.matrices, parts.biases
+    if matrices.shape[0] == 1:
+        out = leaves[0] @ matrices[0] if biases is None else torch.addmm(biases[0, 0], leaves[0], matrices[0])
+        return out.unsqueeze(0)
+    return torch.bmm(leaves, matrices) if biases is None else torch.baddbmm(biases, leaves, matrices)
 
 
 def crt_apply(x: Tensor, parts: CrtParts) -> Tensor:
     """``x Theta^T + bias`` for rows ``(rows, b_in n)``, in the type of the parts: ``(rows, b_out n)``."""
-    dtype = parts.matrices[0].dtype
-    low = dtype in (torch.float16, torch.bfloat16)
-    chunks = (x.float() if low else x).view(x.shape[0], parts.b_in, x.shape[1] // parts.b_in)
-    return _apply(chunks, parts, parts.level).flatten(1).to(dtype)
+    leaves = splitted(x, parts.b_in, parts.level, parts.matrices.dtype)
+    return joined(product(leaves, parts), parts.b_out).flatten(1)

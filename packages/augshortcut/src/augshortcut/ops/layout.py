@@ -17,9 +17,10 @@ __all__ = [
     "block_sizes",
     "check_block_circulant",
     "diagonal_means",
+    "diagonal_pairs",
     "diagonal_sums",
-    "halvings",
     "toeplitz",
+    "toeplitz_blocks",
     "transposed",
 ]
 
@@ -67,9 +68,42 @@ def check_block_circulant(x: Tensor, weight: Tensor, bias: Tensor | None) -> Non
         raise UserError(f"bias must have the shape ({rows},), got {tuple(bias.shape)}")
 
 
-def halvings(n: int) -> int:
-    """How often n can be halved."""
-    return (n & -n).bit_length() - 1
+def toeplitz_blocks(weight: Tensor, above: Tensor) -> Tensor:
+    """Toeplitz matrices with entries ``weight[r - s]`` for r >= s and ``above[r - s + n]`` above the diagonal.
+
+    Args:
+        weight: ``(..., n)``.
+        above: Likewise; its first number is not used.
+
+    Returns:
+        ``(..., n, n)``.
+    """
+    n = weight.shape[-1]
+    if n == 1:
+        return weight.unsqueeze(-1)
+    # The sequence weight, above has period 2n; read backwards, row r begins r elements earlier.
+    backwards = torch.cat([weight[..., :1], above.flip(-1), weight[..., 1:].flip(-1)], dim=-1)
+    repeated = backwards.unsqueeze(-2).expand(*weight.shape, 2 * n).reshape(*weight.shape[:-1], 2 * n * n)
+    return repeated[..., : n * (2 * n - 1)].unflatten(-1, (n, 2 * n - 1))[..., :n]
+
+
+def diagonal_pairs(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The adjoint of :func:`toeplitz_blocks`, for matrices with columns first.
+
+    Args:
+        matrix: ``(..., n, n)``, entry ``[s, r]`` belonging to row r and column s.
+
+    Returns:
+        Sums along the diagonals, of the weight and of what is above: ``(..., n)`` each.
+    """
+    n = matrix.shape[-1]
+    # In rows of 2n numbers, of which the matrix is the second half, diagonals lie 2n + 1 apart.
+    padded = torch.nn.functional.pad(matrix, (n, 0)).flatten(-2)
+    padded = torch.nn.functional.pad(padded, (0, n))
+    lead = padded.shape[:-1]
+    turned = padded.reshape(-1, padded.shape[-1])
+    sums = turned.as_strided((turned.shape[0], n, 2 * n), (turned.shape[1], 2 * n + 1, 1)).sum(dim=1)
+    return sums[:, n:].reshape(*lead, n), sums[:, :n].reshape(*lead, n)
 
 
 def toeplitz(weight: Tensor, sign: int = 1) -> Tensor:
@@ -85,13 +119,8 @@ def toeplitz(weight: Tensor, sign: int = 1) -> Tensor:
         ``(b_out n, b_in n)``.
     """
     b_out, b_in, n = weight.shape
-    if n == 1:
-        return weight.reshape(b_out, b_in)
-    # The sequence w, sign w has period 2n; read backwards, row r begins r elements earlier.
-    backwards = torch.cat([weight[..., :1], (sign * weight).flip(-1), weight[..., 1:].flip(-1)], dim=-1)
-    repeated = backwards.unsqueeze(-2).expand(b_out, b_in, n, 2 * n).reshape(b_out, b_in, 2 * n * n)
-    rows = repeated[..., : n * (2 * n - 1)].reshape(b_out, b_in, n, 2 * n - 1)[..., :n]
-    return rows.permute(0, 2, 1, 3).reshape(b_out * n, b_in * n)
+    blocks = toeplitz_blocks(weight, weight if sign == 1 else -weight)
+    return blocks.permute(0, 2, 1, 3).reshape(b_out * n, b_in * n)
 
 
 def transposed(weight: Tensor) -> Tensor:

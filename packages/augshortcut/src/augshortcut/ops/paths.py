@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from augshortcut.ops.activations import ACTIVATIONS, IN_PLACE, unobserved
-from augshortcut.ops.crt import CrtParts, crt_apply, crt_parts
+from augshortcut.ops.crt import CrtParts, crt_parts, joined, product, splitted, whole
 
-__all__ = ["gated_sum", "paths_torch", "paths_with_parts"]
+__all__ = ["activated_sum", "gated_sum", "paths_torch", "paths_with_parts", "placed_gate"]
 
 
 def gated_sum(pre: Tensor, gate: Tensor | None, act: str) -> Tensor:
@@ -28,6 +28,42 @@ def gated_sum(pre: Tensor, gate: Tensor | None, act: str) -> Tensor:
     return z[..., 0, :] if z.shape[-2] == 1 else z.sum(dim=-2)
 
 
+def placed_gate(gate: Tensor, pre: Tensor) -> Tensor:
+    """A gate ``(T, 1)`` or ``(T, d)`` as it is multiplied with ``(rows, p, T, b, e)``."""
+    _, p, paths, b, e = pre.shape
+    gate = gate.to(pre.dtype)
+    return gate.view(paths, 1, 1) if gate.shape[1] == 1 else gate.view(paths, b, p, e).permute(2, 0, 1, 3)
+
+
+def activated_sum(pre: Tensor, gate: Tensor | None, act: str, *, keep: bool = False) -> Tensor:
+    """:func:`gated_sum` of pre-activations in pieces.
+
+    Args:
+        pre: ``(rows, p, T, b, e)``, see :func:`~augshortcut.ops.crt.joined`.
+        gate: See :func:`gated_sum`.
+        act: Likewise.
+        keep: Whether ``pre`` will be read again.
+
+    Returns:
+        ``(rows, d)``.
+    """
+    rows, p, paths, b, e = pre.shape
+    ours = unobserved(pre)
+    z = IN_PLACE[act](pre) if ours and not keep else ACTIVATIONS[act](pre)
+    if gate is not None:
+        z = z * placed_gate(gate, pre)
+    if paths == 1:
+        return whole(z.squeeze(2))
+    if not ours:
+        return whole(z.sum(dim=2))
+    out = z.new_empty(rows, b, p, e)
+    place, (first, second, *others) = out.transpose(1, 2), z.unbind(2)
+    torch.add(first, second, out=place)
+    for other in others:
+        place.add_(other)
+    return out.view(rows, b * p * e)
+
+
 def paths_with_parts(y: Tensor, parts: CrtParts, num_paths: int, gate: Tensor | None, act: str) -> Tensor:
     """The sum of all paths, from the parts of all their matrices stacked along the outputs.
 
@@ -38,17 +74,10 @@ def paths_with_parts(y: Tensor, parts: CrtParts, num_paths: int, gate: Tensor | 
         gate: See :func:`gated_sum`.
         act: Likewise.
     """
-    pre = crt_apply(y.reshape(-1, y.shape[-1]), parts)
-    pre = pre.view(*y.shape[:-1], num_paths, pre.shape[-1] // num_paths)
-    if not unobserved(pre):
-        return gated_sum(pre, gate, act)
-    z = IN_PLACE[act](pre)  # its memory is ours
-    if gate is not None:
-        z *= gate.to(z.dtype)
-    first, *others = z.unbind(-2)
-    for other in others:
-        first = first + other
-    return first
+    leaves = splitted(y.reshape(-1, y.shape[-1]), parts.b_in, parts.level, parts.matrices.dtype)
+    pre = joined(product(leaves, parts), parts.b_out, num_paths)
+    out = activated_sum(pre, gate, act)
+    return out.view(*y.shape[:-1], out.shape[-1])
 
 
 def paths_torch(

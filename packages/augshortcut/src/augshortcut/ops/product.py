@@ -13,9 +13,10 @@ import logging
 import torch
 from torch import Tensor
 
+from augshortcut.ops.butterflies import most_levels
 from augshortcut.ops.crt import CrtParts, crt_apply, crt_parts
 from augshortcut.ops.fft import fft_apply
-from augshortcut.ops.layout import check_block_circulant, halvings
+from augshortcut.ops.layout import check_block_circulant
 from augshortcut.ops.names import BACKENDS
 from augshortcut.ops.paths_triton import activated_paths
 from effkit.errors import UserError, choose
@@ -53,18 +54,18 @@ def resolve(backend: str, n: int, level: int | None = None) -> tuple[str, int]:
     Args:
         backend: One of :data:`~augshortcut.ops.names.BACKENDS`.
         n: Size of the circulants.
-        level: Splits asked for by name; ``None`` for at most 2, as often as n can be halved.
+        level: Splits asked for by name; ``None`` for at most 2, as often as n allows.
 
     Raises:
         UserError: If the backend is unknown, or cannot split so often.
     """
     choose("backend", backend, BACKENDS)
-    possible = halvings(n)
+    possible = most_levels(n)
     if backend == "triton" and possible < 1:
         raise UserError(f"backend='triton' needs circulants of an even size, got {n}; use backend='auto' or 'dense'")
     if backend == "crt" and level is not None and level > possible:
         raise UserError(
-            f"crt_level={level} needs circulants whose size is a multiple of {2**level}, got {n}; "
+            f"crt_level={level} needs circulants whose size is a multiple of {2 ** (level + (level > 1))}, got {n}; "
             f"use at most crt_level={possible}"
         )
     if backend in ("fft", "dense"):
@@ -100,7 +101,7 @@ def block_circulant(
         weight: ``(b_out, b_in, n)``: first columns of the circulants.
         bias: ``(b_out n,)``.
         backend: ``auto``, ``crt``, ``dense``, ``fft`` or ``triton``.
-        level: Splits of ``crt``; 2, or as often as n can be halved, if not given.
+        level: Splits of ``crt``; 2, or as often as n allows, if not given.
 
     Returns:
         ``(..., b_out n)``.

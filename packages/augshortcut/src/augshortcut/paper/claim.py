@@ -18,8 +18,8 @@ import torch
 
 from augshortcut.commands.build import build_data_and_model, set_up
 from augshortcut.injection.augment import augment
+from augshortcut.injection.watching import evaluating, hooked
 from augshortcut.metrics.bound import collapse_bound
-from augshortcut.metrics.capture import evaluating, hooked
 from augshortcut.metrics.diversity import diversity
 from augshortcut.models.zoo import create_model
 from augshortcut.ops.product import block_circulant
@@ -55,8 +55,8 @@ class Form(NamedTuple):
     floor: float
 
 
-FULL = Form((0, 1, 2), (), 90.0)
-SHORT = Form((0,), ("trainer.max_epochs=8", "aug.backend=dense"), 60.0)  # dense: the fastest at this width
+FULL = Form((0, 1, 2), (), 80.0)
+SHORT = Form((0,), ("trainer.max_epochs=5",), 45.0)
 PHOTOGRAPHS = ("astronaut", "chelsea")
 _AGREE = 1e-12  # in float64, relative to the largest value
 

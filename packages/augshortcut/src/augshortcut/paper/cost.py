@@ -1,6 +1,6 @@
 """What a variant costs, counted here and now on the meta device, in three ways.
 
-- executed: multiply-adds of the default path (two splits: three eighths of the paths' dense matrices);
+- executed: multiply-adds of the default path (two splits: a quarter of the paths' dense matrices);
 - dense-equivalent: with the paths' matrices multiplied as dense ones, which is what the official code executes;
 - paper-style: the base, and per token and projection ``4 b^2 (n/2 + 1) + 2 b n log2 n`` real multiplications, the count
   of FFTs from which the increments of the paper's column come. No code is known that executes it.

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from effkit.errors import UserError, choose
+from effkit.arguments import named_path
+from effkit.errors import UserError, choose, written
 from greedy_enlarge.families import BASES, base, family_of, params
-from greedy_enlarge.search.evaluators import Synthetic, TableLookup, ZeroCost
+from greedy_enlarge.search.evaluators import RandomChoice, Synthetic, TableLookup, ZeroCost
 from greedy_enlarge.search.greedy import Settings
+from greedy_enlarge.search.latency import read_latency
 from greedy_enlarge.search.moves import Limit, Moves
 from greedy_enlarge.search.racing import Racing
 from greedy_enlarge.search.tasks import Evaluator
 from greedy_enlarge.spec import ArchSpec
 
-__all__ = ["make_evaluator", "make_moves", "make_settings", "plain", "read_spec"]
+__all__ = ["make_evaluator", "make_moves", "make_racing", "make_settings", "plain", "read_spec"]
 
-EVALUATORS = ("synthetic", "zero_cost", "table", "proxy_train")
+EVALUATORS = ("synthetic", "random", "zero_cost", "table", "proxy_train")
 
 
 def plain(cfg: Any) -> dict[str, Any]:
@@ -66,8 +68,12 @@ def _changed(name: str, changes: Mapping[str, Any]) -> ArchSpec:
     return base(name, **changes)
 
 
-def make_moves(options: Mapping[str, Any]) -> Moves:
+def make_moves(options: Mapping[str, Any], spec: ArchSpec) -> Moves:
     """The group ``moves`` of a config.
+
+    Args:
+        options: The group.
+        spec: Where the moves start.
 
     Raises:
         UserError: If a value is out of range.
@@ -80,17 +86,35 @@ def make_moves(options: Mapping[str, Any]) -> Moves:
             raise UserError(f"moves.max_params={most!r} must be a number above 0")
         limits.append(Limit("params", float(most), params))
     largest = {k: v for k, v in (given.pop("largest", None) or {}).items() if v is not None}
+    kinds = _tuple("moves.kinds", given["kinds"])
+    limits += _latency_limits(given.pop("latency_table", None), given.pop("max_latency_ms", None), spec, largest, kinds)
     return Moves(
         depth_step=given["depth_step"],
         width_step=given["width_step"],
         resolution_step=given["resolution_step"],
         capped=given["capped"],
         largest=largest,
-        kinds=_tuple("moves.kinds", given["kinds"]),
+        kinds=kinds,
         frozen=_tuple("moves.frozen", given["frozen"]),
         pairs=given["pairs"],
         limits=tuple(limits),
     )
+
+
+def _latency_limits(
+    path: Any, most: Any, spec: ArchSpec, largest: Mapping[str, Any], kinds: Sequence[str]
+) -> list[Limit]:
+    """A maximum of latency, from a table that covers all that the moves can come to."""
+    if (path is None) != (most is None):
+        raise UserError("moves.latency_table and moves.max_latency_ms belong together: give both, or neither")
+    if path is None:
+        return []
+    if isinstance(most, bool) or not isinstance(most, int | float) or not 0 < most < float("inf"):
+        raise UserError(f"moves.max_latency_ms={most!r} must be a number of milliseconds above 0")
+    table = read_latency(named_path("moves.latency_table", path))
+    stay = {"width": max(spec.widths), "resolution": spec.resolution}  # what no move changes
+    table.check(spec, {**largest, **{k: v for k, v in stay.items() if k not in kinds}})
+    return [Limit("latency in ms", float(most), lambda net: 1e3 * table.seconds(net))]
 
 
 def _tuple(field: str, value: Any) -> tuple[Any, ...]:
@@ -109,9 +133,24 @@ def make_settings(options: Mapping[str, Any]) -> Settings:
     racing = options.get("racing")
     return Settings(
         **{key: options[key] for key in keys},
-        moves=make_moves(options["moves"]),
-        racing=Racing(_tuple("racing.samples", racing["samples"]), racing["keep"]) if racing else None,
+        moves=make_moves(options["moves"], read_spec(options["spec"])),
+        racing=make_racing(racing) if racing else None,
     )
+
+
+def make_racing(options: Any) -> Racing:
+    """The key ``racing`` of a config.
+
+    Raises:
+        UserError: If it is no mapping of ``samples`` and ``keep``, or a value is out of range.
+    """
+    if not isinstance(options, Mapping):
+        raise UserError(f"racing={written(options)} must be a mapping, e.g. {{samples: [2550, 5100], keep: 0.3333}}")
+    for key in options:
+        choose("key of racing", str(key), ["samples", "keep"])
+    if "samples" not in options:
+        raise UserError("racing.samples is not set: give training samples of the rungs, e.g. [2550, 5100]")
+    return Racing(_tuple("racing.samples", options["samples"]), options.get("keep", 1 / 3))
 
 
 def make_evaluator(cfg: Mapping[str, Any], folder: Path, spec: ArchSpec) -> Evaluator:
@@ -129,6 +168,8 @@ def make_evaluator(cfg: Mapping[str, Any], folder: Path, spec: ArchSpec) -> Eval
     name = choose("evaluator.name", options["name"], EVALUATORS)
     if name == "synthetic":
         return Synthetic()
+    if name == "random":
+        return RandomChoice()
     if name == "zero_cost":
         return ZeroCost(options["metric"])
     if name == "proxy_train":
@@ -136,7 +177,14 @@ def make_evaluator(cfg: Mapping[str, Any], folder: Path, spec: ArchSpec) -> Eval
 
         how = {key: value for key, value in options.items() if key != "name"}
         shared = {"device": cfg["device"], "threads": cfg["threads"]}
-        return ProxyTrain.for_search(spec, folder=str(folder / "states"), data=cfg["data"], **how, **shared)
+        found = ProxyTrain.for_search(spec, folder=str(folder / "states"), data=cfg["data"], **how, **shared)
+        found.check_samples(cfg["samples"], (cfg.get("racing") or {}).get("samples"))
+        return found
+    from greedy_enlarge.search.recording import Recorded
     from greedy_enlarge.search.tables import read_table
 
-    return TableLookup(read_table(options["path"]), options["metric"], options["n_val"])
+    table, n_val = read_table(options["path"]), options["n_val"]
+    if isinstance(table, Recorded):
+        n_val = table.about["n_val"] if n_val is None else n_val
+        return TableLookup(table.rows, options["metric"], n_val, table.curves)
+    return TableLookup(table, options["metric"], n_val or 0)

@@ -49,7 +49,8 @@ def run(cfg: Any) -> Report:
         UserError: If a value does not fit, or there is no candidate.
     """
     options = plain(cfg)
-    spec, moves = read_spec(options["spec"]), make_moves(options["moves"])
+    spec = read_spec(options["spec"])
+    moves = make_moves(options["moves"], spec)
     proposal, budget = _first_step(spec, options, moves)
     data = {
         "macs": macs(spec),

@@ -6,8 +6,8 @@ from typing import Any
 
 from effkit.checkpoints import read_checkpoint
 from effkit.device import seed_everything, set_threads
-from effkit.lightning import evaluate
-from effkit.report import Report, Table
+from effkit.lightning import evaluation_report
+from effkit.report import Report
 from effkit.runs import Run
 from greedy_enlarge.commands.build import plain
 from greedy_enlarge.commands.train import open_data_and_network
@@ -30,6 +30,6 @@ def run(cfg: Any) -> Report:
     opened = Run.open(options["run"], package="greedy_enlarge")
     data, network, spec = open_data_and_network(opened.config)
     network.load_state_dict(read_checkpoint(opened.weights(options["weights"])).state)
-    metrics = evaluate(cfg, network, data, preprocessing=opened.preprocessing)
-    table = Table(f"{spec.family} on {data.name}, test", ["metric", "value"], [[k, v] for k, v in metrics.items()])
-    return Report("greedy-enlarge eval", [table], data=metrics)
+    return evaluation_report(
+        "greedy-enlarge eval", cfg, network, data, name=spec.family, preprocessing=opened.preprocessing
+    )

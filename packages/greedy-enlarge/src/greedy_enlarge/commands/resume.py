@@ -1,4 +1,4 @@
-"""Going on with a search."""
+"""Going on with a search, or with the recording of a table."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from effkit.errors import UserError
 from effkit.report import Report
 from greedy_enlarge.commands.build import plain
 from greedy_enlarge.commands.search import FOLDER, SETTINGS, execute, result_report
+from greedy_enlarge.commands.table import SETTINGS as TABLE
+from greedy_enlarge.commands.table import execute as execute_table
 
 __all__ = ["read_settings", "run"]
 
 
-def read_settings(run: Any) -> tuple[Path, dict[str, Any]]:
+def _is_table(run: Any) -> bool:
+    return bool(run) and (Path(str(run)).expanduser() / TABLE).is_file()
+
+
+def read_settings(run: Any, name: str = SETTINGS) -> tuple[Path, dict[str, Any]]:
     """Folder and settings of a search.
 
     Args:
         run: The run folder of ``greedy-enlarge search``.
+        name: Of the file that holds the settings.
 
     Raises:
         UserError: If it is none.
@@ -26,8 +33,8 @@ def read_settings(run: Any) -> tuple[Path, dict[str, Any]]:
     if not run:
         raise UserError("run is not set: give the folder of a search, run=RUN")
     folder = Path(str(run)).expanduser()
-    file = folder / SETTINGS
-    if not file.is_file() or not (folder / FOLDER).is_dir():
+    file = folder / name
+    if not file.is_file() or (name == SETTINGS and not (folder / FOLDER).is_dir()):
         raise UserError(f"run={str(run)!r} is no folder of a search: it has no {SETTINGS} and {FOLDER}/")
     try:
         return folder, json.loads(file.read_text(encoding="utf-8"))
@@ -45,9 +52,12 @@ def run(cfg: Any) -> Report:
         UserError: If there is nothing to go on with, or another process has it.
     """
     given = plain(cfg)
-    folder, options = read_settings(given["run"])
+    recording = _is_table(given["run"])
+    folder, options = read_settings(given["run"], TABLE) if recording else read_settings(given["run"])
     for key in ("executor", "workers"):  # how fast, not what
         if given[key]:
             options[key] = given[key]
+    if recording:
+        return Report("greedy-enlarge resume", files=[execute_table(options, folder)])
     found, _ = execute(options, folder)
     return result_report("greedy-enlarge resume", found, folder, [])

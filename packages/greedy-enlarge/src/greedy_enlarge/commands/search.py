@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -21,7 +22,10 @@ from greedy_enlarge.search.journal import Journal
 from greedy_enlarge.search.tasks import Evaluator
 from greedy_enlarge.spec import ArchSpec
 
-__all__ = ["FOLDER", "SETTINGS", "SHAPING", "execute", "path_table", "plan_table", "run", "shaping"]
+__all__ = [
+    "FOLDER", "RUNNING", "SETTINGS", "SHAPING", "execute", "open_executor", "path_table", "plan_table", "planned",
+    "result_report", "run", "say", "shaping",
+]  # fmt: skip
 
 RUNNING = ("executor", "workers", "device", "threads", "ray", "submitit")  # how fast, not what
 FOLDER = "search"  # inside the run folder: journal, decisions, states
@@ -37,6 +41,10 @@ def shaping(options: Mapping[str, Any]) -> dict[str, Any]:
     found = {**{key: options[key] for key in SHAPING}, "spec": read_spec(options["spec"]).to_dict()}
     if options["evaluator"]["name"] != "proxy_train":
         del found["data"]
+    table = options["moves"].get("latency_table")
+    if table:  # what it holds, wherever it lies
+        content = hashlib.sha256(Path(table).expanduser().read_bytes()).hexdigest()[:16]
+        found["moves"] = {**options["moves"], "latency_table": content}
     return found
 
 
@@ -96,7 +104,7 @@ def execute(options: Mapping[str, Any], folder: Path) -> tuple[SearchResult, Eva
     config = shaping(options)
     write_json(folder / SETTINGS, {key: options[key] for key in (*SHAPING, *RUNNING)})
     with (
-        Journal.open(folder / FOLDER, config, _say) as journal,
+        Journal.open(folder / FOLDER, config, say) as journal,
         open_executor(choice) as executor,
         shown("search"),
     ):
@@ -110,17 +118,33 @@ def execute(options: Mapping[str, Any], folder: Path) -> tuple[SearchResult, Eva
 
 def open_executor(choice: Choice) -> AbstractContextManager[Executor | None]:
     """Where evaluations run; ``None`` for this process, where each is filed before the next begins."""
-    return nullcontext() if choice.executor == "serial" else choice.open(tell=_say)
+    return nullcontext() if choice.executor == "serial" else choice.open(tell=say)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line for people, on standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
 def _progress(step: Step | None, text: str, share: float) -> None:
     report_progress(text, share)
     if step is not None and not sys.stderr.isatty():
-        _say(text)
+        say(text)
+
+
+def planned(title: str, plan: Table, options: Mapping[str, Any]) -> Report | None:
+    """Show a plan before the work begins; the report itself, where only the plan is asked for.
+
+    Args:
+        title: Of the command.
+        plan: What it is going to do.
+        options: Its keys.
+    """
+    if options["plan_only"]:
+        return Report(f"{title}, plan only", [plan], data={"plan": plan.to_dict()})
+    if options["format"] != "json":
+        Report("", [plan]).print()
+    return None
 
 
 def result_report(title: str, found: SearchResult, folder: Path, tables: list[Table]) -> Report:
@@ -156,10 +180,8 @@ def run(cfg: Any) -> Report:
     options = plain(cfg)
     spec, settings = read_spec(options["spec"]), make_settings(options)
     plan = plan_table(spec, options["budget"], settings)
-    if options["plan_only"]:
-        return Report("greedy-enlarge search, plan only", [plan], data={"plan": plan.to_dict()})
-    if options["format"] != "json":
-        Report("", [plan]).print()
+    if (only := planned("greedy-enlarge search", plan, options)) is not None:
+        return only
     folder = run_dir()
     found, _ = execute(options, folder)
     return result_report("greedy-enlarge search", found, folder, [])

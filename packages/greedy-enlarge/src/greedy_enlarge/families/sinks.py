@@ -25,11 +25,18 @@ class Sink(Protocol):
     def pool(self, part: int, channels: Any, area: Any) -> None: ...
 
 
-class Macs:
-    """MACs of convolutions and linear maps."""
+class _Total:
+    """One number for the whole network, of which pooling is no part."""
 
     def __init__(self) -> None:
         self.total: Any = 0
+
+    def pool(self, part: int, channels: Any, area: Any) -> None:
+        pass
+
+
+class Macs(_Total):
+    """MACs of convolutions and linear maps."""
 
     def conv(
         self, part: int, times: Any, inputs: Any, outputs: Any, taps: int, area: Any, bias: bool = False,
@@ -39,9 +46,6 @@ class Macs:
 
     def linear(self, part: int, inputs: Any, outputs: Any) -> None:
         self.total += inputs * outputs
-
-    def pool(self, part: int, channels: Any, area: Any) -> None:
-        pass
 
 
 class MacsWithBias(Macs):
@@ -78,11 +82,8 @@ class MacsByPart(Macs):
         self.parts[part] += inputs * outputs
 
 
-class Params:
+class Params(_Total):
     """Parameters: weights, biases, and two numbers a normalised channel."""
-
-    def __init__(self) -> None:
-        self.total: Any = 0
 
     def conv(
         self, part: int, times: Any, inputs: Any, outputs: Any, taps: int, area: Any, bias: bool = False,
@@ -92,9 +93,6 @@ class Params:
 
     def linear(self, part: int, inputs: Any, outputs: Any) -> None:
         self.total += (inputs + 1) * outputs
-
-    def pool(self, part: int, channels: Any, area: Any) -> None:
-        pass
 
 
 class Explained:

@@ -99,6 +99,15 @@ class Copier:
             self.tensor(f"{source}.{name}", f"{target}.{name}", [channels])
         self.tensor(f"{source}.num_batches_tracked", f"{target}.num_batches_tracked", [])
 
+    def stem(self, channels: Map) -> None:
+        """Copy the stem of networks that call it as timm's EfficientNet does; new channels are exactly 0.
+
+        Args:
+            channels: Where old channels go.
+        """
+        self.conv("conv_stem", "conv_stem", channels, lead(*self.width("conv_stem", 1)))
+        self.norm("bn1", "bn1", channels, zero=True)
+
     def silence(self, target: str) -> None:
         """Make a norm's output exactly 0."""
         self.new[f"{target}.weight"].zero_()

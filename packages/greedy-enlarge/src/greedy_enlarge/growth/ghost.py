@@ -16,8 +16,7 @@ def grow_ghost(old: Any, new: Any, copier: Copier) -> list[str]:
     reasons = []
     # The stem is added to ghost modules' outputs where the first stage has a skip connection: the same order.
     residual = ghost_map(*copier.width("conv_stem"))
-    copier.conv("conv_stem", "conv_stem", residual, lead(*copier.width("conv_stem", 1)))
-    copier.norm("bn1", "bn1", residual, zero=True)
+    copier.stem(residual)
     for s, (before, after) in enumerate(zip(old.blocks, new.blocks, strict=True)):
         for b, block in enumerate(after):
             name = f"blocks.{s}.{b}"

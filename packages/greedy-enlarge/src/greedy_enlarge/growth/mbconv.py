@@ -24,8 +24,7 @@ def grow_mbconv(old: Any, new: Any, copier: Copier) -> list[str]:
     """Copy; returns why the function is not preserved, if it is not."""
     reasons = []
     residual = lead(*copier.width("conv_stem"))
-    copier.conv("conv_stem", "conv_stem", residual, lead(*copier.width("conv_stem", 1)))
-    copier.norm("bn1", "bn1", residual, zero=True)
+    copier.stem(residual)
     for s, (before, after) in enumerate(zip(old.blocks, new.blocks, strict=True)):
         for b, block in enumerate(after):
             name = f"blocks.{s}.{b}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import re
+import sys
 from typing import Any
 
 from effkit.errors import UserError
@@ -52,13 +53,19 @@ def {name}(pretrained=False, **kwargs):
 
 
 def check_name(name: Any) -> str:
-    """Return a name that a module and a function can have.
+    """Return a name that a module and a function can have, and that is nobody else's.
 
     Raises:
-        UserError: If it is none.
+        UserError: If it is none, a network of that name is registered in timm, or a file of it would hide a module.
     """
+    from timm.models import is_model
+
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise UserError(f"name={name!r} must be a Python name in lower case, e.g. my_network")
+    if is_model(name):
+        raise UserError(f"name={name!r} is a network that timm knows, which the file would replace: give another")
+    if name in {*sys.stdlib_module_names, "torch", "timm"}:
+        raise UserError(f"name={name!r} is a module that a file of this name would hide: give another")
     return name
 
 

@@ -7,7 +7,6 @@ on ImageNet, between networks a thousand times as large.
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from greedy_enlarge.commands.build import plain
 from greedy_enlarge.commands.search import execute
 from greedy_enlarge.families import base, macs, params, stage_shares
 from greedy_enlarge.families.scaling import scale
+from greedy_enlarge.ops.intervals import paired_interval
 from greedy_enlarge.paper import figures
 from greedy_enlarge.plots.compare import draw_compare
 from greedy_enlarge.plots.path import draw_path
@@ -31,6 +31,8 @@ from greedy_enlarge.search.greedy import DECISIONS, Settings, search
 from greedy_enlarge.search.journal import Journal
 from greedy_enlarge.search.moves import Moves
 from greedy_enlarge.search.propose import propose
+from greedy_enlarge.search.rules import compare_rules
+from greedy_enlarge.search.tables import read_recorded
 from greedy_enlarge.search.tasks import Result, Task
 from greedy_enlarge.spec import ArchSpec
 from greedy_enlarge.training.final import fresh_accuracy
@@ -62,7 +64,7 @@ SHORT = Form((*_START, "steps=2", "evaluator.epochs=1"), 2, 2)
 
 
 def run_claim(run: ClaimRun) -> Claim:
-    """Check counts and known answers, kill and resume a search, search on textures, and compare.
+    """Check counts and known answers, kill and resume a search, take regrets, search on textures, and compare.
 
     Args:
         run: Gets two pictures.
@@ -80,6 +82,10 @@ def run_claim(run: ClaimRun) -> Claim:
     resumed = run.part("resume", _resume, run.subfolder("resume"))
     found.add("search killed after each evaluation", "decision logs that differ", resumed["different"], 0, "exact")
     found.add("search killed after each evaluation", "finished evaluations run again", resumed["again"], 0, "exact")
+    for rule, regret in run.part("regret", _regret).items():
+        found.add(
+            f"{rule} on the recorded table", "points below the best network", regret, command="greedy-enlarge regret"
+        )
     command = " ".join(["greedy-enlarge search", *form.words])
     searched = run.part("search", _search, form.words, run.subfolder("search"))
     networks = _networks(ArchSpec.from_dict(searched["spec"]))
@@ -163,6 +169,16 @@ def _resume(folder: Path) -> dict[str, int]:
     return {"evaluations": total, "different": different, "again": again}
 
 
+_RULES = ("greedy", "beam of 4", "racing", "nearest to compound scaling", "random monotone path")
+
+
+def _regret() -> dict[str, float]:
+    """What search rules miss of the best of the 80 networks whose trainings are recorded; exact."""
+    report_progress("rules on the recorded table", 0.08)
+    outcomes = {o.rule: o for o in compare_rules(read_recorded("textures"), _RULES)}
+    return {rule: 100 * outcomes[rule].regret for rule in _RULES}
+
+
 def _search(words: tuple[str, ...], folder: Path) -> dict[str, Any]:
     """Do what ``greedy-enlarge search`` does."""
     torch.set_num_threads(1)
@@ -194,17 +210,6 @@ def _compare(
         name: fresh_accuracy(replace(spec), data, folder, seed=1_000_000 + seed, epochs=form.epochs)
         for name, spec in networks.items()
     }
-
-
-_T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-
-
-def paired_interval(a: list[float], b: list[float]) -> tuple[float, float]:
-    """Mean difference of paired figures, and half of its 95 % interval (Student's t)."""
-    gaps = [x - y for x, y in zip(a, b, strict=True)]
-    if len(gaps) < 2:
-        return statistics.fmean(gaps), math.inf
-    return statistics.fmean(gaps), _T95[len(gaps) - 1] * statistics.stdev(gaps) / math.sqrt(len(gaps))
 
 
 def _table(networks: dict[str, ArchSpec], accuracies: dict[str, list[float]]) -> Table:

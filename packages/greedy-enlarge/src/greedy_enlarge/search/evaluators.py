@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from effkit.errors import UserError, choose
@@ -14,7 +14,7 @@ from greedy_enlarge.families import macs, params, stage_shares
 from greedy_enlarge.search.tasks import Result, Task
 from greedy_enlarge.spec import ArchSpec
 
-__all__ = ["Synthetic", "TableLookup", "ZeroCost", "log_stage_macs"]
+__all__ = ["RandomChoice", "Synthetic", "TableLookup", "ZeroCost", "log_stage_macs"]
 
 
 def log_stage_macs(spec: ArchSpec) -> float:
@@ -54,31 +54,55 @@ class TableLookup:
         rows: Canonical JSON of a network to its metrics, one dictionary a repeat.
         metric: Which of them selects.
         n_val: Pictures it is a share of.
+        curves: By training samples: rows as above. Empty if the table does not say after how many its figures are.
     """
 
     rows: Mapping[str, list[dict[str, float]]]
     metric: str = "accuracy"
     n_val: int = 0
+    curves: Mapping[int, Mapping[str, list[dict[str, float]]]] = field(default_factory=dict)
     inherits: bool = False
 
     def evaluate(self, task: Task) -> Result:
-        """The recorded metrics of the task's repeat.
+        """The recorded metrics of the task's repeat, after the task's samples if it asks for a number of them.
 
         Raises:
-            UserError: If the table has no such network, or not so many repeats.
+            UserError: If the table has no such network, not so many repeats, or nothing after so many samples.
         """
-        key = task.spec.to_json()
-        if key not in self.rows:
+        key, rows = task.spec.to_json(), self.rows
+        if task.samples is not None:
+            if task.samples not in self.curves:
+                there = ", ".join(map(str, sorted(self.curves))) or "none, it does not say"
+                raise UserError(f"samples={task.samples}: the table has figures after {there}")
+            rows = self.curves[task.samples]
+        if key not in rows:
             raise UserError(f"evaluator table has no row for {key}: it was recorded for another space")
-        found = self.rows[key]
+        found = rows[key]
         if task.repeat >= len(found):
             raise UserError(f"repeats={task.repeat + 1}: the table has {len(found)} for {key}")
         return Result(dict(found[task.repeat]))
 
     def fingerprint(self) -> dict[str, Any]:
         """A hash of the whole table."""
-        text = json.dumps({k: self.rows[k] for k in sorted(self.rows)}, sort_keys=True)
+        text = json.dumps([self.rows, self.curves] if self.curves else self.rows, sort_keys=True)
         return {"name": "table", "metric": self.metric, "rows": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+@dataclass(frozen=True)
+class RandomChoice:
+    """A score that is nothing but the task's seed: the search takes any candidate, a random monotone path."""
+
+    metric: str = "score"
+    inherits: bool = False
+    n_val: int = 0
+
+    def evaluate(self, task: Task) -> Result:
+        """A number in [0, 1), equally likely everywhere."""
+        return Result({"score": task.seed / 2**31})
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Its name."""
+        return {"name": "random"}
 
 
 _PROXIES = ("synflow", "params", "macs")

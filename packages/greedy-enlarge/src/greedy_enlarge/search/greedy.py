@@ -18,7 +18,7 @@ from greedy_enlarge.search.propose import Candidate, Proposal, ceiling, propose
 from greedy_enlarge.search.racing import Racing
 from greedy_enlarge.search.running import Runner
 from greedy_enlarge.search.schedule import Schedule
-from greedy_enlarge.search.selection import Ranking, Scored, rank
+from greedy_enlarge.search.selection import Ranking, Scored, check_tie_margin, rank
 from greedy_enlarge.search.tasks import Evaluator, Result, Task
 from greedy_enlarge.spec import ArchSpec
 
@@ -60,6 +60,12 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"{name}={value!r} must be a whole number of at least {least}")
+        check_tie_margin(self.tie_margin)
+        if self.samples is not None:
+            if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
+                raise UserError(f"samples={self.samples!r} must be a whole number of at least 1, or null")
+            if self.racing is not None:
+                raise UserError(f"samples={self.samples} and racing exclude each other: racing says its own samples")
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def check_search(spec: ArchSpec, budget: int, settings: Settings) -> tuple[Sched
     for limit in moves.limits:
         if limit.measure(spec) > limit.most:
             has = f"{limit.measure(spec):,.6g}, above the maximum {limit.most:,.6g}"
-            raise UserError(f"moves.limits: the start has {limit.name} {has}")
+            raise UserError(f"the start has {limit.name} {has}: give a larger maximum or a smaller start")
     if schedule.steps == 0:
         return schedule, None
     most = ceiling(spec, moves, schedule.steps)

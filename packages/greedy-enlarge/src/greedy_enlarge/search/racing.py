@@ -26,7 +26,7 @@ class Racing:
         whole = all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in self.samples)
         if not self.samples or not whole or list(self.samples) != sorted(set(self.samples)):
             raise UserError(f"racing.samples={list(self.samples)} must be increasing whole numbers of at least 1")
-        if not 0 < self.keep < 1:
+        if isinstance(self.keep, bool) or not isinstance(self.keep, int | float) or not 0 < self.keep < 1:
             raise UserError(f"racing.keep={self.keep!r} must be above 0 and below 1")
 
     def survivors(self, candidates: int) -> int:

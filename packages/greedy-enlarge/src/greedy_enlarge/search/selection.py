@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from effkit.errors import UserError
 from greedy_enlarge.search.propose import Candidate
 
-__all__ = ["Ranking", "Scored", "rank", "standard_error"]
+__all__ = ["Ranking", "Scored", "check_tie_margin", "rank", "standard_error"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,16 @@ def standard_error(scored: Scored, n_val: int) -> float:
     return found
 
 
+def check_tie_margin(value: float) -> None:
+    """Refuse a margin that is none.
+
+    Raises:
+        UserError: If it is no finite number of at least 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise UserError(f"tie_margin={value!r} must be a number of at least 0")
+
+
 def rank(scored: Sequence[Scored], *, tie_margin: float = 1.0, n_val: int = 0) -> Ranking:
     """Rank the candidates of a step.
 
@@ -87,8 +97,7 @@ def rank(scored: Sequence[Scored], *, tie_margin: float = 1.0, n_val: int = 0) -
     """
     if not scored:
         raise UserError("there is no candidate to choose from")
-    if isinstance(tie_margin, bool) or not isinstance(tie_margin, int | float) or not 0 <= tie_margin < math.inf:
-        raise UserError(f"selection.tie_margin={tie_margin!r} must be a number of at least 0")
+    check_tie_margin(tie_margin)
     leader = max(scored, key=lambda s: s.mean)  # the first of equals
     error = standard_error(leader, n_val)
     margin = tie_margin * error

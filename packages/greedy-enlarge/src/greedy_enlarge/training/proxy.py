@@ -15,10 +15,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from effkit.arguments import renamed
 from effkit.atomic import atomic
 from effkit.data.sampling import seeded
+from effkit.device import resolve_device
 from effkit.errors import UserError
 from effkit.lightning import Classifier, build_trainer, quiet_lightning
 from effkit.lightning.setup import own_settings
@@ -44,6 +48,27 @@ class _Continued(Classifier):
         return found
 
 
+class _Average(Callback):
+    """A moving average of the weights, kept from one rung to the next.
+
+    Args:
+        decay: Weight of the old average.
+        model: The network as the training begins.
+        state: The average so far; ``None`` begins one with the network's weights.
+    """
+
+    def __init__(self, decay: float, model: nn.Module, state: dict[str, Any] | None) -> None:
+        self.model = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
+        if state is not None:
+            self.model.module.load_state_dict(state)
+        self.model.n_averaged.fill_(1)  # else the first update would forget what there is
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take the new weights in."""
+        self.model.to(pl_module.device)
+        self.model.update_parameters(pl_module.model)
+
+
 @dataclass(frozen=True)
 class ProxyTrain:
     """Trains candidates with Lightning.
@@ -56,10 +81,11 @@ class ProxyTrain:
         label_smoothing: Of the training loss.
         inherits: Whether candidates start as the function of their parent.
         calibration: Training batches that norm statistics are estimated on before a score is taken; 0 keeps them.
+        ema: Decay of a moving average of the weights, which is then what is scored; ``None`` scores the weights.
         device: ``cpu``, ``cuda``, ``auto``.
         threads: CPU threads; torch's choice if not given.
         n_val: Validation pictures; counted by :meth:`for_search`.
-        n_train: Training pictures, likewise.
+        n_train: Training pictures an epoch shows, likewise.
     """
 
     folder: str
@@ -69,6 +95,7 @@ class ProxyTrain:
     label_smoothing: float = 0.0
     inherits: bool = True
     calibration: int = 20
+    ema: float | None = None
     device: str = "cpu"
     threads: int | None = None
     n_val: int = 0
@@ -90,8 +117,33 @@ class ProxyTrain:
             value = options.get(name, least)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UserError(f"evaluator.{name}={value!r} must be a whole number of at least {least}")
+        ema = options.get("ema")
+        if ema is not None and (isinstance(ema, bool) or not isinstance(ema, int | float) or not 0 < ema < 1):
+            raise UserError(f"evaluator.ema={ema!r} must be a decay in (0, 1), e.g. 0.99, or null")
+        optimizer, smoothing = options.get("optimizer"), options.get("label_smoothing", 0.0)
+        keys = ["label_smoothing", "optimizer", *(f"optimizer.{key}" for key in optimizer or ())]
+        with renamed({key: f"evaluator.{key}" for key in keys}):
+            Classifier(nn.Identity(), spec.classes, optimizer=optimizer, label_smoothing=smoothing)
+        resolve_device(options.get("device", "cpu"))
         view = SelectionData(open_data(options["data"], spec, 0))
-        return cls(**options, n_val=len(view.val), n_train=len(view.train))
+        return cls(**options, n_val=len(view.val), n_train=view.seen)
+
+    def check_samples(self, *given: Any) -> None:
+        """Refuse numbers of training samples that are no whole epochs: scores would be those of others.
+
+        Args:
+            *given: Numbers, lists of them, or ``None``.
+
+        Raises:
+            UserError: Names the first that is none.
+        """
+        for value in given:
+            for count in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(count, int) and count % self.n_train:
+                    raise UserError(
+                        f"samples={count}: proxy training goes by whole epochs, and data={self.data['name']} has "
+                        f"{self.n_train:,} training pictures; give a multiple of that"
+                    )
 
     def fingerprint(self) -> dict[str, Any]:
         """All that shapes a score."""
@@ -99,7 +151,7 @@ class ProxyTrain:
         return {
             "name": "proxy_train", "data": data, "epochs": self.epochs, "optimizer": dict(self.optimizer),
             "label_smoothing": self.label_smoothing, "inherits": self.inherits, "calibration": self.calibration,
-            "n_val": self.n_val, "n_train": self.n_train,
+            "ema": self.ema, "n_val": self.n_val, "n_train": self.n_train,
         }  # fmt: skip
 
     def evaluate(self, task: Task) -> Result:
@@ -111,21 +163,27 @@ class ProxyTrain:
         if self.threads:
             torch.set_num_threads(int(self.threads))
         started = time.perf_counter()
-        model, optimizer, done = self._start(task)
+        model, state, done = self._start(task)
         epochs = max(1, round(task.samples / self.n_train)) if task.samples else self.epochs
         # An epoch's order depends on how many came before, not on where the training was cut into rungs.
         view = SelectionData(open_data(self.data, task.spec, task.shared_seed))
         if epochs > done:
-            optimizer = self._train(model, view, optimizer, done, epochs, task)
+            state = self._train(model, view, state, done, epochs, task)
         device = next(model.parameters()).device
-        recalibrate(model, view, self.calibration, device)
-        accuracy, loss = measure(model, view, device)
+        scored = model
+        if state.get("average"):
+            scored = build(task.spec).to(device)
+            scored.load_state_dict(state["average"])
+        recalibrate(scored, view, self.calibration, device)
+        accuracy, loss = measure(scored, view, device)
         cost = {"samples": (epochs - done) * self.n_train, "seconds": round(time.perf_counter() - started, 3)}
         if not math.isfinite(loss):
             return Result(cost=cost, status="failed", reason=f"the validation loss is {loss}")
         name = f"{task.key(self.fingerprint())}.pt"
         with atomic(Path(self.folder) / name) as temporary:
-            torch.save({"model": model.state_dict(), "optimizer": optimizer, "epochs": epochs}, temporary)
+            torch.save(
+                {**state, "model": model.state_dict(), "scored": scored.state_dict(), "epochs": epochs}, temporary
+            )
         return Result({"accuracy": accuracy, "loss": loss}, cost, state=name)
 
     def _load(self, name: str) -> dict[str, Any]:
@@ -134,41 +192,40 @@ class ProxyTrain:
             raise UserError(f"{file} is gone, which this search goes on from: restore it, or start in another folder")
         return torch.load(file, map_location="cpu", weights_only=True)
 
-    def _start(self, task: Task) -> tuple[nn.Module, dict[str, Any] | None, int]:
-        """The network as this evaluation begins: fresh, grown from its parent, or where it was."""
+    def _start(self, task: Task) -> tuple[nn.Module, dict[str, Any], int]:
+        """The network as this evaluation begins (fresh, grown from its parent, or where it was), state, and epochs."""
         with seeded(task.seed):
             if task.continues:
                 state = self._load(task.continues)
                 model = build(task.spec)
                 model.load_state_dict(state["model"])
-                return model, state["optimizer"], state["epochs"]
+                return model, state, state["epochs"]
             if task.parent is None:
-                return build(task.spec), None, 0
+                return build(task.spec), {}, 0
             parent = build(task.parent)
             parent.load_state_dict(self._load(task.parent_state)["model"])
-            return grow(parent, task.spec)[0], None, 0
+            return grow(parent, task.spec)[0], {}, 0
 
     def _train(
-        self,
-        model: nn.Module,
-        view: SelectionData,
-        optimizer: dict[str, Any] | None,
-        done: int,
-        epochs: int,
-        task: Task,
+        self, model: nn.Module, view: SelectionData, state: dict[str, Any], done: int, epochs: int, task: Task
     ) -> dict[str, Any]:
-        """Train from one epoch to another; returns the optimizer's state."""
+        """Train from one epoch to another; returns the states of the optimizer and of the average."""
         module = _Continued(
             model, task.spec.classes, optimizer=dict(self.optimizer), scheduler={"sched": "none"},
             label_smoothing=self.label_smoothing, preprocessing=view.data.preprocessing,
         )  # fmt: skip
-        module.optimizer_state = optimizer
+        module.optimizer_state = state.get("optimizer")
+        average = None if self.ema is None else _Average(self.ema, model, state.get("average"))
         options = {"max_epochs": epochs - done, "enable_progress_bar": False, "limit_val_batches": 0}
         view.data.seed = seed_of(task.shared_seed, done) % 2**31
         with quiet_lightning(), own_settings(), seeded(seed_of(task.seed, "train", done)):
-            trainer = build_trainer(options, Path(self.folder), device=self.device, precision="fp32")
+            callbacks = [] if average is None else [average]
+            trainer = build_trainer(
+                options, Path(self.folder), callbacks=callbacks, device=self.device, precision="fp32"
+            )
             trainer.fit(module, datamodule=view)
-        return trainer.optimizers[0].state_dict()
+        found = {"optimizer": trainer.optimizers[0].state_dict()}
+        return found if average is None else {**found, "average": average.model.module.state_dict()}
 
 
 @torch.no_grad()
@@ -189,7 +246,7 @@ def recalibrate(model: nn.Module, view: SelectionData, batches: int, device: Any
         m.reset_running_stats()
         m.momentum = None  # a plain mean
     model.train()
-    for number, (images, _) in enumerate(view.train_dataloader()):
+    for number, (images, *_) in enumerate(view.train_dataloader()):
         if number == batches:
             break
         model(view.normalize(images).to(device))

@@ -64,6 +64,7 @@ class Suggestion:
         over_at: By magnitude, the operators that are over the budget there.
         k: K(M) of the policy first, then of every operator.
         flags: Cells whose label information is gone, and undecided ones.
+        guessing: Why nothing is recommended: the teacher's answers are those of chance. Empty if they are not.
     """
 
     budget: float
@@ -75,6 +76,7 @@ class Suggestion:
     over_at: dict[float, list[str]]
     k: list[KCurve]
     flags: list[Flag]
+    guessing: str = ""
 
     def tables(self) -> list[Table]:
         """Magnitudes, operators over the budget, and K(M)."""
@@ -108,6 +110,8 @@ class Suggestion:
 
     def lines(self) -> list[str]:
         """The advice in sentences."""
+        if self.guessing:
+            return [self.guessing]
         found = []
         if self.policy is not None:
             where = f"{self.policy.rate:.1%} (upper end {self.policy.high:.1%})"
@@ -141,6 +145,7 @@ class Suggestion:
                 for c in self.k
             ],
             "flags": [f._asdict() for f in self.flags],
+            "guessing": self.guessing,
         }
 
 
@@ -175,13 +180,14 @@ def suggest(
         UserError: If a number is out of range.
     """
     check_advice(budget, mass)
+    guessing = _guessing(result)
 
     def rate(cell: Cell) -> float:
         found = cell.estimates["outlier_rate"]
         return found.high if use_upper else found.value
 
     def within(cell: Cell) -> bool:
-        return rate(cell) <= budget  # NaN, from a teacher that knows no picture, is not
+        return not guessing and rate(cell) <= budget  # NaN, from a teacher that knows no picture, is not
 
     def advise(name: str) -> OperatorAdvice:
         row = result.row(name)
@@ -203,10 +209,23 @@ def suggest(
         mass,
         operators,
         advise(POLICY) if has_policy else None,
-        [o.operator for o in operators if o.magnitude is None],
-        over_at,
+        [o.operator for o in operators if o.magnitude is None and not guessing],
+        {} if guessing else over_at,
         [_k_curve(result, n, mass) for n in [*([POLICY] if has_policy else []), *names]],
         flags(result),
+        guessing,
+    )
+
+
+def _guessing(result: AnalysisResult) -> str:
+    """A sentence about a teacher that knows clean pictures no better than chance; empty for others."""
+    known, chance = result.clean.estimates.get("teacher_accuracy"), 1 / len(result.class_names)
+    if known is None or known.low > chance:
+        return ""
+    return (
+        f"Nothing is recommended: the teacher names the class of {known.value:.1%} of clean pictures "
+        f"({known.low:.1%} to {known.high:.1%}), chance is {chance:.1%}. Its weights, the order of its classes or its "
+        "normalisation are not those of these pictures, so its outlier rates say nothing."
     )
 
 

@@ -6,6 +6,7 @@ picture and view), so that cells differ by the operator and its magnitude only.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,7 +19,10 @@ from kd_autoaug.analysis.result import CLEAN, POLICY, AnalysisResult, Cell
 from kd_autoaug.analysis.statistics import label_entropy
 from kd_autoaug.analysis.study import Predictor, ProbeFactory, Study
 from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.distillation.chance import accuracy_of
 from kd_autoaug.ops.operators import ARGUMENTS, operator
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["analyze"]
 
@@ -94,6 +98,7 @@ def analyze(
     names = [str(c) for c in (range(classes) if class_names is None else class_names)]
     if len(names) != classes:
         raise UserError(f"class_names holds {len(names)} names, but the teacher knows {classes} classes")
+    _log.info(str(accuracy_of(study.clean, labels)))
     clean = study.measure(CLEAN, None, None)
     measured: dict[tuple[str, float | None], Cell] = {}
     keys = [_key(name, magnitude) for name, magnitude, _ in plan]

@@ -8,19 +8,24 @@ what a picture gets then depends on the order of loading, and teacher answers ca
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import ConcatDataset, Dataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as VF
 
-from effkit.errors import UserError
+from effkit.errors import UserError, choose
+from effkit.notes import say_once
 from effkit.ranks import process_number
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
@@ -28,18 +33,48 @@ from kd_autoaug.ops.pil_picture import apply_to_picture
 
 __all__ = ["AugmentTransform", "IndexedDataset", "from_timm_string", "sample_key"]
 
-_KEY: ContextVar[tuple[Any, Any] | None] = ContextVar("kd_autoaug_key", default=None)
+_STREAM = 48  # bits of a sample's number; above them the count of pictures that its key was used for before
+_DRAWS = ("each", "same")
+
+
+@dataclass
+class _Key:
+    """A sample and a view, and for how many pictures they were used."""
+
+    index: Any
+    view: Any
+    draws: str = "each"
+    used: int = 0
+
+    def numbers(self, batch: int) -> tuple[Tensor, Any]:
+        """Numbers and views of the next pictures: the key itself for the first, a stream of its own for each other."""
+        index = torch.as_tensor(self.index)
+        if self.draws == "same":
+            return (index if index.ndim else index.expand(batch)), self.view
+        # A number a picture tells the pictures of a call apart already; one for all does not.
+        each = torch.tensor(self.used) if index.ndim else torch.arange(self.used, self.used + batch)
+        self.used += 1 if index.ndim else batch
+        return index + (each << _STREAM), self.view
+
+
+_KEY: ContextVar[_Key | None] = ContextVar("kd_autoaug_key", default=None)
 
 
 @contextmanager
-def sample_key(index: int | Tensor, view: int | Tensor = 0) -> Iterator[None]:
+def sample_key(index: int | Tensor, view: int | Tensor = 0, draws: str = "each") -> Iterator[None]:
     """Say which sample and view the transforms inside the block work on.
 
     Args:
-        index: The sample's number; for a batch one per picture, int64 ``(B,)``.
+        index: The sample's number, below 2^48; for a batch one per picture, int64 ``(B,)``.
         view: Its view; one, or one per picture.
+        draws: ``"each"``: a second picture, a second transform or a second call inside the block has draws of its own
+            (two views of contrastive learning, two policies of one ``Compose``, a batch under one number). ``"same"``:
+            all get the draws of the first.
+
+    Raises:
+        UserError: If ``draws`` is neither.
     """
-    token = _KEY.set((index, view))
+    token = _KEY.set(_Key(index, view, choose("draws", draws, _DRAWS)))
     try:
         yield
     finally:
@@ -50,13 +85,15 @@ class AugmentTransform(v2.Transform):
     """A :class:`BatchAugment` as a torchvision transform and as a plain callable.
 
     Takes a PIL picture (grey or RGB), a uint8 tensor ``(C, H, W)`` or a batch ``(B, C, H, W)``, alone or inside a
-    sample such as ``(picture, label)``, and returns the same kind. Without a key (see :func:`sample_key`) call number c
-    of this process is keyed by c, the seed that torch gave the data-loading worker (another one each epoch, decided by
-    ``torch.manual_seed`` in the main process) and the rank; pictures of a batch are numbered one after the other.
+    sample such as ``(picture, label)``, and returns the same kind; or a uint8 array ``(H, W)`` or ``(H, W, C)`` alone.
+    Every picture has draws of its own, the pictures of one call too, where torchvision draws once a call. Without a
+    key (see :func:`sample_key`) call number c of this process is keyed by c, the seed that torch gave the data-
+    loading worker (another one each epoch, decided by ``torch.manual_seed`` in the main process) and the rank;
+    pictures of a batch are numbered one after the other.
 
     Attributes:
         augment: What is applied.
-        key: ``(index, view)`` for all following calls, or ``None``; :func:`sample_key` goes before it.
+        key: ``(index, view)`` of every following call, or ``None``; :func:`sample_key` goes before it.
     """
 
     def __init__(self, policy: Policy | str | BatchAugment, seed: int = 0, **options: Any) -> None:
@@ -80,19 +117,46 @@ class AugmentTransform(v2.Transform):
         self.key: tuple[int | Tensor, int | Tensor] | None = None
         self._calls = 0
 
-    def check_inputs(self, flat_inputs: list[Any]) -> None:
-        """Refuse what would have to move with the picture, and film.
+    def forward(self, *inputs: Any) -> Any:
+        """Augment a picture, or the pictures of a sample.
 
         Raises:
-            UserError: If the sample holds boxes, masks, key points or video.
+            UserError: If a picture is of a kind that is not known; an array inside a sample is none that torchvision's
+                transforms would see.
+        """
+        if len(inputs) == 1 and isinstance(inputs[0], np.ndarray):
+            return self._of_array(inputs[0])
+        return super().forward(*inputs)
+
+    def _of_array(self, picture: np.ndarray) -> np.ndarray:
+        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3))):
+            raise UserError(
+                f"picture is an array of {picture.dtype} and shape {picture.shape}, must be uint8 (H, W) or (H, W, C) "
+                "with 1 or 3 channels"
+            )
+        planes = torch.from_numpy(np.ascontiguousarray(picture[..., None] if picture.ndim == 2 else picture))
+        done = super().forward(planes.permute(2, 0, 1)).permute(1, 2, 0).numpy()
+        return np.ascontiguousarray(done[..., 0] if picture.ndim == 2 else done)
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        """Refuse what would have to move with the picture, film, and pictures that would be passed over.
+
+        Raises:
+            UserError: If the sample holds boxes, masks, key points or video, or arrays of bytes that may be a picture.
         """
         for given in flat_inputs:
+            if isinstance(given, np.ndarray) and given.ndim >= 2 and given.dtype == np.uint8:
+                raise UserError(
+                    f"sample holds an array of shape {given.shape}, which transforms of torchvision pass over: give a "
+                    "picture's array alone, or torchvision's tv_tensors.Image"
+                )
             if isinstance(given, tv_tensors.TVTensor) and not isinstance(given, tv_tensors.Image):
                 raise UserError(f"sample holds {type(given).__name__}: only pictures and values that stay as they are")
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """The key of this call."""
-        return {"key": _KEY.get() or self.key}
+        found = _KEY.get()
+        return {"key": found if found is not None or self.key is None else _Key(*self.key)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Augment one picture, or one batch."""
@@ -118,10 +182,9 @@ class AugmentTransform(v2.Transform):
         """The augmentation."""
         return repr(self.augment)
 
-    def _numbers(self, batch: int, key: tuple[Any, Any] | None) -> tuple[Tensor, Tensor | int]:
+    def _numbers(self, batch: int, key: _Key | None) -> tuple[Tensor, Tensor | int]:
         if key is not None:
-            index = torch.as_tensor(key[0])
-            return (index if index.ndim else index.expand(batch)), key[1]
+            return key.numbers(batch)
         first = self._calls
         self._calls += batch
         return torch.arange(first, first + batch) + (_worker() << 32), process_number()
@@ -157,33 +220,60 @@ def from_timm_string(text: str, hparams: Mapping[str, Any] | None = None, seed: 
     return AugmentTransform(Policy.from_timm(text, hparams), seed, **options)
 
 
+_UNTOLD = -1
+_COUNTS = (
+    "IndexedDataset is not told the epoch and counts how often each sample is loaded: call set_epoch(epoch) before "
+    "each epoch, or give a Lightning trainer callbacks=[FollowEpoch()]; a resumed run then shows the views that it "
+    "would have shown"
+)
+
+
+def _place_outside(i: int, caller: FrameType | None) -> int:
+    """A sample's number in the data sets concatenated around it: torch tells it to nobody but its own frame."""
+    while caller is not None and caller.f_code is ConcatDataset.__getitem__.__code__:
+        i, caller = int(caller.f_locals["idx"]), caller.f_back
+    return i
+
+
 class IndexedDataset(Dataset[Any]):
     """A map-style data set whose transforms know which sample and view they work on.
 
     The key is set while item ``i`` is loaded, so it reaches every :class:`AugmentTransform` inside the data set's own
-    transforms as well as ``transform``. The view lives in shared memory: :meth:`set_epoch` reaches persistent workers.
+    transforms as well as ``transform``. Inside a ``torch.utils.data.ConcatDataset`` a sample's number is its place
+    there, so that samples of two parts draw differently.
+
+    The view is that of the epoch once somebody tells it: :meth:`set_epoch`, or
+    :class:`~kd_autoaug.training.follow.FollowEpoch` among the callbacks of a Lightning trainer. Until then each sample
+    counts how often it was loaded, which is said once: views are new in every pass, but a process that starts again
+    starts from view 0, and processes of a distributed run count apart. Both live in shared memory and reach persistent
+    workers.
     """
 
-    def __init__(self, data: Any, transform: Any = None, num_views: int | None = None) -> None:
+    def __init__(self, data: Any, transform: Any = None, num_views: int | None = None, draws: str = "each") -> None:
         """Wrap a data set.
 
         Args:
             data: Map-style; an item is a picture or a tuple that begins with one.
             transform: Applied to the picture; ``None``: nothing.
             num_views: Views come round after this many epochs; ``None``: never.
+            draws: Of :func:`sample_key`.
 
         Raises:
-            UserError: If ``num_views`` is below 1.
+            UserError: If ``num_views`` is below 1, or ``draws`` not known.
         """
         if num_views is not None and (isinstance(num_views, bool) or not isinstance(num_views, int) or num_views < 1):
             raise UserError(f"num_views={num_views!r} must be an integer of 1 or more, or None")
         self.data, self.transform, self.num_views = data, transform, num_views
-        self._view = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self.draws = choose("draws", draws, _DRAWS)
+        self._view = torch.full((1,), _UNTOLD, dtype=torch.int64).share_memory_()
+        self._loaded: Tensor | None = None  # how often, by sample
+        if isinstance(data, Sized):
+            self._loaded = torch.zeros(len(data), dtype=torch.int32).share_memory_()
 
     @property
     def view(self) -> int:
-        """The current view."""
-        return int(self._view)
+        """The view of the epoch that was told; 0 if none was."""
+        return max(0, int(self._view))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the view of an epoch, 0, 1, ...: the epoch itself, modulo ``num_views``.
@@ -193,7 +283,20 @@ class IndexedDataset(Dataset[Any]):
         """
         if epoch < 0:
             raise UserError(f"epoch={epoch!r} must be 0 or more")
-        self._view.fill_(epoch if self.num_views is None else epoch % self.num_views)
+        self._view.fill_(self._wrapped(epoch))
+
+    def _wrapped(self, view: int) -> int:
+        return view if self.num_views is None else view % self.num_views
+
+    def _view_of(self, i: int) -> int:
+        """The view of sample i; where no epoch was told, how often it has been loaded before."""
+        if int(self._view) != _UNTOLD or self._loaded is None:
+            return self.view
+        before = int(self._loaded[i])
+        self._loaded[i] += 1
+        if before == 1 and get_worker_info() is None:
+            say_once(_COUNTS, __name__)
+        return self._wrapped(before)
 
     def __len__(self) -> int:
         assert isinstance(self.data, Sized)
@@ -202,7 +305,7 @@ class IndexedDataset(Dataset[Any]):
     def __getitem__(self, i: int) -> Any:
         """Item i with its picture transformed."""
         i = i + len(self) if i < 0 else i  # the same sample has one number
-        with sample_key(i, self.view):
+        with sample_key(_place_outside(i, sys._getframe(1)), self._view_of(i), self.draws):
             item = self.data[i]
             if self.transform is None:
                 return item

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError, choose
+from effkit.notes import say_once
 from kd_autoaug.augmentation import rng
+from kd_autoaug.augmentation.policies import frame
 from kd_autoaug.augmentation.policies.entries import check_probability
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.ops.checks import check_images, colour
@@ -24,6 +26,8 @@ __all__ = ["BatchAugment"]
 _TOP, _LEFT, _FLIP, _UNUSED, _ACROSS, _DOWN = range(6)  # words of the stream PLACEMENT
 
 Colour = int | Sequence[int]
+_OVERSHOOT = 0.25  # of the range: what a bicubic resize may leave beyond its ends
+_FILLED = 0.02  # of the range: brighter than that is any picture; 0..1 under 0..255 is not
 
 
 class BatchAugment:
@@ -67,7 +71,9 @@ class BatchAugment:
             cutout_fill: Its colour; ``None``: the policy's fill, black without a policy.
             padding_fill: Colour of the padding.
             value_range: Accept floating-point pictures too, whose values from the lower to the upper bound stand for
-                0 to 255: they are rounded to 256 steps, augmented, and given back in their own dtype and range.
+                0 to 255: they are rounded to 256 steps, augmented, and given back in their own dtype and range. Values
+                far outside of it (a quarter of the range), or pictures that fill no 2 % of it, are refused: they were
+                normalised already, or are of another range. What resampling overshoots is cut.
 
         Raises:
             UserError: If a value is out of range.
@@ -87,6 +93,8 @@ class BatchAugment:
         if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
             raise UserError(f"value_range={value_range!r} must be two numbers, the lower one first")
         self.value_range = value_range
+        self._seen: set[tuple[int, int]] = set()  # sizes that the policy has been looked at for
+        self._calls = 0
 
     @overload
     def __call__(
@@ -126,6 +134,10 @@ class BatchAugment:
             pictures = self._place(pictures, words)
         layers: list[Layer] = []
         if self.policy is not None:
+            if (height, width) not in self._seen:
+                self._seen.add((height, width))
+                if line := frame.advice(self.policy, (height, width)):
+                    say_once(line, __name__)
             layers = self.policy.sample(self.seed, index, view, (height, width))
             fill, cutout_fill = self.policy.fill, self.policy.cutout_fill
             pictures = apply(pictures, layers, fill=fill, cutout_fill=cutout_fill, backend=self.backend)
@@ -234,6 +246,10 @@ class BatchAugment:
         if images.dtype == torch.uint8 or self.value_range is None:
             return images
         low, high = self.value_range
+        self._calls += 1
+        # On a GPU looking at the values makes the host wait: at the first calls, then ever more rarely.
+        if images.device.type == "cpu" or self._calls & (self._calls - 1) == 0:
+            _check_range(images, low, high)
         return ((images.double() - low) * (255.0 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
     def _restore(self, images: Tensor, dtype: torch.dtype) -> Tensor:
@@ -241,6 +257,25 @@ class BatchAugment:
             return images
         low, high = self.value_range
         return (images.double() * ((high - low) / 255.0) + low).to(dtype)
+
+
+def _check_range(images: Tensor, low: float, high: float) -> None:
+    """Refuse pictures of another range than they are said to have."""
+    if not images.numel():
+        return
+    least, most = (float(v) for v in torch.aminmax(images))
+    span = high - low
+    if not (low - _OVERSHOOT * span <= least and most <= high + _OVERSHOOT * span):  # NaN is neither
+        finite = abs(most) + abs(least) < float("inf")
+        what = f"are {least:g} to {most:g}" if finite else "hold NaN or infinite values"
+    elif low < most < low + _FILLED * span and bool((images != images.round()).any()):
+        what = f"are {least:g} to {most:g}, all of them almost black"
+    else:
+        return
+    raise UserError(
+        f"images {what}, but value_range={(low, high)} says what stands for black and white: give the true range, "
+        "and augment before normalising"
+    )
 
 
 def _filled_like(images: Tensor, fill: Colour) -> Tensor:

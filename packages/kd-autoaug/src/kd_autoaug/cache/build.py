@@ -49,7 +49,7 @@ def build_cache(
     batch_size: int = 256,
     device: torch.device | str | None = None,
 ) -> int:
-    """Ask the teacher about every record that is missing in a range of samples.
+    """Ask the teacher about every record that is missing or damaged in a range of samples.
 
     Interrupted and begun again it goes on where it was; several processes may do ranges that do not overlap.
 
@@ -77,7 +77,7 @@ def build_cache(
     for view in range(views):
         for start in range(begin, end, batch_size):
             stop = min(start + batch_size, end)
-            lacking = len(cache.missing(view, start, stop))
+            lacking = len(cache.missing(view, start, stop)) + len(cache.damaged(view, start, stop))
             if lacking:
                 # The whole batch, so that a record's last bits do not depend on where an earlier build was stopped.
                 index = torch.arange(start, stop)
@@ -133,6 +133,8 @@ class Verification:
         worst: The largest difference, relative to the record's largest logit.
         tolerance: What rounding to the cache's dtype and another batch size explain.
         first: Sample and view of the first wrong record, or ``None``.
+        read: Records whose checksum was compared: all that are there.
+        damaged: Those that are not what was written, as (sample, view), in the order of views.
     """
 
     checked: int
@@ -140,11 +142,13 @@ class Verification:
     worst: float
     tolerance: float
     first: tuple[int, int] | None = None
+    read: int = 0
+    damaged: tuple[tuple[int, int], ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether every record checked is right."""
-        return self.wrong == 0
+        """Whether every record is what was written, and every one checked is right."""
+        return self.wrong == 0 and not self.damaged
 
 
 def verify_cache(
@@ -159,7 +163,7 @@ def verify_cache(
     device: torch.device | str | None = None,
     tolerance: float | None = None,
 ) -> Verification:
-    """Ask the teacher again about a random sample of the records that are there, and compare.
+    """Compare every record with its checksum; ask the teacher again about a random sample of them, and compare.
 
     A record is right if its logits are those of its classes, and no class left out has a larger one; classes that
     rounding makes equal may change places.
@@ -187,6 +191,9 @@ def verify_cache(
     index, view = _draw(cache, sample, seed)
     if not len(index):
         raise UserError(f"the cache {cache.path} has no records yet: build it first")
+    damaged = _damaged(cache, batch_size)
+    sound = torch.tensor([place not in damaged for place in zip(index.tolist(), view.tolist(), strict=True)])
+    index, view = index[sound], view[sound]
     wrong, worst, first = 0, 0.0, None
     for number in view.unique().tolist():  # pictures are given view by view
         for part in index[view == number].split(batch_size):
@@ -197,7 +204,19 @@ def verify_cache(
             wrong += int(bad.sum())
             if first is None and bool(bad.any()):
                 first = (int(part[bad][0]), int(number))
-    return Verification(len(index), wrong, worst, tolerance, first)
+    return Verification(len(index), wrong, worst, tolerance, first, cache.count(), tuple(damaged))
+
+
+def _damaged(cache: LogitCache, batch_size: int) -> dict[tuple[int, int], None]:
+    """Records that are not what was written, in the order of views."""
+    found: dict[tuple[int, int], None] = {}
+    rows = max(batch_size, (1 << 22) // (cache.header.record_bytes + 4))  # some megabytes at once
+    for view in range(cache.num_views):
+        for start in range(0, cache.num_samples, rows):
+            index = cache.damaged(view, start, min(start + rows, cache.num_samples))
+            found.update(dict.fromkeys((sample, view) for sample in index.tolist()))
+        report_progress(f"checksums of view {view + 1} of {cache.num_views}", (view + 1) / cache.num_views)
+    return found
 
 
 def _draw(cache: LogitCache, sample: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -20,11 +20,14 @@ from torch import Tensor
 from effkit.errors import UserError, choose
 from kd_autoaug.cache.files import check_files, flush, make_folder, open_arrays
 from kd_autoaug.cache.header import Header, library
+from kd_autoaug.cache.sums import record_sums
 from kd_autoaug.distillation.terms import TopLogits, top_logits
 from kd_autoaug.distillation.views import ViewKey
 
 __all__ = ["LogitCache"]
 
+RECORD = ("logits.bin", "classes.bin", "rest.bin")
+"""The files that hold a record; sums.bin and done.bin speak about it."""
 FLUSH_RECORDS = 16_384
 FLUSH_SECONDS = 30.0
 
@@ -34,7 +37,8 @@ class LogitCache:
 
     Made by :meth:`create` or :meth:`open`. Several processes may write one cache at once if each has its own samples.
     A record is marked done on disk only after its data is there (every 30 seconds, 16,384 records, at :meth:`flush`
-    and at the end of the process), so an interrupted build loses some work and never claims what it has not.
+    and at the end of the process), so an interrupted build loses some work and never claims what it has not. Each
+    record carries a checksum, which is compared whenever the record is read.
 
     The sum is that of the other classes, not of all: together with the rounded logits it gives probabilities that add
     up to one, and keeps its digits where the top classes hold nearly all of the mass.
@@ -171,6 +175,28 @@ class LogitCache:
         index = torch.arange(begin, end)
         return index[~self.has(index, view)]
 
+    def damaged(self, view: int, begin: int = 0, end: int | None = None) -> Tensor:
+        """Samples in ``begin <= index < end`` whose record of a view is there and is not what was written, int64.
+
+        Reads every record of the range.
+
+        Raises:
+            UserError: If the range is not in ``0..num_samples``.
+        """
+        end = self.num_samples if end is None else end
+        index = torch.arange(begin, end)
+        there = self.has(index, view)
+        if not 0 <= begin <= end <= self.num_samples:
+            raise UserError(f"begin={begin} and end={end} must be in 0..{self.num_samples}, the number of samples")
+        rows, columns = self._places(index[there], view)
+        return index[there][torch.from_numpy(self._changed(rows, columns, self._content(rows, columns)))]
+
+    def _content(self, rows: np.ndarray, columns: np.ndarray) -> list[np.ndarray]:
+        return [self._arrays[name][rows, columns] for name in RECORD]
+
+    def _changed(self, rows: np.ndarray, columns: np.ndarray, content: Sequence[np.ndarray]) -> np.ndarray:
+        return self._arrays["sums.bin"][rows, columns] != record_sums(rows * self.num_views + columns, content)
+
     def info(self) -> dict[str, Any]:
         """Sizes, fingerprints and how much is there, as plain values."""
         there, all_of_them = self.count(), self.num_samples * self.num_views
@@ -199,8 +225,8 @@ class LogitCache:
             temperature: Of the sums; ``None`` takes the first that is kept. With all classes in a record any will do.
 
         Raises:
-            UserError: If a record is missing, a sample out of range, the views of ``key`` are made by another
-                augmentation, or there are no sums for ``temperature``.
+            UserError: If a record is missing or damaged, a sample out of range, the views of ``key`` are made by
+                another augmentation, or there are no sums for ``temperature``.
         """
         if isinstance(key, ViewKey):
             made = self.header.fingerprints.get("augment")
@@ -223,10 +249,20 @@ class LogitCache:
                     f"the cache {self.path} has no record of sample {rows[place]}, view {columns[place]} "
                     f"({int(lacking.sum())} of {len(rows)} in this batch are missing): finish building it"
                 )
-        values = torch.from_numpy(self._arrays["logits.bin"][rows, columns].astype(np.float32))
-        classes = torch.from_numpy(self._arrays["classes.bin"][rows, columns].astype(np.int64))
         column, temperature = self._temperature(temperature)
-        rest = torch.from_numpy(self._arrays["rest.bin"][rows, columns, column])
+        content = self._content(rows, columns)
+        changed = self._changed(rows, columns, content)
+        if changed.any():
+            place = int(changed.argmax())
+            raise UserError(
+                f"the cache {self.path} is damaged: the record of sample {rows[place]}, view {columns[place]} is not "
+                f"what was written ({int(changed.sum())} of {len(rows)} in this batch): `kd-autoaug cache verify` "
+                "finds all of them, `cache build` with the words that built it asks about these again"
+            )
+        logits, found, sums = content
+        values = torch.from_numpy(logits.astype(np.float32))
+        classes = torch.from_numpy(found.astype(np.int64))
+        rest = torch.from_numpy(sums[:, column].copy())
         total = torch.logaddexp(torch.logsumexp(values / temperature, 1), rest)
         return TopLogits(values, classes, total, temperature, rest)
 
@@ -266,9 +302,10 @@ class LogitCache:
         else:
             tail = ordered.values[:, self.k :]
             rest = torch.stack([torch.logsumexp(tail / t, 1) for t in self.header.temperatures], 1)
-        self._arrays["logits.bin"][rows, columns] = ordered.values[:, : self.k].cpu().numpy()
-        self._arrays["classes.bin"][rows, columns] = ordered.classes[:, : self.k].cpu().numpy()
-        self._arrays["rest.bin"][rows, columns] = rest.cpu().numpy()
+        for name, part in zip(RECORD, (ordered.values[:, : self.k], ordered.classes[:, : self.k], rest), strict=True):
+            self._arrays[name][rows, columns] = part.cpu().numpy()
+        sums = record_sums(rows * self.num_views + columns, self._content(rows, columns))
+        self._arrays["sums.bin"][rows, columns] = sums
         done = self._arrays["done.bin"][rows, columns] != 0
         self._pending.update((rows * self.num_views + columns)[~done].tolist())
         if len(self._pending) >= FLUSH_RECORDS or time.monotonic() - self._flushed > FLUSH_SECONDS:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from effkit.errors import UserError
 from kd_autoaug.cache.header import Header
 
-__all__ = ["Arrays", "apart", "check_files", "flush", "make_folder", "open_arrays"]
+__all__ = ["Arrays", "apart", "check_files", "flush", "make_folder", "never_left_empty", "open_arrays"]
 
 Arrays = Mapping[str, np.memmap]
 _UNITS = ("kB", "MB", "GB", "TB")
@@ -47,6 +48,23 @@ def make_folder(folder: Path, header: Header) -> None:
         raise UserError(f"cache.path={str(folder)!r} cannot be made: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def never_left_empty(folder: Path | None) -> Iterator[None]:
+    """Take away a cache that was made inside the block and holds nothing, if the block ends in an error.
+
+    Args:
+        folder: Of the cache; ``None``: there is none.
+    """
+    new = folder is not None and not folder.exists()
+    try:
+        yield
+    except BaseException:
+        done = None if folder is None or not new else folder / "done.bin"
+        if done is not None and done.is_file() and not np.memmap(done, np.uint8, "r").any():
+            shutil.rmtree(done.parent, ignore_errors=True)
+        raise
 
 
 def apart(*counts: int) -> list[str]:

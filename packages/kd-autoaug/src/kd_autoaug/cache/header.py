@@ -16,7 +16,7 @@ from effkit.report import write_json
 
 __all__ = ["DTYPES", "FORMAT", "Header", "library", "record_bytes"]
 
-FORMAT = 1
+FORMAT = 2
 """Number of the layout on disk."""
 DTYPES = ("float16", "float32")
 NAME = "header.json"
@@ -44,7 +44,10 @@ def library() -> str:
 
 
 def record_bytes(k: int, num_classes: int, dtype: str = "float16", temperatures: int = 1) -> int:
-    """Bytes of one record: k logits, k classes, and a float32 sum for each temperature. Its mark "done" is 1 more."""
+    """Bytes of one record: k logits, k classes, and a float32 sum for each temperature.
+
+    Its checksum and its mark "done" are 5 more.
+    """
     return k * (np.dtype(dtype).itemsize + class_dtype(num_classes).itemsize) + 4 * temperatures
 
 
@@ -96,18 +99,19 @@ class Header:
             "logits.bin": (np.dtype(self.dtype), (*records, self.k)),
             "classes.bin": (class_dtype(self.num_classes), (*records, self.k)),
             "rest.bin": (np.dtype(np.float32), (*records, len(self.temperatures))),
+            "sums.bin": (np.dtype(np.uint32), records),
             "done.bin": (np.dtype(np.uint8), records),
         }
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of one record, without its mark."""
+        """Bytes of one record, without its checksum and mark."""
         return record_bytes(self.k, self.num_classes, self.dtype, len(self.temperatures))
 
     @property
     def total_bytes(self) -> int:
         """Bytes of all arrays on disk."""
-        return self.num_samples * self.num_views * (self.record_bytes + 1)
+        return self.num_samples * self.num_views * (self.record_bytes + 5)
 
     def check(self, expect: Mapping[str, Any], where: Path | str) -> None:
         """Refuse a cache of something else.

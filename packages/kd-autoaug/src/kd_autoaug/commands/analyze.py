@@ -82,7 +82,8 @@ def analyze_report(subject: Subject, folder: str | os.PathLike[str], **options: 
     percent = f"{100 * result.settings['level']:g} %"
     table = result.table(main)
     table.note = f"± is half of the {percent} interval over pictures. H(Y) = {result.label_entropy:.3f} bit."
-    lines = [*subject.notes, _CAUTION]
+    guessing = suggest(result).guessing
+    lines = [*subject.notes, *([guessing] if guessing else []), _CAUTION]
     if not result.has_probe:
         lines.append("No probe was trained (probe=false), so no operator is judged by what it leaves of the label.")
     elif not found:

@@ -174,14 +174,18 @@ def build_cache(cfg: Mapping[str, Any], data: ViewData, augment: Any, teacher: A
         UserError: If the cache was made of something else, or lacks records that nobody can fill.
     """
     options = plain_options(cfg.get("cache") or {})
-    if options.get("path") is None or loss.weight == 0:
+    path = cache_path(cfg)
+    if path is None or loss.weight == 0:
         return None
-    path = named_path("cache.path", options["path"])
     check_arguments(open_cache, {k: options[k] for k in ("mode", "k", "dtype") if k in options}, "cache.", also=options)
     mode, dtype = options.get("mode") or "read", options.get("dtype") or "float16"
-    return open_cache(
-        Path(path).expanduser(), data, augment, teacher, loss, mode=mode, k=options.get("k"), dtype=dtype
-    )  # fmt: skip
+    return open_cache(path, data, augment, teacher, loss, mode=mode, k=options.get("k"), dtype=dtype)
+
+
+def cache_path(cfg: Mapping[str, Any]) -> Path | None:
+    """The folder of the group ``cache``; ``None`` if it names none."""
+    path = plain_options(cfg.get("cache") or {}).get("path")
+    return None if path is None else Path(named_path("cache.path", path)).expanduser()
 
 
 def _facts(data: ViewData) -> dict[str, int]:

@@ -15,13 +15,16 @@ from effkit.progress import shown
 from effkit.report import Report, Table
 from kd_autoaug.cache.build import build_cache, check_build, shard_range, verify_cache
 from kd_autoaug.cache.cache import LogitCache
+from kd_autoaug.cache.files import never_left_empty
 from kd_autoaug.commands.build import build_augment, build_data, build_loss, build_teacher, set_up
 from kd_autoaug.commands.cache_shards import Source, build_in_shards
+from kd_autoaug.commands.knowing import check_knowing
 from kd_autoaug.training.caching import cache_fingerprints
 
 __all__ = ["cache_report", "run"]
 
 ACTIONS = ("build", "verify", "info")
+_SHOWN = 20  # damaged records named one by one
 
 
 def run(cfg: Any) -> Report:
@@ -62,7 +65,10 @@ def cache_report(what: str | Sequence[str], cfg: Mapping[str, Any]) -> Report:
         raise UserError(f"executor={choice.executor} is of `cache build`: {action} runs in this process, leave it out")
     if action == "info":
         return _report(LogitCache.open(cfg["cache"]["path"]), "info")
-    return _build(cfg, choice) if action == "build" else _verify(cfg)
+    if action == "verify":
+        return _verify(cfg)
+    with never_left_empty(Path(str(cfg["cache"]["path"])).expanduser()):
+        return _build(cfg, choice)
 
 
 def _plain(cfg: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,13 +99,14 @@ def _build(cfg: Mapping[str, Any], choice: Choice) -> Report:
         begin = 0 if cfg["begin"] is None else cfg["begin"]
         end = cache.num_samples if cfg["end"] is None else cfg["end"]
     where: dict[str, Any] = {"begin": begin, "end": end, "batch_size": cfg["batch_size"]}
+    check_build(cache, source.teacher, source.augment, **where)
+    check_knowing(cfg, source.data, source.teacher, source.device)
     lines: list[list[Any]] = []
     if choice.executor == "serial":
         written = build_cache(cache, source.teacher, source.pictures, source.augment, device=source.device, **where)
     else:
         if source.device.type == "cuda" and choice.one_machine and choice.workers is None:
             raise UserError("workers must be given with device=cuda: each holds a teacher on the GPU")
-        check_build(cache, source.teacher, source.augment, **where)
         written, lines = build_in_shards(cache, source, choice, **where)
         cache = LogitCache.open(cache.path)  # as the workers left it
     rows: list[list[Any]] = [["samples asked about", f"{begin} to {end}"], ["records written", written], *lines]
@@ -130,6 +137,8 @@ def _verify(cfg: Mapping[str, Any]) -> Report:
         sample=cfg["sample"], seed=cfg["seed"] or 0, batch_size=cfg["batch_size"], device=source.device,
     )  # fmt: skip
     rows: list[list[Any]] = [
+        ["records read", found.read],
+        ["records damaged", len(found.damaged)],
         ["records checked", found.checked],
         ["records wrong", found.wrong],
         ["largest difference (share of the largest logit)", found.worst],
@@ -137,6 +146,10 @@ def _verify(cfg: Mapping[str, Any]) -> Report:
     ]
     if found.first is not None:
         rows.append(["first wrong record (sample, view)", f"{found.first[0]}, {found.first[1]}"])
+    if found.damaged:
+        shown = "; ".join(f"{sample}, {view}" for sample, view in found.damaged[:_SHOWN])
+        more = f" and {len(found.damaged) - _SHOWN} more" if len(found.damaged) > _SHOWN else ""
+        rows.append(["damaged records (sample, view), which `cache build` asks about again", shown + more])
     return _report(cache, "verify", rows, exit_code=0 if found.ok else 1)
 
 

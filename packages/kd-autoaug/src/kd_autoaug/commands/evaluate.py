@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from effkit.report import Report, Table
+from effkit.report import Report
 from kd_autoaug.commands.build import build_data, build_student, set_up
 from kd_autoaug.commands.trained import expected_rows, of_run
 
@@ -13,15 +13,15 @@ __all__ = ["run"]
 
 def run(cfg: Any) -> Report:
     """Measure a network on the clean test pictures."""
-    from effkit.lightning import evaluate
+    from effkit.lightning import evaluation_report
 
     cfg = of_run(cfg)
     set_up(cfg)
     data = build_data(cfg, fixed=True)
     model = build_student(cfg, data)
-    metrics = evaluate(cfg, model, data)  # type: ignore[arg-type]
     lines = [] if cfg["model"].get("weights") else ["random weights: give model.weights=PATH"]
     published, evidence = expected_rows(cfg)
-    rows = [*([k, v] for k, v in metrics.items()), *published]
-    table = Table(f"{cfg['model']['name']} on {data.name}, test", ["metric", "value"], rows)
-    return Report("kd-autoaug eval", [table], data=metrics, lines=[*lines, *evidence])
+    return evaluation_report(
+        "kd-autoaug eval", cfg, model, data,  # type: ignore[arg-type]
+        name=cfg["model"]["name"], beside=published, lines=[*lines, *evidence],
+    )  # fmt: skip

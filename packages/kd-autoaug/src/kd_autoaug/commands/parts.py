@@ -17,9 +17,10 @@ from kd_autoaug.commands.build import (
     build_loss,
     build_student,
     build_teacher,
+    cache_path,
 )
 from kd_autoaug.training.data import ViewData
-from kd_autoaug.training.module import DistillationModule
+from kd_autoaug.training.module import DistillationModule, check_combination
 from kd_autoaug.training.views import BatchViews
 
 __all__ = ["Parts", "build_everything"]
@@ -65,8 +66,13 @@ def build_everything(cfg: Mapping[str, Any], teacher: Any = None) -> Parts:
         teacher = None
     elif teacher is None:
         teacher = build_teacher(cfg, data)
-    cache = build_cache(cfg, data, augment, teacher, loss)
     cache_mode = (plain_options(cfg.get("cache") or {})).get("mode") or "read"
+    if loss.weight > 0:  # before a cache is begun
+        check_combination(
+            loss.weight, teacher=teacher is not None, cache=cache_path(cfg) is not None, cache_mode=cache_mode,
+            mixed=_mixes(cfg), teacher_view=cfg.get("teacher_view") or "same",
+        )  # fmt: skip
+    cache = build_cache(cfg, data, augment, teacher, loss)
     module = DistillationModule(
         student,
         data.num_classes,
@@ -81,6 +87,12 @@ def build_everything(cfg: Mapping[str, Any], teacher: Any = None) -> Parts:
         **{k: cfg.get(k) for k in ("optimizer", "scheduler", "mixup", "ema")},
     )
     return Parts(data, student, module, teacher, cache)
+
+
+def _mixes(cfg: Mapping[str, Any]) -> bool:
+    options = plain_options(cfg.get("mixup") or {})
+    alphas = [options.get(name) for name in ("mixup_alpha", "cutmix_alpha")]
+    return bool(options.get("cutmix_minmax")) or any(isinstance(a, int | float) and a > 0 for a in alphas)
 
 
 def _until(cfg: Mapping[str, Any]) -> float:

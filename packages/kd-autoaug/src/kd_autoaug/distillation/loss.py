@@ -116,7 +116,7 @@ class TopKDistillationLoss(nn.Module):
 
         Raises:
             UserError: If shapes or class counts do not fit, ``k`` is larger than C, or (on a CPU, or with
-                ``check_on_gpu``) logits are not finite or labels out of range.
+                ``check_on_gpu``) logits are not finite, labels out of range or soft targets no distribution.
         """
         with torch.autocast(student_logits.device.type, enabled=False):
             return self._terms(student_logits, teacher, labels)
@@ -216,10 +216,24 @@ class TopKDistillationLoss(nn.Module):
                 f"float ({batch}, {count})"
             )
         self._check_finite("student logits", student)
+        if not hard and batch and self._checks(student):
+            _check_distributions(labels)
         if hard and batch and self._checks(student):
             wrong = labels[((labels < 0) | (labels >= count)) & (labels != IGNORE)]
             if len(wrong):
                 raise UserError(f"labels hold {int(wrong[0])}, allowed are 0..{count - 1}, and {IGNORE} to ignore")
+
+
+def _check_distributions(labels: Tensor) -> None:
+    """Refuse soft targets that are no distributions: cross-entropy would take them without a word."""
+    wide = labels.to(torch.float64)
+    off = (wide.sum(1) - 1).abs()
+    allowed = max(1e-3, 8 * torch.finfo(labels.dtype).eps)  # mixed in half precision
+    wrong = (wide < 0).any(1) | ~(off <= allowed)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        what = f"sum to {float(wide[row].sum()):.4g}" if not bool((wide[row] < 0).any()) else "hold a negative number"
+        raise UserError(f"the soft targets of picture {row} of the batch {what}, but must be shares that sum to 1")
 
 
 def _outside(labels: Tensor, target: Tensor | TopLogits) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effkit.data.preprocessing import check_unit
 from effkit.errors import UserError, choose
 from kd_autoaug.distillation.views import ViewKey
 
@@ -63,7 +64,10 @@ class Teacher:
         self.mean, self.std = _statistics("mean", mean), _statistics("std", std)
         if min(self.std) <= 0:
             raise UserError(f"teacher.std={list(self.std)} must be above 0")
+        for field in ("mean", "std"):
+            check_unit(f"teacher.{field}", getattr(self, field))
         self._copies: tuple[Tensor, Tensor] | None = None
+        self._floats = 0  # calls with floating-point pictures
         self.size = _size(size)
         self.interpolation = choose("teacher.interpolation", interpolation, INTERPOLATIONS)
 
@@ -96,7 +100,8 @@ class Teacher:
 
         Args:
             images: uint8 ``(B, C, H, W)``, the view the student sees, before any normalisation; or float32 of the same
-                range 0..255, where views were mixed.
+                range 0..255, where views were mixed. Others (0..1, normalised, NaN) are refused: all calls on a CPU
+                look, on a GPU the first ones and then ever fewer.
             key: Which views they are; only its length is checked here, :meth:`ViewKey.check` compares two keys.
 
         Raises:
@@ -132,6 +137,10 @@ class Teacher:
                 raise UserError(
                     f"teacher.{field} has {len(getattr(self, field))} values, but the pictures have {channels} channels"
                 )
+        if images.dtype == torch.float32:
+            self._floats += 1
+            if images.device.type == "cpu" or self._floats & (self._floats - 1) == 0:
+                _check_bytes(images)
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         pixels = images.to(exact)
         if self.size is not None and tuple(images.shape[2:]) != self.size:
@@ -175,6 +184,20 @@ class Teacher:
         """One line, without the network's layers."""
         options = f"mean={self.mean}, std={self.std}, size={self.size}, dtype={self.dtype}"
         return f"Teacher({type(self.model).__name__}, {options}, interpolation={self.interpolation!r})"
+
+
+def _check_bytes(images: Tensor) -> None:
+    """Refuse floating-point pictures that are not 0..255."""
+    if not images.numel():
+        return
+    least, most = (float(v) for v in torch.aminmax(images))
+    fractions = 0 < most < 2 and bool((images != images.round()).any())
+    if not (least >= 0 and most <= 255) or fractions:
+        found = f"{least:g} to {most:g}" if abs(least) + abs(most) < float("inf") else "NaN or infinite"
+        raise UserError(
+            f"floating-point pictures for the teacher are {found}, expected 0..255 before normalisation: the teacher "
+            "normalises by its own mean and std"
+        )
 
 
 def _statistics(field: str, value: Any) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def open_cache(
     if mode == "read" and not cache.complete:
         raise UserError(
             f"the cache {path} is not complete: finish it with `kd-autoaug cache build`, or use cache.mode=readwrite "
-            "(a run that fills it needs an epoch for each view, and data.drop_last=false)"
+            f"(a run that fills it needs {math.ceil(cache.num_views / data.core.repeats)} epochs, and "
+            "data.drop_last=false)"
         )
     return cache
 

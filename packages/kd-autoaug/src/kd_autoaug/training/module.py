@@ -19,7 +19,7 @@ from kd_autoaug.distillation.loss import LossTerms, TopKDistillationLoss, TopLog
 from kd_autoaug.distillation.views import ViewKey
 from kd_autoaug.training.views import BatchViews
 
-__all__ = ["DistillationModule"]
+__all__ = ["DistillationModule", "check_combination"]
 
 _OBJECTS = ("loss", "preprocessing", "views", "teacher", "cache", "cache_mode", "policy_until")
 
@@ -83,7 +83,11 @@ class DistillationModule(Classifier):
             raise UserError(f"policy_until={policy_until!r} must be a share of the epochs in [0, 1]")
         self.views = views or BatchViews()
         self.policy_until = float(policy_until)
-        self._check_combination(loss, teacher, cache, cache_mode)
+        has = {"teacher": teacher is not None, "cache": cache is not None}
+        check_combination(
+            loss.weight, cache_mode=cache_mode, mixed=self.mixup is not None, teacher_view=self.views.teacher_view,
+            policy_until=self.policy_until, **has,
+        )  # fmt: skip
         self.loss = copy.copy(loss)
         if self.mixup is not None:
             self.loss.label_smoothing = 0.0  # already in the mixed targets
@@ -95,20 +99,6 @@ class DistillationModule(Classifier):
         """Leave objects out of what the checkpoint remembers: it must be readable as plain tensors and values."""
         frame = frame or inspect.currentframe().f_back  # type: ignore[union-attr]
         super().save_hyperparameters(*args, ignore=[*(ignore or ()), *_OBJECTS], frame=frame, **kwargs)
-
-    def _check_combination(self, loss: TopKDistillationLoss, teacher: Any, cache: Any, cache_mode: str) -> None:
-        if loss.weight > 0 and teacher is None and (cache is None or cache_mode != "read"):
-            raise UserError(f"loss.weight={loss.weight} needs a teacher: give one, a full cache, or loss.weight=0")
-        if cache is None or loss.weight == 0:
-            return
-        if self.mixup is not None:
-            raise UserError("mixup and a cache exclude each other: the cache holds answers about unmixed pictures")
-        if self.views.teacher_view != "same":
-            raise UserError(f"teacher_view={self.views.teacher_view!r} needs answers that the cache does not hold: "
-                            "use teacher_view=same, or no cache")  # fmt: skip
-        if self.policy_until < 1:
-            raise UserError(f"policy_until={self.policy_until} and a cache exclude each other: the cache holds answers "
-                            "about views of the policy only")  # fmt: skip
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -235,3 +225,52 @@ class DistillationModule(Classifier):
                     f"resume: {key} was {before.get(key)} in the interrupted run and is {now.get(key)} now; "
                     "give the same, or start a new run"
                 )
+
+
+def check_combination(
+    weight: float,
+    *,
+    teacher: bool,
+    cache: bool,
+    cache_mode: str = "read",
+    mixed: bool = False,
+    teacher_view: str = "same",
+    policy_until: float = 1.0,
+) -> None:
+    """Refuse parts of a distillation that cannot go together.
+
+    Args:
+        weight: Of the distillation term; without one nothing is refused.
+        teacher: Whether there is a teacher.
+        cache: Whether there is a cache.
+        cache_mode: ``"read"`` or ``"readwrite"``.
+        mixed: Whether pictures are mixed (mixup, CutMix).
+        teacher_view: As of ``BatchViews``.
+        policy_until: As of :class:`DistillationModule`.
+
+    Raises:
+        UserError: With what to take instead.
+    """
+    if weight > 0 and not teacher and not (cache and cache_mode == "read"):
+        raise UserError(f"loss.weight={weight} needs a teacher: give one, a full cache, or loss.weight=0")
+    if weight == 0:
+        return
+    if mixed and teacher_view != "same":
+        raise UserError(
+            f"mixup and teacher_view={teacher_view} exclude each other: the teacher would answer about unmixed "
+            "pictures, the label is of two; use teacher_view=same, or no mixup"
+        )
+    if not cache:
+        return
+    if mixed:
+        raise UserError("mixup and a cache exclude each other: the cache holds answers about unmixed pictures")
+    if teacher_view != "same":
+        raise UserError(
+            f"teacher_view={teacher_view!r} needs answers that the cache does not hold: use teacher_view=same, or no "
+            "cache"
+        )
+    if policy_until < 1:
+        raise UserError(
+            f"policy_until={policy_until} and a cache exclude each other: the cache holds answers about views of the "
+            "policy only"
+        )

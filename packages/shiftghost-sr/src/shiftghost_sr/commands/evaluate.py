@@ -19,25 +19,30 @@ from shiftghost_sr.images.resampling import imresize
 from shiftghost_sr.inference.opening import open_network
 from shiftghost_sr.inference.upscale import Upscaler
 
-__all__ = ["measure", "run"]
+__all__ = ["decibels", "run", "similarity"]
 
 
-def measure(restored: NDArray, original: NDArray, scale: int, protocol: str = "y") -> tuple[float, float | None]:
-    """PSNR and SSIM of one picture.
+def decibels(restored: NDArray, original: NDArray, scale: int, protocol: str = "y") -> float:
+    """PSNR of one picture.
 
     Args:
         restored: uint8 ``(H, W, 3)``.
         original: Likewise.
         scale: The factor.
-        protocol: ``y``: luma, ``scale`` pixels left out at each side; ``div2k``: PSNR of all channels, ``scale + 6``.
-
-    Returns:
-        dB, and SSIM of the luma (``None`` where the picture is smaller than its window).
+        protocol: ``y``: luma, ``scale`` pixels left out at each side; ``div2k``: all channels, ``scale + 6``.
     """
-    shave = scale if protocol == "y" else scale + 6
-    psnr = (psnr_y if protocol == "y" else psnr_rgb)(restored, original, shave)
+    return (psnr_y if protocol == "y" else psnr_rgb)(restored, original, _shave(scale, protocol))
+
+
+def similarity(restored: NDArray, original: NDArray, scale: int, protocol: str = "y") -> float | None:
+    """SSIM of one picture's luma, ``None`` where it is smaller than the window; arguments as for :func:`decibels`."""
+    shave = _shave(scale, protocol)
     fits = min(original.shape[:2]) - 2 * shave >= SMALLEST
-    return psnr, ssim_y(restored, original, shave) if fits else None
+    return ssim_y(restored, original, shave) if fits else None
+
+
+def _shave(scale: int, protocol: str) -> int:
+    return scale if protocol == "y" else scale + 6
 
 
 def run(cfg: Any) -> Report:
@@ -65,13 +70,12 @@ def run(cfg: Any) -> Report:
     for number, pair in enumerate(pairs):
         report_progress(pair.name, number / len(pairs))
         high, low = pair.both(scale)
-        cubic = measure(imresize(low, scale), high, scale, cfg.protocol)
-        row = [pair.name, f"{high.shape[1]}x{high.shape[0]}", *cubic]
+        row = [pair.name, f"{high.shape[1]}x{high.shape[0]}", *_both(imresize(low, scale), high, scale, cfg.protocol)]
         if upscaler is not None:
             started = time.perf_counter()
             found = upscaler(Picture(np.ascontiguousarray(low)))
             seconds = time.perf_counter() - started
-            row += [*measure(found.picture.colour, high, scale, cfg.protocol), seconds]
+            row += [*_both(found.picture.colour, high, scale, cfg.protocol), seconds]
         rows.append(row)
     columns = ["picture", "pixels", "cubic PSNR", "cubic SSIM"]
     columns += [] if upscaler is None else ["PSNR", "SSIM", "seconds"]
@@ -81,6 +85,10 @@ def run(cfg: Any) -> Report:
     title = f"x{scale} on {data.name}, {cfg.split}, protocol {cfg.protocol}{ending}"
     table = Table(title, columns, [*rows, ["mean", None, *means]])
     return Report("shiftghost-sr evaluate", [table], data={"scale": scale, "means": means_by_name})
+
+
+def _both(restored: NDArray, original: NDArray, scale: int, protocol: str) -> tuple[float, float | None]:
+    return decibels(restored, original, scale, protocol), similarity(restored, original, scale, protocol)
 
 
 def _scale(given: int | None, upscaler: Upscaler | None) -> int:

@@ -19,7 +19,7 @@ from effkit.errors import UserError, choose
 from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 from effkit.timing import compare
-from shiftghost_sr.commands.evaluate import measure
+from shiftghost_sr.commands.evaluate import decibels
 from shiftghost_sr.commands.parts import set_up
 from shiftghost_sr.images.metrics import luma
 from shiftghost_sr.images.picture import Picture
@@ -89,7 +89,7 @@ def _similarity(cfg: Any, files: dict[str, Path], out: Path, device: torch.devic
 def _before_after(cfg: Any, files: dict[str, Path], out: Path, device: torch.device) -> Drawn:
     high, low, scale, enlarged = _enlarged(cfg, files, device)
     pictures = {"cubic": imresize(low, scale), **enlarged}
-    psnr = {name: measure(picture, high, scale)[0] for name, picture in pictures.items()}
+    psnr = {name: decibels(picture, high, scale) for name, picture in pictures.items()}
     if isinstance(cfg.side, bool) or not isinstance(cfg.side, int) or cfg.side < 1:
         raise UserError(f"side={cfg.side!r} must be a whole number of at least 1")
     part = busiest_part(high, cfg.side)
@@ -112,8 +112,10 @@ def _latency(cfg: Any, files: dict[str, Path], out: Path, device: torch.device) 
     found = compare(
         {name: lambda u=u: u(picture) for name, u in upscalers.items()},  # type: ignore[misc]
         device=device,
+        warmup=1,
         min_rounds=cfg.rounds,
         min_seconds=0.0,
+        memory=False,
     )
     points = [
         Point(name, statistics.fmean(psnr[name]), 1e3 * t.median, (1e3 * t.p20, 1e3 * t.p80))
@@ -184,7 +186,7 @@ def _measured(
     psnr: dict[str, list[float]] = {name: [] for name in (*upscalers, "cubic")}
     for pair in find_pairs("bundled", "test", scale):
         high, low = pair.both(scale)
-        psnr["cubic"].append(measure(imresize(low, scale), high, scale)[0])
+        psnr["cubic"].append(decibels(imresize(low, scale), high, scale))
         for name, upscaler in upscalers.items():
-            psnr[name].append(measure(upscaler(Picture(low)).picture.colour, high, scale)[0])
+            psnr[name].append(decibels(upscaler(Picture(low)).picture.colour, high, scale))
     return psnr, upscalers, find_pairs("bundled", "test", scale)[0].both(scale)[1]

@@ -34,8 +34,8 @@ class Picture:
         colour, alpha = self.colour, self.alpha
         if colour.ndim != 3 or colour.shape[2] not in (1, 3) or colour.dtype not in (np.uint8, np.uint16):
             raise UserError(
-                f"a picture of shape {colour.shape} and {colour.dtype} cannot be used: expected (H, W, 1) or (H, W, 3), "
-                "uint8 or uint16"
+                f"a picture of shape {colour.shape} and {colour.dtype} cannot be used: expected (H, W, 1) or (H, W, "
+                "3), uint8 or uint16"
             )
         if 0 in colour.shape:
             raise UserError(f"a picture of {colour.shape[1]}x{colour.shape[0]} pixels has none")

@@ -2,7 +2,7 @@
 
 Cubic kernel with a = -0.5, stretched by the scale when shrinking, weights normalised, symmetric reflection at the
 border. The dimension that shrinks most goes first, rows before columns where they are equal. Pictures of whole numbers
-are rounded half up and clipped *between* the two passes too; without that results differ by a grey level here and there.
+are rounded half up and clipped *between* the two passes too; without that results differ by a grey level now and then.
 """
 
 from __future__ import annotations

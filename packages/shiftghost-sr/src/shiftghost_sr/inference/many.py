@@ -51,7 +51,7 @@ class Options:
 
     @functools.cached_property
     def recipe(self) -> str:
-        """What the pixels depend on, as a hash: the weights' bytes and the options. Tiles without seams do not count."""
+        """What the pixels depend on, as a hash: the weights' bytes, the options; tiles without seams not."""
         with open(self.model, "rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
         options = {k: v for k, v in asdict(self).items() if k not in ("model", "device", "tile")}

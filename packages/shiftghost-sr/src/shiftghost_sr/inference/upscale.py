@@ -178,9 +178,11 @@ class Upscaler:
             return (self.overlap,) * 4
         if self._halo is None:
             try:
-                self._halo = halo_of(self.plain)
+                above, below, left, right = halo_of(self.plain)
             except UserError as error:
                 raise UserError(f"{error}; tile=null takes the whole picture, overlap=32 allows seams") from error
+            step = self.scale if self.enlarged else 1  # such a network counts pixels that are enlarged already
+            self._halo = (-(-above // step), -(-below // step), -(-left // step), -(-right // step))
         return (max(self._halo),) * 4 if self.ensemble else self._halo  # flips exchange the sides
 
     def _insisting(

@@ -45,6 +45,6 @@ PAPER = Paper(
     title="GhostSR: Learning Ghost Features for Efficient Image Super-Resolution",
     reference="Nie, Han, Liu, Liu, Wang, TMLR 2022",
     rows=paper_rows,
-    claim=None,
+    claim="shiftghost_sr.paper.claim:run_claim",
     command="shiftghost-sr reproduce",
 )

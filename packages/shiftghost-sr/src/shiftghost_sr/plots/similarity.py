@@ -50,8 +50,8 @@ def draw_similarity(weight: NDArray, path: Path, title: str) -> Path:
         best = others.max(1)
         describe(
             fig,
-            f"A matrix of the cosines of {len(matrix)} filters with each other; the one most like a filter has a cosine "
-            f"of {np.median(best):.2f} in the median and {best.max():.2f} at most.",
+            f"A matrix of the cosines of {len(matrix)} filters with each other; the one most like a filter has a "
+            f"cosine of {np.median(best):.2f} in the median and {best.max():.2f} at most.",
         )
         return save_png(fig, path)
 

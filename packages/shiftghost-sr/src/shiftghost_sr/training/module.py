@@ -101,13 +101,14 @@ class SRModule(TrainedModule):
             raise UserError(f"shift_lr={shift_lr!r} must be a number above 0")
         if shift_epochs is not None and not is_number(shift_epochs, lambda x: x > 0):
             raise UserError(f"shift_epochs={shift_epochs!r} must be a number above 0, or null")
-        super().__init__(model, optimizer=optimizer, ema=ema)
+        super().__init__(
+            model.train(), optimizer=optimizer, ema=ema
+        )  # a file gives it in eval mode: no noise on shifts
         self.loss = LOSSES[choose("loss", loss, LOSSES)]
-        for name in ("scale", "channels", "grid"):
-            if teacher is not None and getattr(teacher, name) != getattr(model, name):
-                raise UserError(
-                    f"the teacher has {name}={getattr(teacher, name)}, the network {name}={getattr(model, name)}"
-                )
+        for name in ("scale", "channels", "grid") if teacher is not None else ():
+            theirs, ours = (getattr(network, name, "lr" if name == "grid" else None) for network in (teacher, model))
+            if theirs != ours:
+                raise UserError(f"the teacher has {name}={theirs}, the network {name}={ours}")
         self.save_hyperparameters(ignore=["model", "teacher"], logger=False)
         # In a tuple, where Lightning does not find it: a teacher is neither trained, nor counted, nor saved.
         self._beside = (None if teacher is None or distillation == 0 else teacher.eval().requires_grad_(False),)

@@ -42,18 +42,21 @@ class ShiftSchedule(Callback):
     def __init__(self, per_run: float | None = None) -> None:
         self.per_run = per_run
 
-    def place(self, trainer: Trainer) -> float:
-        """The epoch that the shifts are told, counted from 1."""
-        done = trainer.current_epoch
-        return 1.0 + (done if self.per_run is None else done * self.per_run / (trainer.max_epochs or 1))
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set it, also where an epoch goes on in its middle."""
-        set_epoch(pl_module, self.place(trainer))
+    def place(self, trainer: Trainer, batch: int = 0) -> float:
+        """The epoch that the shifts are told, counted from 1; with ``per_run`` it moves on from batch to batch."""
+        done: float = trainer.current_epoch
+        if self.per_run is None:
+            return 1.0 + done
+        done += batch / max(1, int(trainer.num_training_batches))
+        return 1.0 + done * self.per_run / (trainer.max_epochs or 1)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set it."""
         set_epoch(pl_module, self.place(trainer))
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        """Set it; also where an interrupted epoch goes on in its middle, which does not start."""
+        set_epoch(pl_module, self.place(trainer, batch_idx))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was learnt beside the epoch's other figures."""

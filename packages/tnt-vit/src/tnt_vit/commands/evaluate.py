@@ -6,8 +6,8 @@ from typing import Any
 
 from effkit.data import DataModule, create_data
 from effkit.errors import UserError
-from effkit.lightning import evaluate
-from effkit.report import Report, Table
+from effkit.lightning import evaluation_report
+from effkit.report import Report
 from effkit.runs import given_words
 from tnt_vit.commands.build import build_data_and_model, set_up
 from tnt_vit.commands.opened import Opened, open_elsewhere
@@ -54,10 +54,7 @@ def run(cfg: Any) -> Report:
     """
     set_up(cfg)
     data, found = open_both(cfg)
-    metrics = evaluate(cfg, found.model, data)
-    rows = [[k, v] for k, v in metrics.items()]
-    if cfg.expected.top1 is not None:
-        rows.append(["paper's top1", cfg.expected.top1])
-    notes = [] if found.weights else ["random weights: give model.pretrained=PATH"]
-    table = Table(f"{found.name} on {data.name}, test", ["metric", "value"], rows)
-    return Report("tnt-vit eval", [table], data=metrics, lines=notes)
+    lines = [] if found.weights else ["random weights: give model.pretrained=PATH"]
+    return evaluation_report(
+        "tnt-vit eval", cfg, found.model, data, name=found.name, printed=cfg.expected.top1, lines=lines
+    )

@@ -80,14 +80,14 @@ def fold_attention(attention: Attention, norm: nn.LayerNorm) -> BilinearAttentio
     """Rewrite an attention layer and the norm before it as :class:`BilinearAttention`.
 
     Args:
-        attention: The layer; its queries, keys and values come from one projection.
+        attention: The layer; parts of it that were replaced are not seen.
         norm: The norm before it.
 
     Returns:
         Weights for words that are normalised without gain and offset.
     """
     dim, heads = attention.dim, attention.num_heads
-    weight, bias = fold_norm(norm, attention.qkv.weight, attention.qkv.bias)
+    weight, bias = fold_norm(norm, attention.qkv_weight(), attention.qkv_bias())
     q_w, k_w, v_w = weight.view(3, heads, -1, dim)
     q_b, _, v_b = bias.view(3, heads, -1)
     # Key offsets add the same number to all scores of a query, so the softmax does not see them.

@@ -48,7 +48,7 @@ class InnerHalf(nn.Module):
     def __init__(self, block: TNTBlock, num_words: int) -> None:
         super().__init__()
         attention, width = block.attn_in, block.attn_in.dim
-        like = attention.qkv.weight
+        like = attention.v.weight
         self.num_heads, self.num_words, self.width, self.eps = attention.num_heads, num_words, width, block.norm_in.eps
         self.normalize = Normalize(width, like, block.norm_in.eps)
         bilinear = fold_attention(attention, block.norm_in)
@@ -58,7 +58,7 @@ class InnerHalf(nn.Module):
         self.fc1 = PackedLinear(fc1_weight, fc1_bias, gelu=True)
         self.fc2 = PackedLinear(block.mlp_in.fc2.weight, block.mlp_in.fc2.bias)
         # The fused kernel takes the projection as it is and spells the heads out itself.
-        qkv_weight, qkv_bias = fold_norm(block.norm_in, attention.qkv.weight, attention.qkv.bias)
+        qkv_weight, qkv_bias = fold_norm(block.norm_in, attention.qkv_weight(), attention.qkv_bias())
         self.register_buffer("qkv_weight", qkv_weight)
         self.register_buffer("qkv_bias", qkv_bias)
         self.register_buffer("proj_weight", attention.proj.weight.detach().clone())
@@ -127,8 +127,8 @@ class OuterHalf(nn.Module):
         super().__init__()
         attention = block.attn_out
         self.num_heads, self.dim = attention.num_heads, attention.dim
-        self.normalize = Normalize(self.dim, attention.qkv.weight, block.norm_out.eps)
-        weight, bias = fold_norm(block.norm_out, attention.qkv.weight, attention.qkv.bias)
+        self.normalize = Normalize(self.dim, attention.v.weight, block.norm_out.eps)
+        weight, bias = fold_norm(block.norm_out, attention.qkv_weight(), attention.qkv_bias())
         self.qkv = PackedLinear(weight, bias)
         if read_class:
             self.query = PackedLinear(weight[: self.dim], bias[: self.dim])

@@ -15,16 +15,19 @@ import copy
 from typing import Any, Literal
 
 import torch
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from effkit.errors import UserError, choose
-from tnt_vit.checks import check_input
+from tnt_vit.checks import check_architecture, check_input
 from tnt_vit.inference.folding import fold_norm, fold_stem
 from tnt_vit.inference.halves import InnerHalf, Normalize, OuterHalf
 from tnt_vit.inference.packed import PackedLinear
+from tnt_vit.layers import KINDS, TNTBlock, resample_positions
+from tnt_vit.layers.given import foreign, touched
 from tnt_vit.model import TNT
 from tnt_vit.ops import InnerParams, inner_stack, resolve_backend
-from tnt_vit.stem import patchify
+from tnt_vit.stem import WordEmbed, patchify
 
 __all__ = ["InferenceTNT", "optimize_for_inference"]
 
@@ -63,6 +66,7 @@ class InferenceTNT(nn.Module):
         self.inner_dim, self.num_words = model.inner_dim, model.pixel_embed.num_words
         self.global_pool, self.num_classes = model.global_pool, model.num_classes
         self.legacy, self.grid_size = model.legacy, model.grid_size
+        self.dynamic_img_size = model.dynamic_img_size
         like = model.cls_token
         if model.legacy:
             self.stem, self.pixel_pos = model.pixel_embed, model.pixel_pos
@@ -74,6 +78,7 @@ class InferenceTNT(nn.Module):
         self.project_norm = model.norm2_proj
         self.register_buffer("first", (model.cls_token + model.patch_pos[:, :1]).detach().clone())
         self.register_buffer("sentence_pos", model.patch_pos[:, 1:].detach().clone())
+        self._resampled: tuple[tuple[int, int], Tensor] | None = None
         inner = [InnerHalf(b, self.num_words) if b.has_inner else None for b in model.blocks]
         self.inner = nn.ModuleList([i if i is not None else nn.Identity() for i in inner])
         self.has_inner = [i is not None for i in inner]
@@ -88,8 +93,38 @@ class InferenceTNT(nn.Module):
         self.eval()
         _settle_allocator()
 
+    def _positions(self, x: Tensor) -> Tensor:
+        """Position codes of the sentences of pictures of this size, ``(1, n, d)``."""
+        grid = (x.shape[2] // self.patch_size[0], x.shape[3] // self.patch_size[1])
+        if grid == self.grid_size:
+            return self.sentence_pos
+        table = torch.cat([self.first, self.sentence_pos], dim=1)
+        if torch.compiler.is_compiling():  # which must not see a tensor that an earlier call has left
+            return resample_positions(table, self.grid_size, grid)[:, 1:]
+        kept = self._resampled
+        if kept is None or kept[0] != grid or kept[1].device != x.device or kept[1].dtype != self.sentence_pos.dtype:
+            kept = self._resampled = (grid, resample_positions(table, self.grid_size, grid)[:, 1:])
+        return kept[1]
+
+    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+        """Change the picture size for good, as :meth:`tnt_vit.TNT.set_input_size` does.
+
+        Args:
+            img_size: New height and width; multiples of the patch.
+
+        Raises:
+            ValueError: If a side is not a multiple of the patch.
+        """
+        size = to_2tuple(img_size)
+        check_architecture(img_size=size, patch_size=self.patch_size)
+        grid = (size[0] // self.patch_size[0], size[1] // self.patch_size[1])
+        table = torch.cat([self.first, self.sentence_pos], dim=1)
+        self.sentence_pos = resample_positions(table, self.grid_size, grid)[:, 1:].clone()
+        self.img_size, self.grid_size, self._resampled = size, grid, None
+
     def _embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        batch, n = x.shape[0], self.sentence_pos.shape[1]
+        positions = self._positions(x)
+        batch, n = x.shape[0], positions.shape[1]
         if self.legacy:
             words = self.stem(x, self.pixel_pos).contiguous()
         else:
@@ -99,7 +134,7 @@ class InferenceTNT(nn.Module):
         update = self.project_norm(
             self.project(self.flat_normalize(words.view(batch * n, self.num_words * self.inner_dim)))
         )
-        z[:, 1:] = update.view(batch, n, z.shape[2]).add_(self.sentence_pos)
+        z[:, 1:] = update.view(batch, n, z.shape[2]).add_(positions)
         return words, z
 
     def _by_layers(self, words: Tensor, z: Tensor, fused: str | None) -> Tensor:
@@ -145,9 +180,9 @@ class InferenceTNT(nn.Module):
         return self.outer[-1].class_token(z) if read_class else self.outer[-1](z)
 
     def _features(self, x: Tensor, *, read_class: bool) -> Tensor:
-        check_input(x, self.in_chans, self.img_size, self.patch_size, dynamic=False)
+        check_input(x, self.in_chans, self.img_size, self.patch_size, dynamic=self.dynamic_img_size)
         if x.shape[0] == 0:
-            _, tokens, dim = self.sentence_pos.shape
+            _, tokens, dim = self._positions(x).shape
             return x.new_empty((0, dim) if read_class else (0, tokens + 1, dim))
         if x.device.type == "cpu" and x.shape[0] > self.images:
             return self.norm(torch.cat([self._run(chunk, read_class=read_class) for chunk in x.split(self.images)]))
@@ -182,18 +217,47 @@ def optimize_for_inference(
         images: Pictures that run together on a CPU.
 
     Returns:
-        A module with the same ``forward`` for the model's picture size.
+        A module with the same ``forward``, for the picture sizes of the model.
 
     Raises:
-        ValueError: If an argument is out of range or the model is not a TNT.
+        ValueError: If an argument is out of range, or the model is not a TNT as this package makes it: parts that were
+            replaced, wrapped (adapters), quantized or parametrized, or have hooks, would be passed over.
     """
     if not isinstance(model, TNT):
         raise UserError(
             f"optimize_for_inference takes a tnt_vit.TNT, got {type(model).__name__}; "
             "load timm weights with create_model"
         )
+    _check_known(model)
     choose("order", order, ["auto", "layers", "words_first"])
     for name, value in (("tile", tile), ("images", images)):
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
     return InferenceTNT(copy.deepcopy(model).eval(), order, tile, images)
+
+
+def _check_known(model: TNT) -> None:
+    """Refuse a model whose weights do not say all that it computes; norm, head and gates are called as they are.
+
+    Raises:
+        ValueError: For the first part that is not known, by name.
+    """
+    if type(model) is not TNT:
+        raise UserError(f"optimize_for_inference knows tnt_vit.TNT itself, not its subclass {type(model).__name__}")
+    parts: dict[str, nn.Module] = {
+        name: getattr(model, name) for name in ("pixel_embed", "norm1_proj", "proj", "norm2_proj")
+    }
+    found = [("the model", touched(model))] if touched(model) else []
+    for i, block in enumerate(model.blocks):
+        if type(block) is not TNTBlock or touched(block):
+            found.append((f"blocks.{i}", touched(block) or f"is a {type(block).__name__}"))
+        parts |= {f"blocks.{i}.{name}": part for name, part in block.named_children() if name != "se_layer"}
+    for name, part in parts.items():
+        if not found and (other := foreign(part, (*KINDS, WordEmbed, nn.Conv2d))):
+            found.append((f"{name}.{other[0]}".rstrip("."), other[1]))
+    if found:
+        where, why = found[0]
+        raise UserError(
+            f"optimize_for_inference: {where} {why}, which an optimized model would pass over: merge adapters, remove "
+            "hooks and parametrizations first, or predict with the model itself"
+        )

@@ -111,7 +111,7 @@ class Sizes:
             depth=model.depth,
             tnt_blocks=model.tnt_blocks,
             mlp_ratio=block.mlp.fc1.out_features / model.embed_dim,
-            qkv_bias=block.attn_out.qkv.bias is not None,
+            qkv_bias=block.attn_out.v.bias is not None,
             se_ratio=0.0 if gate is None else gate.fc[1].out_features / model.embed_dim,
             legacy=model.legacy,
             num_classes=model.num_classes,

@@ -1,7 +1,8 @@
 """timm's configuration strings, such as ``rand-m9-mstd0.5-inc1`` and ``original-mstd0.5``, by timm 1.0.31's rules.
 
-Where timm passes over a mistake in silence (a key without a number, an unknown transform set) this parser refuses it.
-Gaussian blur is no operator here, so ``3a`` and ``3aw`` are refused, as is AugMix, which blends several pictures.
+Where timm passes over a mistake in silence (a key without a number or given twice, an unknown transform set) this
+parser refuses it. Gaussian blur is no operator here, so ``3a`` and ``3aw`` are refused, as is AugMix, which blends
+several pictures.
 """
 
 from __future__ import annotations
@@ -119,11 +120,17 @@ def timm_table(text: str, hparams: Mapping[str, Any] | None = None) -> PolicyTab
 def _sections(text: str, head: str, sections: list[str]) -> dict[str, Any]:
     allowed = _NUMBERS.get(head, {"mstd": float})
     values: dict[str, Any] = {}
+
+    def put(key: str, value: Any) -> None:
+        if key in values:  # timm takes the first of some keys, the last of others
+            raise UserError(f"policy={text!r}: {key} is given twice")
+        values[key] = value
+
     for section in sections:
         if head == "rand" and section.startswith("t"):
             if section[1:] in ("3a", "3aw"):
                 raise UserError(f"policy={text!r}: t{section[1:]} needs Gaussian blur, no operator of this package")
-            values.setdefault("t", choose(f"policy={text!r}: transform set t", section[1:], ["weights"]))
+            put("t", choose(f"policy={text!r}: transform set t", section[1:], ["weights"]))
             continue
         key, number = re.fullmatch(r"(\D*)(.*)", section).groups()  # type: ignore[union-attr]
         choose(f"policy={text!r}: key", key, [*allowed, *(["tweights"] if head == "rand" else [])])
@@ -132,10 +139,7 @@ def _sections(text: str, head: str, sections: list[str]) -> dict[str, Any]:
         except ValueError:
             kind = "an integer" if allowed[key] is int else "a number"
             raise UserError(f"policy={text!r}: {key}={number!r} must be {kind}, such as {key}1") from None
-        if key in ("mstd", "mmax"):  # timm keeps the first of these, the last of the others
-            values.setdefault(key, value)
-        else:
-            values[key] = value
+        put(key, value)
     return values
 
 

@@ -14,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
 from torch import Tensor, nn
+from torch.fx import Proxy
 
+from effkit.notes import say_once
+from tnt_vit.layers.given import foreign, plain_linear, touched
 from tnt_vit.ops import InnerParams, inner_block
 
-__all__ = ["Attention", "SqueezeExcite", "TNTBlock", "resample_positions"]
+__all__ = ["KINDS", "Attention", "SqueezeExcite", "TNTBlock", "resample_positions"]
 
 
 def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
@@ -34,34 +37,28 @@ def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]
     Returns:
         The table itself if the grids are equal, else a new one in its dtype, with a gradient.
     """
-    if old == new:
+    # Sizes that torch.export leaves open are no numbers to compare; at its own grid a table stays as it is anyway.
+    if not any(isinstance(side, torch.SymInt) for side in new) and old == new:
         return table
     image = table[:, 1:].float().unflatten(1, old).movedim(-1, 1)
     image = F.interpolate(image, size=new, mode="bicubic", antialias=True)
     return torch.cat([table[:, :1], image.flatten(2).transpose(1, 2).to(table.dtype)], dim=1)
 
 
-def _split_qkv_on_save(module: nn.Module, state: MutableMapping[str, Any], prefix: str, _metadata: object) -> None:
-    """Write timm's two linears ``qk`` and ``v`` instead of our single ``qkv``."""
+def _split_qkv_on_load(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
+    """Read one projection ``qkv`` (timm's ViT layout) into the two of TNT; timm's TNT layout passes unchanged."""
     for kind in ("weight", "bias"):
         qkv = state.pop(f"{prefix}qkv.{kind}", None)
         if qkv is not None:
             state[f"{prefix}qk.{kind}"], state[f"{prefix}v.{kind}"] = qkv[: 2 * module.dim], qkv[2 * module.dim :]  # type: ignore[operator, misc]
 
 
-def _join_qkv_on_load(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: object) -> None:
-    """Read timm's two linears into our single ``qkv``; a dictionary that already holds ``qkv`` passes unchanged."""
-    for kind in ("weight", "bias"):
-        qk, v = state.pop(f"{prefix}qk.{kind}", None), state.pop(f"{prefix}v.{kind}", None)
-        if qk is not None and v is not None:
-            state[f"{prefix}qkv.{kind}"] = torch.cat([qk, v])
-
-
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for queries, keys and values.
+    """Multi-head self-attention.
 
-    The official code keeps two linears, ``qk`` and ``v``; one product is faster and equal. ``state_dict`` shows timm's
-    names.
+    Parameters are those of the official code and of timm: one linear ``qk``, one ``v``. They are multiplied as one
+    matrix where that pays (joined anew in each call, which costs little beside the tokens and never holds an old
+    value), one by one where somebody has put something else in their place, or a hook on them.
 
     Args:
         dim: Width of the tokens.
@@ -87,18 +84,32 @@ class Attention(nn.Module):
         super().__init__()
         self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
         self.scale = self.head_dim**-0.5
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias, device=device, dtype=dtype)
+        self.v = nn.Linear(dim, dim, bias=qkv_bias, device=device, dtype=dtype)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim, device=device, dtype=dtype)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.register_state_dict_post_hook(_split_qkv_on_save)
-        self.register_load_state_dict_pre_hook(_join_qkv_on_load)
+        self.register_load_state_dict_pre_hook(_split_qkv_on_load)
+
+    def qkv_weight(self) -> Tensor:
+        """Both projections as one matrix ``(3 * dim, dim)``; rows are queries, keys, values, each head after head."""
+        return torch.cat([self.qk.weight, self.v.weight])
+
+    def qkv_bias(self) -> Tensor | None:
+        """Its bias ``(3 * dim,)``, or ``None``."""
+        return None if self.qk.bias is None else torch.cat([self.qk.bias, self.v.bias])
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project tokens ``(B, N, dim)`` to queries, keys and values, each ``(B, h, N, head_dim)``."""
         batch, tokens, _ = x.shape
-        q, k, v = self.qkv(x).view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
+        joined = not isinstance(x, Proxy) and plain_linear(self.qk) and plain_linear(self.v)
+        if joined and batch * tokens >= 3 * self.dim:
+            one = F.linear(x, self.qkv_weight(), self.qkv_bias())
+            q, k, v = one.view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+            return q, k, v
+        # As many numbers in the matrix as in the tokens, or more: joining it would cost as much as it saves.
+        q, k = self.qk(x).view(batch, tokens, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, self.v(x).view(batch, tokens, self.num_heads, self.head_dim).transpose(1, 2)
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights ``(B, h, N, N)``, rows sum to one; for pictures and the reference path."""
@@ -117,12 +128,17 @@ class Attention(nn.Module):
             Tokens ``(B, N, dim)``.
         """
         q, k, v = self.heads(x)
-        if explicit:
+        # Whoever hangs a hook on the dropout of the weights wants to see them.
+        if explicit or isinstance(x, Proxy) or type(self.attn_drop) is not nn.Dropout or touched(self.attn_drop):
             weights = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
             out = self.attn_drop(weights) @ v
         else:
             out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+
+KINDS = (nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.GELU, Mlp, DropPath, Attention)
+"""Classes that fast paths know: what a block is made of besides itself and the channel gate."""
 
 
 class SqueezeExcite(nn.Module):
@@ -219,8 +235,8 @@ class TNTBlock(nn.Module):
         return InnerParams(
             norm1_weight=self.norm_in.weight,
             norm1_bias=self.norm_in.bias,
-            qkv_weight=self.attn_in.qkv.weight,
-            qkv_bias=self.attn_in.qkv.bias,
+            qkv_weight=self.attn_in.qkv_weight(),
+            qkv_bias=self.attn_in.qkv_bias(),
             proj_weight=self.attn_in.proj.weight,
             proj_bias=self.attn_in.proj.bias,
             norm2_weight=self.norm_mlp_in.weight,
@@ -237,18 +253,31 @@ class TNTBlock(nn.Module):
 
         Args:
             words: Words of all sentences, ``(B * n, m, c)``.
-            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, as does training with
-                dropout, which the fused block does not have.
+            fused: Backend of ``tnt_vit.ops.inner_block``; ``None`` runs the modules one by one, as do training with
+                dropout, which the fused block does not have, and parts that somebody replaced or hung a hook on.
 
         Returns:
             Words ``(B * n, m, c)``.
         """
-        dropout = self.training and (self.attn_in.attn_drop.p > 0 or self.attn_in.proj_drop.p > 0)
-        if fused is not None and not dropout:
+        if fused is not None and not self._drops() and self._inner_is_plain():
             scale = self._branch_scale(words) if self.training and isinstance(self.drop_path, DropPath) else None
             return inner_block(words, self.inner_params(), self.attn_in.num_heads, fused, scale)
         words = words + self.drop_path(self.attn_in(self.norm_in(words), explicit=True))
         return words + self.drop_path(self.mlp_in(self.norm_mlp_in(words)))
+
+    def _drops(self) -> bool:
+        """Whether the inner part drops single values now."""
+        parts = (self.attn_in.attn_drop, self.attn_in.proj_drop, self.mlp_in.drop1, self.mlp_in.drop2)
+        return self.training and any(getattr(part, "p", 0) > 0 for part in parts)
+
+    def _inner_is_plain(self) -> bool:
+        """Whether the fused block computes what the modules of the inner part would."""
+        for name in ("norm_in", "attn_in", "norm_mlp_in", "mlp_in"):
+            if found := foreign(getattr(self, name), KINDS):
+                where = ".".join(part for part in (name, found[0]) if part)
+                say_once(f"{where} {found[1]}: the words' part of such blocks runs module by module", __name__)
+                return False
+        return self.norm_in.eps == self.norm_mlp_in.eps
 
     def _branch_scale(self, words: Tensor) -> Tensor:
         """Stochastic depth of both inner residuals as factors ``(2, B * n)``: 0, or 1 over the share that is kept."""
