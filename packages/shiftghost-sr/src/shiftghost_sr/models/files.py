@@ -85,7 +85,7 @@ def model_from_state(state: Mapping[str, Tensor], path: str | os.PathLike[str], 
     plain = dict(state)
     mark = plain.pop(MARK, None)
     if mark is not None:
-        model = _of_mark(mark, plain, path)
+        model = _of_mark(mark, plain, path, scale)
     else:
         found = recognise(plain)
         if found is None:
@@ -101,12 +101,18 @@ def model_from_state(state: Mapping[str, Tensor], path: str | os.PathLike[str], 
     return model.eval()
 
 
-def _of_mark(mark: Tensor, state: dict[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
+_SEVERAL = ("carn", "carn_m", "vdsr")  # whose weights are of all their scales
+
+
+def _of_mark(mark: Tensor, state: dict[str, Tensor], path: str | os.PathLike[str], scale: int | None) -> nn.Module:
     try:
         said = json.loads(bytes(mark.tolist()).decode())
+        own, several = said["scale"], said.get("name") in _SEVERAL
+        if scale is not None and scale != own and not several:
+            raise UserError(f"scale={scale}, but weights {os.fspath(path)!r} are of scale {own}")
         if "foreign" in said:
             return rebuild(Foreign.from_dict(said), state, path)
-        return create_model(said["name"], said["scale"], said["ghost"], **said["size"])
+        return create_model(said["name"], own if scale is None else scale, said["ghost"], **said["size"])
     except UserError:
         raise
     except (ValueError, KeyError, TypeError) as error:
