@@ -38,6 +38,16 @@ LINES = {
             ("latency", "ghost.safetensors", ["out=x.png"]),
         ]
     ],
+    "count": [["model=vdsr", "size.layers=3", "size.features=4", "hr=[16,24]"]],
+    "convert": [[DENSE, "scale=2", "ghost_ratio=0.25"], [DENSE, "out=x.safetensors"]],
+    "deploy": [[GHOST], [GHOST, "out=x.pt2"]],
+    "export": [[GHOST, "to=torch_export"]],
+    "bench": [
+        [
+            *("model=vdsr", "size.layers=3", "size.features=4", "frames=[[6,7]]", "threads=1", "min_rounds=1"),
+            *("min_seconds=0.01", "providers=[dense,official,deployed_nhwc]", "device=cpu"),
+        ]
+    ],
     "reproduce": [["table=accuracy"]],
     "doctor": [[]],
 }

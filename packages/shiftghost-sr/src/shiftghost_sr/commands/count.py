@@ -15,7 +15,7 @@ from shiftghost_sr.models.zoo import MODELS
 
 __all__ = ["count_report", "run"]
 
-_NOTE = "MACs: multiply-adds of convolutions for the HR frame. Deployed: without its border lines, which are their own column."
+_NOTE = "MACs: multiply-adds of convolutions for the HR frame; a deployed network's border lines are their own column."
 _CHALLENGE = "Memory: tensors alive at once in float32, weights not included; body: all before the upsampler."
 
 

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from effkit.data import BUNDLED, load_picture
 from effkit.data.finding import is_picture
-from effkit.data.pictures import wheel_picture
+from effkit.data.pictures import BUNDLED, load_picture, wheel_picture
 from effkit.errors import UserError, choose
 from shiftghost_sr.images.resampling import imresize, mod_crop
 

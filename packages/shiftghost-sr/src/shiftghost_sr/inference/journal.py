@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from effkit.data import BUNDLED
+from effkit.data.pictures import BUNDLED
 
 __all__ = ["FILE", "Journal", "state_of"]
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from effkit.data import BUNDLED, find_pictures
+from effkit.data.finding import find_pictures
+from effkit.data.pictures import BUNDLED
 from effkit.errors import UserError, choose
 from effkit.outputs import check_output_file, check_output_folder
 from shiftghost_sr.images.writing import WRITABLE, suffix_for

@@ -63,6 +63,8 @@ class Rewriter:
         self.bases: list[_Base] = []
         self.opaque: dict[fx.Node, Any] = {}  # old node -> new node or value, for what is no batch of maps
         self.values: dict[fx.Node, list[Channel]] = {}  # old node -> channels
+        self.sizes: dict[int, int] = {}  # channels of every tensor so far
+        self.holders: dict[int, list[fx.Node]] = {}  # tensor -> old nodes whose value it is a part of
         self.whole: dict[tuple[Channel, ...], fx.Node] = {}
         self.order = {node: i for i, node in enumerate(traced.graph.nodes)}
         self.now = 0
@@ -98,12 +100,17 @@ class Rewriter:
 
     def _base(self, node: fx.Node, size: int, fresh: bool, owner: fx.Node | None = None) -> int:
         self.bases.append(_Base(node, size, fresh, owner=owner))
+        self.sizes[len(self.bases) - 1] = size
         return len(self.bases) - 1
 
-    @property
-    def sizes(self) -> dict[int, int]:
-        """Channels of every tensor so far."""
-        return {i: b.size for i, b in enumerate(self.bases)}
+    def _give(self, node: fx.Node, channels: list[Channel]) -> None:
+        """Say what a value of the old graph is."""
+        self.values[node] = channels
+        self._hold(node, channels)
+
+    def _hold(self, node: fx.Node, channels: Sequence[Channel]) -> None:
+        for base in {c.base for c in channels}:
+            self.holders.setdefault(base, []).append(node)
 
     def _forced(self, number: int) -> fx.Node:
         """A tensor with its activation applied."""
@@ -140,7 +147,7 @@ class Rewriter:
             self.opaque[node] = new
             return
         base = self._base(new, size, fresh, node)
-        self.values[node] = [Channel(base, i) for i in range(size)]
+        self._give(node, [Channel(base, i) for i in range(size)])
 
     def _copied(self, node: fx.Node) -> None:
         """A node as it stands, on whole tensors."""
@@ -195,7 +202,7 @@ class Rewriter:
 
     def _same(self, node: fx.Node, source: fx.Node) -> None:
         if source in self.values:
-            self.values[node] = self.values[source]
+            self._give(node, self.values[source])
         else:
             self.opaque[node] = self.opaque[source]
 
@@ -222,7 +229,7 @@ class Rewriter:
         for store in (self.values, self.opaque):
             store.pop(old, None)
         if by in self.values:
-            self.values[old] = self.values[by]
+            self._give(old, self.values[by])
         else:
             self.opaque[old] = self.opaque[by]
 
@@ -264,17 +271,16 @@ class Rewriter:
         base = self._base(new, conv.out_channels, True, node)
         if isinstance(conv, GhostConv2d) and conv.total_channels > conv.out_channels:
             sources, moves = conv.channel_map()
-            self.values[node] = [Channel(base, s, v) for s, v in zip(sources, moves, strict=True)]
+            self._give(node, [Channel(base, s, v) for s, v in zip(sources, moves, strict=True)])
         else:
-            self.values[node] = [Channel(base, i) for i in range(conv.out_channels)]
+            self._give(node, [Channel(base, i) for i in range(conv.out_channels)])
 
     def _fusible(self, base: int, source: fx.Node) -> nn.Module | None:
         """An activation that only this convolution needs, so that it is applied where the halo is written."""
         act = self.bases[base].act
         if act is None or len(source.users) != 1 or isinstance(act, nn.PReLU):
             return None
-        others = [n for n, channels in self.values.items() if n is not source and any(c.base == base for c in channels)]
-        return act if not any(self._read_later(n) for n in others) else None
+        return act if not any(self._read_later(n) for n in self.holders[base] if n is not source) else None
 
     def _read_later(self, node: fx.Node) -> bool:
         """Whether anybody after this node reads a value."""
@@ -297,7 +303,7 @@ class Rewriter:
             self.decisions.append(Decision(str(node.target), "not folded", "ghosts have other slopes than their maps"))
         else:
             moved = {base: self._activated(base, one) for base, one in each.items()}
-            self.values[node] = [Channel(moved[c.base], c.source, c.move) for c in channels]
+            self._give(node, [Channel(moved[c.base], c.source, c.move) for c in channels])
         if inplace:
             self._replace(source, node)
         return True
@@ -319,7 +325,7 @@ class Rewriter:
         dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
         if dim not in (1, -3) or not isinstance(parts, list | tuple) or any(p not in self.values for p in parts):
             return False
-        self.values[node] = [c for p in parts for c in self.values[p]]  # type: ignore[index]
+        self._give(node, [c for p in parts for c in self.values[p]])
         return True
 
     def _split(self, node: fx.Node) -> bool:
@@ -327,7 +333,7 @@ class Rewriter:
         if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
             parts = self.opaque.get(node.args[0])
             if isinstance(parts, list) and isinstance(node.args[1], int):
-                self.values[node] = parts[node.args[1]]
+                self._give(node, parts[node.args[1]])
                 return True
             return False
         name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
@@ -347,6 +353,7 @@ class Rewriter:
             return False
         edges = [sum(how[:i]) for i in range(len(how) + 1)]
         self.opaque[node] = [channels[a:b] for a, b in itertools.pairwise(edges)]
+        self._hold(node, channels)
         return True
 
     # Products and sums
@@ -382,7 +389,7 @@ class Rewriter:
             if base.owner is source and len(source.users) == 1 and base.act is None and base.node.op == "call_module":
                 new = self._scaled_conv(base.node, factor)
             moved[number] = number if new else self._base(self._times(self._forced(number), factor), base.size, True)
-        self.values[node] = [Channel(moved[c.base], c.source, c.move) for c in channels]
+        self._give(node, [Channel(moved[c.base], c.source, c.move) for c in channels])
         for number in moved.values():
             self.bases[number].owner = node if len(moved) == 1 else None
         return True
@@ -411,7 +418,7 @@ class Rewriter:
             # Moved alike: the sum of the maps, moved.
             new = self.graph.call_function(operator.add, (self._forced(bases_a[0]), self._forced(bases_b[0])))
             base = self._base(new, sizes[bases_a[0]], True)
-            self.values[node] = [Channel(base, c.source, c.move) for c in a]
+            self._give(node, [Channel(base, c.source, c.move) for c in a])
             return True
         if not is_whole(a, sizes) and is_whole(b, sizes):
             first, second, a, b = second, first, b, a
@@ -434,8 +441,5 @@ class Rewriter:
         own = self.bases[base]
         if not own.fresh:
             return False
-        alike = {i for i, b in enumerate(self.bases) if b.node is own.node}
-        readers = [n for n, channels in self.values.items() if any(c.base in alike for c in channels)]
-        split = {n: [c for p in v for c in p] for n, v in self.opaque.items() if isinstance(v, list)}
-        parts = [n for n, channels in split.items() if any(c.base in alike for c in channels)]
-        return not any(self._read_later(n) for n in [*readers, *parts])
+        alike = [i for i, b in enumerate(self.bases) if b.node is own.node]
+        return not any(self._read_later(n) for i in alike for n in self.holders.get(i, []))
