@@ -76,9 +76,9 @@ def network_file(cfg: Any) -> Path:
     Raises:
         UserError: If neither or both are given, or there is no such file.
     """
-    if (cfg.run is None) == (cfg.model is None):
+    if bool(cfg.run) == bool(cfg.model):
         raise UserError("give either run=RUN (a training run) or model=FILE (weights)")
-    if cfg.model is not None:
+    if cfg.model:
         return Path(input_file("model", cfg.model))
     choose("weights", cfg.weights, ["auto", *_RUN_FILES])
     folder = Path(cfg.run).expanduser()

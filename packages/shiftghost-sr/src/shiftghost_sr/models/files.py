@@ -86,6 +86,8 @@ def model_from_state(state: Mapping[str, Tensor], path: str | os.PathLike[str], 
     mark = plain.pop(MARK, None)
     if mark is not None:
         model = _of_mark(mark, plain, path)
+        if scale is not None and scale != model.scale:
+            raise UserError(f"scale={scale}, but weights {os.fspath(path)!r} are of scale {model.scale}")
     else:
         found = recognise(plain)
         if found is None:
