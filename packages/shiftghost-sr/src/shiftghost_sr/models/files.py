@@ -86,12 +86,13 @@ def model_from_state(state: Mapping[str, Tensor], path: str | os.PathLike[str], 
     mark = plain.pop(MARK, None)
     if mark is not None:
         model = _of_mark(mark, plain, path)
-        if scale is not None and scale != model.scale:
-            raise UserError(f"scale={scale}, but weights {os.fspath(path)!r} are of scale {model.scale}")
+        _check_scale(model, scale, path)
     else:
         found = recognise(plain)
         if found is None:
-            return spandrel_model(plain, path)
+            model = spandrel_model(plain, path)
+            _check_scale(model, scale, path)
+            return model
         chosen = scale if found.scale is None else found.scale
         if chosen is None:
             raise UserError(f"weights {os.fspath(path)!r} are a {found.name} of several scales; give scale=")
@@ -101,6 +102,11 @@ def model_from_state(state: Mapping[str, Tensor], path: str | os.PathLike[str], 
     check_fit(plain, model, path)
     model.load_state_dict(plain)
     return model.eval()
+
+
+def _check_scale(model: nn.Module, scale: int | None, path: str | os.PathLike[str]) -> None:
+    if scale is not None and scale != getattr(model, "scale", scale):
+        raise UserError(f"scale={scale}, but weights {os.fspath(path)!r} are of scale {model.scale}")
 
 
 def _of_mark(mark: Tensor, state: dict[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
