@@ -104,6 +104,11 @@ def test_what_others_have_and_scales_that_must_be_said(tmp_path):
     assert load_model(tmp_path / "carn.pth", scale=4).scale == 4
     torch.save(create_model("imdn", 3).state_dict(), tmp_path / "imdn.pth")
     assert load_model(tmp_path / "imdn.pth").scale == 3
+    vdsr = save_model(create_model("vdsr", 2, **SMALL["vdsr"]), tmp_path / "vdsr.safetensors")
+    assert (load_model(vdsr).scale, load_model(vdsr, scale=4).scale) == (2, 4)
+    edsr = save_model(create_model("edsr", 2, **SMALL["edsr"]), tmp_path / "edsr.safetensors")
+    with pytest.raises(UserError, match=r"scale=4.*of scale 2"):
+        load_model(edsr, scale=4)
 
 
 def test_mistakes(tmp_path):

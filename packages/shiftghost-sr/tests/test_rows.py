@@ -27,4 +27,4 @@ def test_what_a_model_counts_matches():
 
 
 def test_commands_of_rows_exist():
-    assert len(composed_commands(main, ROWS)) > 10
+    assert len(list(composed_commands(main, ROWS))) > 10

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shiftghost_sr.layers.shift import LearnableShift2d as LearnableShift2d
     from shiftghost_sr.models.files import load_model as load_model
     from shiftghost_sr.models.files import save_model as save_model
+    from shiftghost_sr.models.spandrel_arch import register_with_spandrel as register_with_spandrel
     from shiftghost_sr.models.zoo import create_model as create_model
     from shiftghost_sr.ops.shift import shift2d as shift2d
 
@@ -42,6 +43,7 @@ __getattr__, __dir__, __all__ = attach(
         "imresize": "shiftghost_sr.images.resampling",
         "load_model": "shiftghost_sr.models.files",
         "psnr_y": "shiftghost_sr.images.metrics",
+        "register_with_spandrel": "shiftghost_sr.models.spandrel_arch",
         "save_model": "shiftghost_sr.models.files",
         "set_epoch": "shiftghost_sr.layers.schedule",
         "shift2d": "shiftghost_sr.ops.shift",

@@ -219,7 +219,7 @@ def run(cfg: Any) -> Report:
         "model", "scale", "ghost", "direction", "diagonal", "frames", "batch", "providers", "device", "precision",
         "threads", "min_rounds", "min_seconds", "seed",
     )  # fmt: skip
-    size = {key: value for key, value in options["size"].items() if value is not None}
+    size = {key: value for key, value in plain(cfg.size).items() if value is not None}
     folder = run_dir()
     csv = check_csv(options["csv"], folder)
     return bench_report(**{key: options[key] for key in keys}, size=size, csv=csv, folder=folder)

@@ -74,6 +74,6 @@ def run(cfg: Any) -> Report:
     choose("diagonal", options["diagonal"], ("auto", "box", "taps"))
     if read_ghost(options["ghost"]) is None:
         raise UserError("ghost=null leaves nothing to compare; name a kind, e.g. ghost=default")
-    size = {key: value for key, value in options["size"].items() if value is not None}
+    size = {key: value for key, value in plain(cfg.size).items() if value is not None}
     keys = ("model", "scale", "ghost", "direction", "diagonal")
     return count_report(**{k: options[k] for k in keys}, hr=frame_of(options["hr"]), size=size)

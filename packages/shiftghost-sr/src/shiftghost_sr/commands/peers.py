@@ -21,6 +21,8 @@ class OfficialGhost(nn.Module):
         conv: With moved maps as ghosts, in order ``concat``, one direction for all.
     """
 
+    kernel: Tensor
+
     def __init__(self, conv: GhostConv2d) -> None:
         super().__init__()
         assert conv.shift is not None

@@ -189,7 +189,8 @@ class Upscaler:
         self, attempt: Callable[[nn.Module, int | None], T], size: tuple[int, int]
     ) -> tuple[T, int | None, nn.Module, tuple[str, ...]]:
         """Try in smaller tiles where memory runs out, and in float32 where fp16 overflows."""
-        model, tile, notes = self.model, self.tile, []
+        model, tile = self.model, self.tile
+        notes: list[str] = []
         while True:
             try:
                 return attempt(model, tile), tile, model, tuple(notes)

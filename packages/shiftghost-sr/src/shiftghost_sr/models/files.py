@@ -85,14 +85,11 @@ def model_from_state(state: Mapping[str, Tensor], path: str | os.PathLike[str], 
     plain = dict(state)
     mark = plain.pop(MARK, None)
     if mark is not None:
-        model = _of_mark(mark, plain, path)
-        _check_scale(model, scale, path)
+        model = _of_mark(mark, plain, path, scale)
     else:
         found = recognise(plain)
         if found is None:
-            model = spandrel_model(plain, path)
-            _check_scale(model, scale, path)
-            return model
+            return spandrel_model(plain, path)
         chosen = scale if found.scale is None else found.scale
         if chosen is None:
             raise UserError(f"weights {os.fspath(path)!r} are a {found.name} of several scales; give scale=")
@@ -104,17 +101,18 @@ def model_from_state(state: Mapping[str, Tensor], path: str | os.PathLike[str], 
     return model.eval()
 
 
-def _check_scale(model: nn.Module, scale: int | None, path: str | os.PathLike[str]) -> None:
-    if scale is not None and scale != getattr(model, "scale", scale):
-        raise UserError(f"scale={scale}, but weights {os.fspath(path)!r} are of scale {model.scale}")
+_SEVERAL = ("carn", "carn_m", "vdsr")  # whose weights are of all their scales
 
 
-def _of_mark(mark: Tensor, state: dict[str, Tensor], path: str | os.PathLike[str]) -> nn.Module:
+def _of_mark(mark: Tensor, state: dict[str, Tensor], path: str | os.PathLike[str], scale: int | None) -> nn.Module:
     try:
         said = json.loads(bytes(mark.tolist()).decode())
+        own, several = said["scale"], said.get("name") in _SEVERAL
+        if scale is not None and scale != own and not several:
+            raise UserError(f"scale={scale}, but weights {os.fspath(path)!r} are of scale {own}")
         if "foreign" in said:
             return rebuild(Foreign.from_dict(said), state, path)
-        return create_model(said["name"], said["scale"], said["ghost"], **said["size"])
+        return create_model(said["name"], own if scale is None else scale, said["ghost"], **said["size"])
     except UserError:
         raise
     except (ValueError, KeyError, TypeError) as error:

@@ -81,7 +81,7 @@ def _by_graph(traced: fx.GraphModule, channels: int) -> dict[str, str]:
     side: Any = None
     for node in traced.graph.nodes:
         meta = node.meta.get("tensor_meta")
-        shape = getattr(meta, "shape", None)
+        shape: Any = getattr(meta, "shape", None)
         if node.op == "placeholder":
             side = shape[-1]
         if node.op != "call_module" or not isinstance(modules[str(node.target)], nn.Conv2d | nn.ConvTranspose2d):

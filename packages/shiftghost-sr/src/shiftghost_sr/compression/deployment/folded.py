@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -135,7 +136,9 @@ class WithHalo(nn.Module):
     def __init__(self, conv: FoldedConv2d) -> None:
         super().__init__()
         self.acts, self.portable = conv.acts, conv.portable
-        self.pads = conv.parts[0].pads
+        (part,) = conv.parts
+        assert isinstance(part, _Part)
+        self.pads: Pads = part.pads
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Tensors ``(N, maps, H, W)`` to one with a halo."""
@@ -177,7 +180,8 @@ class FoldedConv2d(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Tensors ``(N, maps, H, W)`` to ``(N, outputs, H, W)``; of one group with a halo, its buffer alone."""
         if self.takes_buffer:
-            return self.parts[0].convolve(inputs[0], self.portable)
+            only: Any = self.parts[0]
+            return only.convolve(inputs[0], self.portable)
         acts: list[Activation] = [None if isinstance(a, nn.Identity) else a for a in self.acts]
         out: Tensor | None = None
         for part in self.parts:

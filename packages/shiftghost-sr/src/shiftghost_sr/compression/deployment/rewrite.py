@@ -321,7 +321,7 @@ class Rewriter:
     def _joined(self, node: fx.Node) -> bool:
         if node.target not in (torch.cat, torch.concat) or not node.args:
             return False
-        parts = node.args[0]
+        parts: Any = node.args[0]
         dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
         if dim not in (1, -3) or not isinstance(parts, list | tuple) or any(p not in self.values for p in parts):
             return False

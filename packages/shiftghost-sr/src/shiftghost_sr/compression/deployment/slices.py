@@ -31,6 +31,8 @@ def _shifted(x: Tensor, v: Direction) -> Tensor:
 class _Plan(nn.Module):
     """Runs of channels, and index lists for moves whose runs are too many."""
 
+    inverse: Tensor
+
     def __init__(self, channels: Sequence[Channel], portable: bool) -> None:
         super().__init__()
         self.total, self.portable = len(channels), portable
