@@ -161,6 +161,8 @@ def chain(job: Job, kills: int, seed: int, victims: Victims, names: list[str], o
         if code == 0:
             assert told in ("finished", ""), told
             break  # whom we killed was replaced, or had done its part
+        if told == "finished":  # it had done its work, and was on its way out
+            continue
         if name in POLITE and pid == process.pid:
             expected = ("interrupted", "")
         elif pid == process.pid:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import timm
 import torch
@@ -118,13 +116,10 @@ def test_features_only(name):
 
 
 @pytest.mark.parametrize("name", ["aug_vit_tiny_patch16_224", "aug_swin_tiny_patch4_window7_224", "aug_pvt_v1_small"])
-def test_traced_and_exported(name):
+def test_exported_graphs(name):
     model, x = build(name).eval(), pictures(name)
     with torch.no_grad():
         expected = model(x)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch says that tracing will go; timm still asks for it
-            torch.testing.assert_close(torch.jit.trace(model, x)(x), expected)
         torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
 
 

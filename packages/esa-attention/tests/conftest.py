@@ -1,6 +1,7 @@
 """What tests of kernels share: the mode they run in, the device, the compiler."""
 
 import pytest
+import torch
 
 from effkit import triton
 from effkit.testing import kernels
@@ -22,3 +23,43 @@ def compile_kernel(compiler):
         return triton.compile_kernel(kernel, types, constants, aligned=aligned, **options)
 
     return call
+
+
+@pytest.fixture
+def tiny():
+    """Make a small model of a family, with weights large enough for tokens to differ."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    def make(family="llama", dtype=torch.float64, seed=0, auto=AutoModelForCausalLM, **changes):
+        sizes = {
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "vocab_size": 130,
+            "max_position_embeddings": 128,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": None,
+        }
+        torch.manual_seed(seed)
+        model = auto.from_config(CONFIG_MAPPING[family](**{**sizes, **changes})).eval().to(dtype)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.data.mul_(6)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def tokens():
+    """Rows of tokens, none twice in a row of up to 120: equal keys would leave choices to rounding."""
+
+    def make(batch=1, length=40, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.stack([torch.randperm(128, generator=generator)[:length] + 2 for _ in range(batch)])
+
+    return make

@@ -163,7 +163,7 @@ def test_cache_bytes_are_those_of_a_real_cache(index_dtype: str) -> None:
     generator = torch.Generator().manual_seed(0)
     for layer in range(2):
         rows = torch.randn(1, 2, 64, 8, generator=generator)
-        cache.update(rows, rows, layer)
+        cache.layers[layer].update(rows, rows)
         cache.layers[layer].window(0)  # made when attention first needs it
     held = cache.memory()
     expected = costs.cache_bytes(SMALL, config, 64, 4, Storage.named("fp32", index_dtype), window_values=True)

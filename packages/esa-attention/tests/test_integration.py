@@ -403,6 +403,8 @@ def test_models_that_are_not_supported(make, words):
         apply_esa(model, ESAConfig.for_context(128))
     assert "\n" not in str(error.value)
     assert model.config._attn_implementation == before
+    with pytest.raises(UserError), observe(model, lambda *_: None):
+        pass  # nor is anything calibrated on it
     model(_ids())  # still works
 
 

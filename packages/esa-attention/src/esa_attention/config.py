@@ -33,10 +33,11 @@ class ESAConfig:
         proximity: Half-width of the max filter over scores (eps, Eq. 8). The paper's main results equal its row 3.
         far_position: Position of the query towards initial and selected keys, which stand at 0 (w). The paper gives no
             value; ``None`` is ``num_local``.
-        selection: ``paper``: one choice a chunk. ``strict_causal``: one a block of ``selection_block`` tokens, so that
-            no later token takes part in an earlier one's choice. ``rerank``: twice the candidates by compressed score,
-            then exact scores. ``reuse``: a decoded token keeps the last choice while its query barely turned. The last
-            two are ours.
+        selection: ``paper``: one choice a chunk. ``strict_causal``: segments and choice of every token are its own, so
+            that no later token takes part in an earlier one's and reading in chunks of any size equals decoding (with
+            ``selection_block``, blocks of so many tokens share them). ``rerank``: twice the candidates by compressed
+            score, then exact scores. ``reuse``: a decoded token keeps the last choice while its query barely turned.
+            The last two are ours.
         selection_block: Tokens that choose together; ``None`` is the chunk (``paper``) or 1 (``strict_causal``).
         rerank_factor: Candidates per selected token under ``rerank``.
         reuse_threshold: Least cosine between compressed queries for a choice to be kept under ``reuse``.
@@ -49,8 +50,8 @@ class ESAConfig:
         index_dtype: How compressed keys are stored; ``auto`` is fp32 on a CPU and the model's type elsewhere.
         offload: Keep keys and values in host memory and only the index on the device.
         backend: ``auto``, ``reference`` (float64 loops), ``torch``, ``triton``.
-        check_finite: Raise when a key is NaN or infinite (while decoding on a GPU it would cost a synchronisation and
-            is left out: NaN then shows in the logits).
+        check_finite: Raise when a query, key or value is NaN or infinite (while decoding on a GPU it would cost a
+            synchronisation and is left out: NaN then shows in the logits).
 
     Raises:
         UserError: If a value is out of range; names it and the range.
@@ -125,6 +126,15 @@ class ESAConfig:
         if self.selection_block is not None:
             return self.selection_block
         return 1 if self.selection == "strict_causal" else self.chunk_size
+
+    @property
+    def step_size(self) -> int:
+        """How many tokens of a call share their segments: a chunk, or what chooses together under ``strict_causal``.
+
+        A token whose local part begins where its chunk's does sees other tokens than the same token decoded by itself.
+        """
+        strict = self.selection == "strict_causal" and self.method != "full"  # full attention has no segments
+        return min(self.choosing_block, self.chunk_size) if strict else self.chunk_size
 
     @property
     def attended(self) -> int:

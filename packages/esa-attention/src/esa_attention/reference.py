@@ -163,7 +163,7 @@ def esa_reference(
         first = 0 if start is None else int(start[b])
         current = max(first, total - num_new)
         while current < total:
-            end = min(current + config.chunk_size, total)
+            end = min(current + config.step_size, total)
             # The local tokens are the last before the chunk, the initial ones the first of the others.
             local = current - min(config.num_local, current - first)
             initial_end = first + min(config.num_initial, local - first)

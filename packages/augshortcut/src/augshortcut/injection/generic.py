@@ -114,7 +114,9 @@ class GenericBlock(Augmented):
         return super().__reduce_ex__(protocol)
 
 
-@functools.cache
+_CLASSES: dict[tuple[type[nn.Module], tuple[str, str]], type[GenericBlock]] = {}
+
+
 def generic_class(base: type[nn.Module], norms: tuple[str, str]) -> type[GenericBlock]:
     """The augmented class of a block class: one for all blocks of a process, so that wrappers meet the same type.
 
@@ -122,8 +124,10 @@ def generic_class(base: type[nn.Module], norms: tuple[str, str]) -> type[Generic
         base: The block's own class.
         norms: Names of the norms before attention and before the MLP.
     """
-    own = {"norms": norms, "block_type": base, "block_methods": methods_of(base), "__module__": __name__}
-    return type(f"Augmented{base.__name__}", (GenericBlock, base), own)
+    if (base, norms) not in _CLASSES:
+        own = {"norms": norms, "block_type": base, "block_methods": methods_of(base), "__module__": __name__}
+        _CLASSES[base, norms] = type(f"Augmented{base.__name__}", (GenericBlock, base), own)
+    return _CLASSES[base, norms]
 
 
 def _blank(base: type[nn.Module], norms: tuple[str, str]) -> GenericBlock:

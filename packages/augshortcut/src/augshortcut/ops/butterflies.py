@@ -15,7 +15,6 @@ of the dense matrix's after 1, 2, 3 levels. So :math:`S^T S = 2^L`, the inverse 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -45,7 +44,6 @@ def children(ring: Ring) -> tuple[Ring, Ring]:
     return ring / 2, ring / 2 + math.pi
 
 
-@functools.cache
 def leaf_rings(level: int, ring: Ring = CIRC) -> tuple[Ring, ...]:
     """The rings that a circulant falls apart into: ``2 ** level`` of them, numbers being angles of complex ones."""
     if level == 0:

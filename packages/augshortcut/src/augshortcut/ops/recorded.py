@@ -70,7 +70,9 @@ class _Recorded(torch.autograd.Function):
             out = paths_torch(y, weight, bias, gate, act, dtype, level)
             found = iter(torch.autograd.grad(out, needed, grad, create_graph=True))
         else:
-            found = iter(_gradients(grad, *inputs, leaves, matrices, pre, act, level, ctx.needs_input_grad))
+            found = iter(
+                _gradients(grad, y, weight, bias, gate, leaves, matrices, pre, act, level, ctx.needs_input_grad)
+            )
         return (*(next(found) if need else None for need in ctx.needs_input_grad[:4]), None, None, None)
 
 

@@ -7,7 +7,6 @@ turned by :math:`\varphi`, and real as ``[[Re, -Im], [Im, Re]]``.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -19,17 +18,18 @@ from augshortcut.ops.layout import diagonal_pairs, toeplitz, toeplitz_blocks
 __all__ = ["ring_gradients", "ring_matrices"]
 
 
-@functools.cache
-def _angles(level: int) -> tuple[float, ...]:
-    return tuple(ring for ring in leaf_rings(level) if isinstance(ring, float))
+def _turned(re: Tensor, im: Tensor, level: int, direction: int) -> tuple[Tensor, Tensor]:
+    r"""Weights of the complex rings, or their gradients, times the ring's own :math:`e^{i \varphi}` or its conjugate.
 
-
-def _turns(level: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the complex rings, to be multiplied with ``(rings, b_out, b_in, q)``."""
-    angles = _angles(level)
-    cos, sin = [math.cos(a) for a in angles], [math.sin(a) for a in angles]
-    made = torch.tensor([cos, sin], dtype=like.dtype, device=like.device).view(2, -1, 1, 1, 1)
-    return made[0], made[1]
+    Args:
+        re: ``(rings, b_out, b_in, q)``.
+        im: Likewise.
+        level: How often was split.
+        direction: 1, or -1 for the conjugate.
+    """
+    angles = [direction * ring for ring in leaf_rings(level) if isinstance(ring, float)]
+    turns = [(math.cos(a), math.sin(a), r, i) for a, r, i in zip(angles, re, im, strict=True)]
+    return torch.stack([c * r - s * i for c, s, r, i in turns]), torch.stack([s * r + c * i for c, s, r, i in turns])
 
 
 def ring_matrices(leaves: Tensor, level: int, b_in: int) -> Tensor:
@@ -53,8 +53,7 @@ def ring_matrices(leaves: Tensor, level: int, b_in: int) -> Tensor:
     if count > 2:
         q = m // 2
         re, im = leaves[2:, ..., :q], leaves[2:, ..., q:]
-        cos, sin = _turns(level, leaves)
-        turned = toeplitz_blocks(torch.stack([re, im]), torch.stack([cos * re - sin * im, sin * re + cos * im]))
+        turned = toeplitz_blocks(torch.stack([re, im]), torch.stack(_turned(re, im, level, 1)))
         top, bottom = torch.stack([turned[0], -turned[1]], dim=-2), torch.stack([turned[1], turned[0]], dim=-2)
         complex_blocks = torch.stack([top, bottom], dim=-4).reshape(count - 2, b_out, b_in, m, m)
         blocks = torch.cat([blocks, complex_blocks])
@@ -84,7 +83,5 @@ def _gradients(blocks: Tensor, level: int) -> Tensor:
     re = parts[..., 0, :, 0, :] + parts[..., 1, :, 1, :]
     im = parts[..., 0, :, 1, :] - parts[..., 1, :, 0, :]
     low, above = diagonal_pairs(torch.stack([re, im]))
-    cos, sin = _turns(level, blocks)
-    of_re = low[0] + cos * above[0] + sin * above[1]
-    of_im = low[1] - sin * above[0] + cos * above[1]
-    return torch.cat([found, torch.cat([of_re, of_im], dim=-1)])
+    re, im = _turned(above[0], above[1], level, -1)
+    return torch.cat([found, torch.cat([low[0] + re, low[1] + im], dim=-1)])

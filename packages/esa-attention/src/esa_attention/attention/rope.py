@@ -8,6 +8,7 @@ uses (linear, llama3, YaRN, dynamic, longrope) is in the tables, because the mod
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import torch
@@ -17,6 +18,10 @@ __all__ = ["RopeTables", "rotate_half"]
 
 # Tables that depend on the length asked for: ours are made for no more than what is attended to at once.
 LENGTH_DEPENDENT = ("dynamic", "longrope")
+
+
+# Some rotary modules remember the longest position, so that two threads cannot ask one at once.
+_MAKING = threading.Lock()
 
 
 def rotate_half(x: Tensor) -> Tensor:
@@ -59,6 +64,10 @@ class RopeTables:
         """
         return cls(_Plain(rotary_dim or head_dim, theta))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The rotary module; tables are made again."""
+        return {**self.__dict__, "_tables": {}}
+
     def _make(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         positions = torch.arange(length, device=device)[None]
         with torch.no_grad():
@@ -67,11 +76,14 @@ class RopeTables:
 
     def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cosines and sines ``(at least length, rotary_dim)`` in float32."""
-        if device not in self._tables or self._tables[device][0].shape[0] < length:
+        held = self._tables.get(device)
+        if held is None or held[0].shape[0] < length:
             # Exactly what is asked for where the length matters, else with room to grow.
             room = length if self.length_dependent else max(1024, 1 << (length - 1).bit_length())
-            self._tables[device] = self._make(room, device)
-        return self._tables[device]
+            with _MAKING:
+                held = self._make(room, device)
+            self._tables[device] = held  # a shorter one of another thread may replace it: this call has its own
+        return held
 
     def rotate(self, x: Tensor, first: int, *, fixed: bool = False) -> Tensor:
         """Rotate tokens to consecutive positions, or all to one.

@@ -77,7 +77,7 @@ def check_fingerprint(found: Mapping[str, Any], model: PreTrainedModel | nn.Modu
 
 
 def _hash_weights(attentions: list[nn.Module]) -> str | None:
-    digest = hashlib.sha256()
+    digest, seen = hashlib.sha256(), 0
     for module in attentions:
         named = dict(module.named_parameters())
         projections = {n: p for n, p in named.items() if _PROJECTIONS & set(n.split("."))} or named
@@ -87,7 +87,8 @@ def _hash_weights(attentions: list[nn.Module]) -> str | None:
             if weight.ndim == 2:
                 digest.update(f"{name}{tuple(weight.shape)}".encode())
                 digest.update(_sample(weight))
-    return digest.hexdigest()
+                seen += 1
+    return digest.hexdigest() if seen else None  # packed weights are no parameters
 
 
 def _sample(weight: Tensor) -> bytes:

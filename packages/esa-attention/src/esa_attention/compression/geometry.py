@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["ModelGeometry", "NoRotation", "geometry"]
 
 
+# Models of several parts whose language model gets plain embeddings, positions and masks, as tests compare.
+WITH_PARTS = ("llava",)
+
+
 @dataclass(frozen=True)
 class ModelGeometry:
     """What ESA needs to know of a model.
@@ -104,8 +108,29 @@ def _refuse_unsupported(config: Any, base: Any, attentions: list[nn.Module], nam
         refuse("it is an encoder-decoder")
     if getattr(config, "attention_chunk_size", None) is not None:
         refuse("its attention is chunked")
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    if any("mrope" in str(word) for word in (*rope, *rope.values())):
+        refuse("its positions have several axes (mrope, for images), and ESA counts tokens")
     if getattr(config, "kv_sharing_modes", None) or getattr(config, "num_kv_shared_layers", None):
         refuse("its layers share keys and values")
+
+
+def _refuse_parts(model: nn.Module, base: nn.Module) -> None:
+    """Other models beside the decoder (a vision tower) may change masks and positions; those tried do not."""
+    from transformers import PreTrainedModel
+
+    inside = set(map(id, base.modules()))
+    parts = [
+        type(m).__name__
+        for m in model.modules()
+        if isinstance(m, PreTrainedModel) and id(m) not in inside and not any(x is base for x in m.modules())
+    ]
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if parts and kind not in WITH_PARTS:
+        raise UserError(
+            f"model={type(model).__name__} ({kind}) is not supported: it has {parts[0]} beside its language model, and "
+            f"ESA knows this of {', '.join(WITH_PARTS)} only; give the language model alone to use it without"
+        )
 
 
 def geometry(model: PreTrainedModel | nn.Module) -> ModelGeometry:
@@ -118,6 +143,7 @@ def geometry(model: PreTrainedModel | nn.Module) -> ModelGeometry:
         UserError: If ESA cannot be applied to it; says why.
     """
     base = _decoder(model)
+    _refuse_parts(model, base)
     config: Any = base.config
     name = type(model).__name__
     attentions = [m for m in base.modules() if hasattr(m, "layer_idx") and hasattr(m, "num_key_value_groups")]

@@ -16,7 +16,8 @@ from esa_attention.compression.geometry import ModelGeometry, geometry
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.integration.handle import ESAHandle
-from esa_attention.integration.verify import check_layers, stock_outputs
+from esa_attention.integration.verify import check_handle
+from esa_attention.ops.checks import check_finite
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,13 +65,12 @@ def apply_esa(
     else:
         _check_compressors(compressors, model, shape, config, strict)
         layers = list(compressors)
-    expected = stock_outputs(model, shape) if verify else None
     handle = ESAHandle(model, config, layers)
     try:
         if config.method == "full" or config.dense_until:
             _check_length_dependence(handle)
-        if expected is not None:
-            check_layers(handle, expected)
+        if verify:
+            check_handle(handle)
     except BaseException:
         handle.remove()
         raise
@@ -120,6 +120,7 @@ def _check_compressors(
                 f"the compressor of layer {index} is made for keys of {layer.key_dim} numbers, the model's have "
                 f"{shape.key_dim}"
             )
+        check_finite(f"the compressor of layer {index}", **layer.tensors())
     if isinstance(compressors, Compressors):
         compressors.check_model(model, strict=strict)
         far = compressors.far_position

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from effkit.errors import UserError
-from esa_attention.attention.cache.cache import ESACache
+from esa_attention.attention.cache.cache import RECONFIGURABLE, ESACache
 from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.cache.padding import padding_starts
+from esa_attention.attention.cache.passes import Handed
+from esa_attention.attention.cache.saving import fill_cache, read_cache
 from esa_attention.attention.engine.step import attend_layer
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
+from esa_attention.integration.asked import asked
+from esa_attention.integration.by_design import say_by_design
 from esa_attention.integration.cache_argument import CACHE_NAMES, cache_argument
+from esa_attention.integration.identity import handle_fingerprint
 from esa_attention.integration.patching import Patch
 
 if TYPE_CHECKING:
@@ -48,8 +56,10 @@ class ESAHandle:
             raise
         self.geometry = self._patch.geometry
         self._watchers: list[Callable[..., None]] = []
-        # An attribute of this object, not of its class: other models keep theirs.
-        self.model.__dict__["_prepare_cache_for_generation"] = self._prepare_cache
+        self._own = uuid.uuid4().bytes
+        for owner in self._patch.owners:  # also where the model was given in a wrapper, through which generate goes
+            if hasattr(type(owner), "_prepare_cache_for_generation"):
+                owner.__dict__["_prepare_cache_for_generation"] = self._prepare_cache
 
     def new_cache(self, reserve: int = 0) -> ESACache:
         """An empty cache for this model.
@@ -58,10 +68,39 @@ class ESAHandle:
             reserve: Tokens to make room for at once; the cache grows by doubling in any case.
         """
         cache = ESACache(self.config, self.compressors, self.tables, reserve)
-        cache.made_for = self
+        cache.made_for = self.fingerprint
         for index, layer in enumerate(cache.layers):
             layer.watchers, layer.layer_idx = self._watchers, index
         return cache
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """By what caches know it: the model with its weights, the configuration, and the compressors."""
+        return handle_fingerprint(self.model, self.geometry, self.config, self.compressors, self._own)
+
+    def load_cache(self, path: str | os.PathLike[str], reserve: int = 0) -> ESACache:
+        """Read a cache that was saved with ``cache.save(path)``.
+
+        Args:
+            path: The file.
+            reserve: Tokens to make room for at once.
+
+        Raises:
+            UserError: If it is no such file, or was made for another model, configuration or compressors.
+        """
+        tensors, config, made_for = read_cache(path)
+        if made_for != self.fingerprint:
+            raise UserError(f"{path} was saved for another model, configuration or compressors than this handle's")
+        cache = self.new_cache(reserve)
+        cache.reconfigure(**{name: value for name, value in config.items() if name in RECONFIGURABLE})
+        fill_cache(cache, tensors, self._device)
+        return cache
+
+    def _device(self, index: int) -> torch.device:
+        """Where the attention of a layer runs."""
+        held = [*self.geometry.attentions[index].parameters(), *self.geometry.attentions[index].buffers()]
+        here = [t.device for t in held if t.device.type != "meta"]
+        return here[0] if here else next(self._patch.rotary.buffers()).device
 
     @contextlib.contextmanager
     def watch(self, callback: Callable[..., None]) -> Iterator[None]:
@@ -80,7 +119,6 @@ class ESAHandle:
     def remove(self) -> None:
         """Give the model its own attention back; doing it twice is harmless."""
         self._patch.remove()
-        self.model.__dict__.pop("_prepare_cache_for_generation", None)
 
     def __enter__(self) -> ESAHandle:
         """Return the handle."""
@@ -93,34 +131,56 @@ class ESAHandle:
     # ---- what the patch asks of a handler
 
     def check_call(self, kwargs: dict[str, Any]) -> None:
-        """Give the decoder a cache of ours, and refuse what ESA cannot do."""
+        """Refuse what ESA cannot do while nothing is changed yet; give the decoder a cache of ours, and open it."""
         config: Any = self.geometry.base.config
         if kwargs.get("output_attentions") or getattr(config, "output_attentions", False):
             raise UserError("output_attentions=True cannot be had with ESA: no matrix of attention weights exists")
         name = next((n for n in CACHE_NAMES if kwargs.get(n) is not None), None)
-        if name is None:
-            use_cache = kwargs.get("use_cache")
-            if config.use_cache if use_cache is None else use_cache:
-                kwargs[cache_argument(self.geometry.base)] = self.new_cache()
-        else:
-            self._check_cache(kwargs[name], name)
-        positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
-        if (
-            positions is not None
-            and mask is None
-            and positions.shape[-1] > 1
-            and bool((positions.diff(dim=-1) != 1).any())
-        ):
-            raise UserError("position_ids must count up by 1: ESA does not read several sequences packed into one")
+        cache: ESACache | None = None
+        if name is not None:
+            cache = self._checked_cache(kwargs[name], name)
+            cache.recover()
+        call = asked(kwargs, 0 if cache is None else cache.get_seq_length(), None if cache is None else cache.batch)
+        use_cache = kwargs.get("use_cache")
+        if cache is None and (config.use_cache if use_cache is None else use_cache):
+            kwargs[cache_argument(self.geometry.base)] = cache = self.new_cache()
+        if cache is not None and call is not None:
+            cache.begin(call.tokens, call.starts)
 
-    def _check_cache(self, cache: Any, name: str) -> None:
+    def end_call(self, kwargs: dict[str, Any], failed: bool) -> None:
+        """Close the cache; what a call that failed has appended is taken back."""
+        if (cache := _given(kwargs)) is not None:
+            cache.end(failed)
+
+    def begin_model(self, kwargs: dict[str, Any]) -> None:
+        """What was read by earlier calls stays read."""
+        if (cache := _given(kwargs)) is not None:
+            cache.forget_last()
+
+    def end_model(self, kwargs: dict[str, Any], failed: bool) -> None:
+        """Take back what the decoder has appended if what comes after it fails (out of memory in the logits)."""
+        if failed and (cache := _given(kwargs)) is not None:
+            cache.undo_last()
+
+    def _checked_cache(self, cache: Any, name: str) -> ESACache:
         if not isinstance(cache, ESACache):
+            if not any(hasattr(type(owner), "generate") for owner in self._patch.owners):
+                raise UserError(
+                    f"{name} must be an ESACache, got {type(cache).__name__}: ESA was applied to the decoder alone, so "
+                    f"generate does not know of it; apply ESA to the whole model, or give {name}=handle.new_cache()"
+                )
             raise UserError(
                 f"{name} must be an ESACache, got {type(cache).__name__}: ESA keeps unrotated keys and an index. Leave "
                 f"{name} out, or give {name}=handle.new_cache()"
             )
-        if cache.made_for is not self:
-            raise UserError(f"{name} was made by another handle; use handle.new_cache() of the one in force")
+        if cache.made_for != self.fingerprint:
+            raise UserError(
+                f"{name} was made by another handle, for another model, configuration or compressors; use "
+                "handle.new_cache() of the one in force"
+            )
+        for layer in cache.layers:  # a copy, or loaded, knows nobody yet
+            layer.watchers = self._watchers
+        return cache
 
     def attend(
         self,
@@ -130,32 +190,45 @@ class ESAHandle:
         value: Tensor,
         mask: Tensor | None,
         scaling: float,
-        cache: Any,
+        handed: Handed | None,
     ) -> Tensor:
         """Attention of the new tokens over all cached ones."""
-        index = int(module.layer_idx)  # type: ignore[arg-type]
         with torch.no_grad():
-            batch, length = query.shape[0], key.shape[2]
-            if cache is None:  # use_cache=False: the cache lives for this call
-                layer = ESALayer(self.config, self.compressors[index], self.tables, reserve=length)
-                layer.watchers, layer.layer_idx = self._watchers, index
-                layer.update(key.detach(), value.detach())
-                starts = None if mask is None else padding_starts(mask, batch, length)
-            else:
-                layer = cache.layers[index]
-                starts = cache.starts(mask, batch, length)
-            return attend_layer(layer, query.detach(), scaling, starts)
+            if handed is not None:
+                return attend_layer(handed.layer, query.detach(), scaling, handed.starts)
+            # use_cache=False: the cache lives for this call
+            index, length = int(module.layer_idx), key.shape[2]  # type: ignore[arg-type]
+            layer = ESALayer(self.config, self.compressors[index], self.tables, reserve=length)
+            layer.watchers, layer.layer_idx = self._watchers, index
+            layer.update(key.detach(), value.detach())
+            starts = None if mask is None else padding_starts(mask, query.shape[0], length)
+            return attend_layer(layer, query.detach(), scaling, starts if starts and any(starts) else None)
 
-    def _prepare_cache(self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+    def _prepare_cache(
+        self,
+        generation_config: Any,
+        model_kwargs: dict[str, Any],
+        generation_mode: Any = None,
+        batch_size: int = 1,
+        max_cache_length: int = 0,
+    ) -> None:
         """In place of the model's method of ``generate``."""
         wanted = getattr(generation_config, "cache_implementation", None)
         if wanted not in _DYNAMIC:
             raise UserError(
                 f"cache_implementation={wanted!r} cannot be used with ESA, which brings its own cache; leave it out"
             )
+        config = self.config
         name = next((n for n in CACHE_NAMES if model_kwargs.get(n) is not None), None)
         if name is not None:
-            self._check_cache(model_kwargs[name], name)
-            model_kwargs[name]._is_user_defined = True
+            cache = self._checked_cache(model_kwargs[name], name)
+            cache.recover()  # generate asks it for its length next
+            config, cache._is_user_defined = cache.config, True  # type: ignore[attr-defined]
         elif generation_config.use_cache is not False:
             model_kwargs[cache_argument(self.geometry.base)] = self.new_cache()
+        say_by_design(config, generation_config, generation_mode, max_cache_length, model_kwargs.get("attention_mask"))
+
+
+def _given(kwargs: dict[str, Any]) -> ESACache | None:
+    """The cache among the arguments, if it is one of ours."""
+    return next((kwargs[n] for n in CACHE_NAMES if isinstance(kwargs.get(n), ESACache)), None)

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from effkit.errors import UserError
+from esa_attention.attention.cache.passes import Handed
 from esa_attention.attention.rope import RopeTables
-from esa_attention.compression.geometry import ModelGeometry
+from esa_attention.compression.geometry import ModelGeometry, NoRotation, geometry
+from esa_attention.integration.asked import asked
 from esa_attention.integration.cache_argument import CACHE_NAMES
 from esa_attention.integration.patching import Patch
+from esa_attention.integration.verify import check_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,6 +35,19 @@ class _Observer:
         kwargs["use_cache"] = False
         if any(kwargs.get(name) is not None for name in CACHE_NAMES):
             raise UserError("queries and keys are observed without a cache; leave it out")
+        if (call := asked(kwargs, 0, None)) is not None and call.starts is not None:
+            raise UserError(
+                "queries and keys are observed on sequences without padding, got an attention mask with zeros"
+            )
+
+    def end_call(self, kwargs: dict[str, Any], failed: bool) -> None:
+        """Nothing was kept."""
+
+    def begin_model(self, kwargs: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+    def end_model(self, kwargs: dict[str, Any], failed: bool) -> None:
+        """Nothing to do."""
 
     def attend(
         self,
@@ -41,13 +57,9 @@ class _Observer:
         value: Tensor,
         mask: Tensor | None,
         scaling: float,
-        cache: Any,
+        handed: Handed | None,
     ) -> Tensor:
         """Show, rotate, attend."""
-        if mask is not None and not bool(mask.all()):
-            raise UserError(
-                "queries and keys are observed on sequences without padding, got an attention mask with zeros"
-            )
         self.callback(int(module.layer_idx), query.detach(), key.detach())  # type: ignore[arg-type]
         query, key = self.rotary.rotate(query, 0), self.rotary.rotate(key, 0)
         return nn.functional.scaled_dot_product_attention(
@@ -68,8 +80,10 @@ def observe(model: PreTrainedModel, callback: Callable[[int, Tensor, Tensor], No
         The model's geometry.
 
     Raises:
-        UserError: If the model is not supported or taken over already.
+        UserError: If the model is not supported (its layers are compared first) or taken over already.
     """
+    if not isinstance(geometry(model).base.rotary_emb, NoRotation):  # else Patch says so
+        check_model(model)
     observer = _Observer(callback)
     patch = Patch(model, observer)
     try:

@@ -1,12 +1,15 @@
 """How the attention of a transformers model is taken over and given back.
 
 Three things are changed on one model object, never on a class: its rotary module gives no rotation (so that queries and
-keys arrive as the projections made them), its attention implementation is ours, and each attention module says before
-it runs which cache it will use. :class:`Patch` does that and undoes it.
+keys arrive as the projections made them), its decoder's attention implementation is ours, and the decoder shows every
+call to us before it begins. :class:`Patch` does that and undoes it.
+
+Nothing of a call is kept beside the call: a cache hands attention keys and values that say where they are from.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -14,14 +17,15 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError
 from esa_attention.compression.geometry import NoRotation, geometry
-from esa_attention.integration.cache_argument import CACHE_NAMES
+from esa_attention.integration.asked import by_name
+from esa_attention.integration.interface import HANDLER, IMPLEMENTATION, register
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["Handler", "Patch"]
+    from esa_attention.attention.cache.passes import Handed
 
-IMPLEMENTATION = "esa"
+__all__ = ["Handler", "Patch"]
 
 
 class Handler(Protocol):
@@ -35,74 +39,26 @@ class Handler(Protocol):
         value: Tensor,
         mask: Tensor | None,
         scaling: float,
-        cache: Any,
+        handed: Handed | None,
     ) -> Tensor:
         """Attention of unrotated queries ``(B, H, T, D)`` over what is cached; returns ``(B, H, T, D)``."""
         ...
 
     def check_call(self, kwargs: dict[str, Any]) -> None:
-        """Look at, and complete, the keyword arguments of the decoder's forward."""
+        """Look at, and complete, the keyword arguments of the decoder's forward, before anything is changed."""
         ...
 
+    def end_call(self, kwargs: dict[str, Any], failed: bool) -> None:
+        """The decoder's forward has returned, or raised."""
+        ...
 
-# Where an attention module keeps the patch that computes for it. An attribute and no global table: it goes with the
-# model.
-_PATCH = "_esa_patch"
+    def begin_model(self, kwargs: dict[str, Any]) -> None:
+        """A model around the decoder is called."""
+        ...
 
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """The function registered with transformers under the name ``esa``."""
-    patch: Patch | None = getattr(module, _PATCH, None)
-    if patch is None:
-        raise UserError(
-            "attention implementation 'esa' is set on a model that ESA was not applied to; call apply_esa(model)"
-        )
-    if dropout:
-        raise UserError(f"attention dropout is {dropout} in training mode, which ESA does not have; call model.eval()")
-    if kwargs.get("output_attentions"):
-        raise UserError("output_attentions=True cannot be had with ESA: no matrix of attention weights exists")
-    if kwargs.get("sliding_window") is not None:
-        raise UserError(f"a sliding window of {kwargs['sliding_window']} tokens cannot be combined with ESA")
-    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = patch.handler.attend(module, query, key, value, attention_mask, scaling, patch.caches.pop(id(module), None))
-    if torch.is_grad_enabled() and query.requires_grad:
-        out = _NoBackward.apply(out, query, key, value)
-    return out.transpose(1, 2), None
-
-
-def _mask(
-    batch_size: int = 0,
-    q_length: int = 0,
-    kv_length: int = 0,
-    *args: Any,
-    attention_mask: Tensor | None = None,
-    **kwargs: Any,
-) -> Tensor | None:
-    """The padding mask as it is (ESA knows what is causal); without this function transformers would drop it."""
-    return attention_mask
-
-
-class _NoBackward(torch.autograd.Function):
-    """A gradient that leaves attention out would be wrong without a sound."""
-
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, *inputs: Tensor) -> Tensor:
-        """Pass the output on."""
-        return out.view_as(out)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        """Refuse."""
-        raise UserError("ESA has no backward pass: it reads a trained model; remove it (handle.remove()) to train")
+    def end_model(self, kwargs: dict[str, Any], failed: bool) -> None:
+        """It has returned, or raised."""
+        ...
 
 
 class Patch:
@@ -117,36 +73,75 @@ class Patch:
     """
 
     def __init__(self, model: PreTrainedModel, handler: Handler) -> None:
-        from transformers import AttentionInterface, AttentionMaskInterface
-
         self.model, self.handler = model, handler
         self.geometry = geometry(model)
         base: Any = self.geometry.base
         if isinstance(base.rotary_emb, NoRotation):
             raise UserError("ESA is applied to this model already; call .remove() on the first handle")
-        AttentionInterface.register(IMPLEMENTATION, _attention)
-        AttentionMaskInterface.register(IMPLEMENTATION, _mask)
-        self.caches: dict[int, Any] = {}
+        register()
         self.rotary = base.rotary_emb
         self._implementation = base.config._attn_implementation
         base.rotary_emb = NoRotation(self.rotary, self._table_dim())
-        self._hooks = [base.register_forward_pre_hook(self._before_forward, with_kwargs=True, prepend=True)]
+        self._hooks = [
+            base.register_forward_pre_hook(self._before_forward, with_kwargs=True, prepend=True),
+            base.register_forward_hook(self._after_forward, with_kwargs=True, always_call=True),
+        ]
         for module in self.geometry.attentions:
-            setattr(module, _PATCH, self)
-            self._hooks.append(module.register_forward_pre_hook(self._before_attention, with_kwargs=True))
-        model.set_attn_implementation(IMPLEMENTATION)
+            setattr(module, HANDLER, handler)
+        # Attributes of these objects, not of their classes: other models keep theirs.
+        self._owners = _owners(model, base)
+        for owner in self._owners:
+            owner.__dict__["set_attn_implementation"] = functools.partial(self._set_implementation, owner)
+            if owner is not base:
+                self._hooks.append(owner.register_forward_pre_hook(self._before_model, with_kwargs=True))
+                self._hooks.append(owner.register_forward_hook(self._after_model, with_kwargs=True, always_call=True))
+        type(base).set_attn_implementation(base, IMPLEMENTATION)
+        if base.config._attn_implementation != IMPLEMENTATION:
+            self.remove()
+            raise UserError(
+                f"model={type(model).__name__} ({self.geometry.model_type}) is not supported: its attention cannot be "
+                "exchanged (it does not go through AttentionInterface of transformers)"
+            )
 
     def _table_dim(self) -> int:
         where = next(self.rotary.buffers()).device
         cos, _ = self.rotary(torch.zeros(1, 1, device=where), torch.zeros(1, 1, dtype=torch.long, device=where))
         return int(cos.shape[-1])
 
-    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        self.handler.check_call(kwargs)
-        return args, kwargs
+    @property
+    def owners(self) -> list[Any]:
+        """The models around the decoder, itself included, outermost first."""
+        return self._owners
 
-    def _before_attention(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        self.caches[id(module)] = next((kwargs[n] for n in CACHE_NAMES if kwargs.get(n) is not None), None)
+    @torch.compiler.disable
+    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        implementation = getattr(module.config, "_attn_implementation", None)
+        if implementation != IMPLEMENTATION:
+            raise UserError(
+                f"the attention implementation was set to {implementation!r} while ESA is applied, and the model's "
+                "rotary embedding is still ESA's; call handle.remove() first"
+            )
+        kwargs = by_name(module, args, dict(kwargs))
+        self.handler.check_call(kwargs)
+        return (), kwargs
+
+    @torch.compiler.disable
+    def _after_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        self.handler.end_call(kwargs, failed=output is None)
+
+    @torch.compiler.disable
+    def _before_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.handler.begin_model(by_name(module, args, kwargs))
+
+    @torch.compiler.disable
+    def _after_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        self.handler.end_model(by_name(module, args, kwargs), failed=output is None)
+
+    def _set_implementation(self, owner: Any, implementation: Any, *args: Any, **kwargs: Any) -> Any:
+        """In place of a model's ``set_attn_implementation``: another attention takes ESA off properly."""
+        if implementation != IMPLEMENTATION:
+            self.remove()
+        return type(owner).set_attn_implementation(owner, implementation, *args, **kwargs)
 
     def remove(self) -> None:
         """Give the model back as it was; doing it twice is harmless."""
@@ -157,6 +152,15 @@ class Patch:
             hook.remove()
         self._hooks = []
         for module in self.geometry.attentions:
-            delattr(module, _PATCH)
+            delattr(module, HANDLER)
+        for owner in self._owners:
+            owner.__dict__.pop("set_attn_implementation", None)
+            owner.__dict__.pop("_prepare_cache_for_generation", None)
         base.rotary_emb = self.rotary
-        self.model.set_attn_implementation(self._implementation)
+        type(base).set_attn_implementation(base, self._implementation)
+
+
+def _owners(model: nn.Module, base: nn.Module) -> list[Any]:
+    from transformers import PreTrainedModel
+
+    return [m for m in model.modules() if isinstance(m, PreTrainedModel) and any(x is base for x in m.modules())]

@@ -166,12 +166,13 @@ def merge_kernel(
     safe = tl.where(highest == -float("inf"), 0.0, highest)
     weight = tl.exp2(top - safe)
     total = tl.load(total_ptr + place, mask=split < splits, other=0.0)
+    # An empty share holds whatever was in memory, and 0 times NaN is NaN. The NaN of a query is no empty share: its sum
+    # is NaN and not 0, and so must be what comes out.
+    mask = (total != 0.0)[:, None] & (d < DIM)[None, :]
     total = tl.reduce(weight * total, 0, add)
-    # An empty share holds whatever was in memory, and 0 times NaN is NaN.
-    mask = (top > -float("inf"))[:, None] & (d < DIM)[None, :]
     part = tl.load(part_ptr + place[:, None] * DIM + d[None, :], mask=mask, other=0.0)
     out = tl.reduce(part * weight[:, None], 0, add)
-    total_or_1 = tl.where(total > 0, total, 1.0)
+    total_or_1 = tl.where(total != 0.0, total, 1.0)
     tl.store(out_ptr + row * out_row_stride + head * out_head_stride + d, out / total_or_1, mask=d < DIM)
-    lse = tl.where(total > 0, (safe + tl.log2(total_or_1)) * 0.6931471805599453, -float("inf"))
+    lse = tl.where(total != 0.0, (safe + tl.log2(total_or_1)) * 0.6931471805599453, -float("inf"))
     tl.store(lse_ptr + flat, lse)

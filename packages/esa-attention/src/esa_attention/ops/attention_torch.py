@@ -58,4 +58,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, causal: bo
     # Without a mask the queries of a group are rows of one product: keys are read once for all of them.
     packed = query.reshape(batch, kv_heads, -1, dim)
     out, lse = kernel(packed, key, value, 0.0, causal, scale=scaling)[:2]
+    if bool((lse == 0.0).any()):
+        # With few keys that kernel answers a query with NaN by 0 and lse 0, as if nothing were wrong.
+        out, lse = attention_states(packed, key, value, scaling, causal)
     return out.reshape(batch, heads, tokens, dim), lse.reshape(batch, heads, tokens)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from effkit.errors import UserError
 
-__all__ = ["check_integers", "check_lengths", "require"]
+__all__ = ["check_finite", "check_integers", "check_lengths", "require"]
 
 _INTEGERS = (torch.int32, torch.int64)
 
@@ -41,3 +43,20 @@ def check_integers(least: int, **values: int) -> None:
     for name, value in values.items():
         if value < least:
             raise UserError(f"{name} must be at least {least}, got {value}")
+
+
+def check_finite(what: str, **tensors: Tensor) -> None:
+    """Refuse NaN and infinities. They survive a sum, so that usually one number a tensor is all there is to look at.
+
+    Args:
+        what: What they are of, for the message.
+        **tensors: By the name to be said.
+
+    Raises:
+        UserError: Naming the first tensor that holds one.
+    """
+    if math.isfinite(sum(float(t.sum()) for t in tensors.values())):
+        return
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"a {name} of {what} is NaN or infinite; ESA would select by nonsense")

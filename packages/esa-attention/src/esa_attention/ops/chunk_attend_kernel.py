@@ -201,7 +201,7 @@ def chunk_attention_kernel(
         value = operand(columns(kv_ptr + kv_value_stride, offset, seen, 0, DIM, DIM_PADDED), DOT, EMULATE_BF16)
         acc, top, total = attend_tile(score, value, acc, top, total, DOT, PRECISION, EMULATE_BF16)
 
-    some = real & (total > 0)
+    some = real & (total != 0.0)  # NaN is not 0: the output of a query with NaN is NaN
     total = tl.where(some, total, 1.0)
     out = tl.where(some[:, None], acc / total[:, None], 0.0)
     d = tl.arange(0, DIM_PADDED)

@@ -34,7 +34,7 @@ class StepFacts:
         selection: Which tokens choose together, and how.
         proximity: Half-width of the max filter.
         offload: Whether keys and values are in host memory.
-        cached: Tokens in the cache.
+        cached: Real tokens that the first of the new ones of any row sees.
         dense_until: Up to so many tokens attention is full.
     """
 

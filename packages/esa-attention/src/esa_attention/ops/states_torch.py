@@ -89,10 +89,10 @@ def merge_attention_states(outputs: Sequence[Tensor], lses: Sequence[Tensor]) ->
     weights = (stacked - top).exp()
     total = weights.sum(dim=0)
     merged = sum(
-        # A part without keys may hold anything; 0 * NaN would spread it.
-        torch.where(weight[..., None] > 0, weight[..., None] * out.to(weight.dtype), 0.0)
+        # A part without keys may hold anything; 0 * NaN would spread it. A weight that is NaN does spread.
+        torch.where(weight[..., None] != 0, weight[..., None] * out.to(weight.dtype), 0.0)
         for weight, out in zip(weights, outputs, strict=True)
     )
     assert isinstance(merged, Tensor)
-    merged = merged / torch.where(total > 0, total, torch.ones_like(total))[..., None]
+    merged = merged / torch.where(total != 0, total, torch.ones_like(total))[..., None]
     return merged.to(outputs[0].dtype), top + total.log()

@@ -7,6 +7,7 @@ token reads one, and the rows of the index are a matrix to multiply with.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,6 +85,20 @@ class GrowingBuffer:
         """Forget all but the first ``length`` tokens."""
         self.length = min(self.length, length)
 
+    def copy(self) -> GrowingBuffer:
+        """The same tokens in memory of their own, with the same room."""
+        other = GrowingBuffer.__new__(GrowingBuffer)
+        other.__dict__.update(self.__dict__)
+        other.data = self._new(
+            self.data.shape[0], self.capacity, self.data.shape[2:], self.data.dtype, self.data.device
+        )
+        other.rows.copy_(self.rows)
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the room that no token has taken yet."""
+        return {**self.__dict__, "data": self.rows.clone()}
+
     def rearrange(self, rows: Tensor) -> None:
         """Make a batch of the sequences ``rows`` (indices, repeats allowed); the capacity stays."""
         held = self.rows.index_select(0, rows.to(self.data.device))
@@ -133,6 +148,14 @@ class IndexStore:
         """Keys ``[begin, end)`` as floating numbers, ``(B, N, R)``; a view where nothing has to be converted."""
         rows = self.keys.data[:, begin:end]
         return rows if self.scale is None else rows.float() * self.scale.data[:, begin:end, None]
+
+    def copy(self) -> IndexStore:
+        """The same keys in memory of their own."""
+        other = IndexStore.__new__(IndexStore)
+        other.__dict__.update(self.__dict__)
+        other.keys = self.keys.copy()
+        other.scale = None if self.scale is None else self.scale.copy()
+        return other
 
     def crop(self, length: int) -> None:
         """Forget all but the first ``length`` tokens."""

@@ -6,7 +6,6 @@ costs the same however long the cache is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.folding import fold_keys
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
+from esa_attention.ops.checks import check_finite
 
 __all__ = ["ESALayer", "LastChoice"]
 
@@ -170,18 +170,27 @@ class ESALayer(DynamicLayer):
                 f"key-value heads of dimension {dim}"
             )
         count = key_states.shape[2]
-        if self.config.check_finite and (self.device.type == "cpu" or count > 1):
-            _check_finite(key_states, value_states)
+        checked = self.checks(count)
+        if checked:
+            check_finite("the model", key=key_states, value=value_states)
         rows = self.store.extend(count)
         rows[:, :, 0].copy_(key_states.transpose(1, 2), non_blocking=True)
         rows[:, :, 1].copy_(value_states.transpose(1, 2), non_blocking=True)
         if self.index is not None:
             exact = self.compressor.is_exact
-            self.index.append(fold_keys(key_states) if exact else self.compressor.compress_key(key_states))
+            rows = fold_keys(key_states) if exact else self.compressor.compress_key(key_states)
+            if checked and self.index.keys.data.dtype == torch.float16:
+                # Sums of many products may leave its range though every key is in it.
+                check_finite("the index in fp16 (index_dtype)", **{"compressed key": rows.to(torch.float16)})
+            self.index.append(rows)
         keys, values = self.keys, self.values
         assert keys is not None
         assert values is not None
         return keys, values
+
+    def checks(self, count: int) -> bool:
+        """Whether ``count`` new tokens are looked at for NaN: a decoded one on a GPU would cost a synchronisation."""
+        return self.config.check_finite and (self.device.type == "cpu" or count > 1)
 
     def get_seq_length(self) -> int:
         """Tokens held."""
@@ -204,6 +213,22 @@ class ESALayer(DynamicLayer):
                 held = buffer if isinstance(buffer, GrowingBuffer) else buffer.keys
                 parts["used"] += buffer.nbytes * held.length // held.capacity
         return parts
+
+    def copy(self, workspace: Workspace) -> ESALayer:
+        """The same tokens in memory of their own; maps and tables are shared, which nothing changes."""
+        other = ESALayer.__new__(ESALayer)
+        other.__dict__.update(self.__dict__)
+        other.workspace = workspace
+        other.store = None if self.store is None else self.store.copy()
+        other.index = None if self.index is None else self.index.copy()
+        other.queries = None if self.queries is None else self.queries.copy()
+        windows = {row: window.copy() for row, window in self.derived.windows.items()}
+        other.derived = _Derived(windows, dict(self.derived.choices), dict(self.derived.blocks))
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is stored, and not who watches or what can be made again."""
+        return {**self.__dict__, "watchers": [], "derived": _Derived(choices=self.derived.choices)}
 
     def _buffers(self) -> list[GrowingBuffer | IndexStore]:
         return [b for b in (self.store, self.index, self.queries) if b is not None]
@@ -263,12 +288,3 @@ class ESALayer(DynamicLayer):
 
     def prefetch(self) -> None:
         """Nothing, see :meth:`offload`."""
-
-
-def _check_finite(key_states: Tensor, value_states: Tensor) -> None:
-    """Raise for NaN and infinities. They survive a sum, so that usually two numbers are all there is to look at."""
-    if math.isfinite(float(key_states.sum()) + float(value_states.sum())):
-        return
-    for name, new in (("key", key_states), ("value", value_states)):
-        if not bool(torch.isfinite(new).all()):
-            raise UserError(f"a {name} of the model is NaN or infinite; ESA would select by nonsense")

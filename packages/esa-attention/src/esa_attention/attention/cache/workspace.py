@@ -19,6 +19,10 @@ class Workspace:
     def __init__(self) -> None:
         self._held: dict[tuple[Any, ...], Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing in it outlives a step."""
+        return {"_held": {}}
+
     def get(
         self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False
     ) -> Tensor:

@@ -1,7 +1,8 @@
 """One step of ESA over a cached layer, row by row in torch: every device and type, written for CPUs.
 
-A step splits its tokens into chunks, finds for each the middle tokens worth reading, attends to (initial, selected)
-with far positions and to (local, current) with true ones, and merges the two by their lse.
+A step splits its tokens into chunks (under ``strict_causal`` into tokens, each of which is decoded), finds for each the
+middle tokens worth reading, attends to (initial, selected) with far positions and to (local, current) with true ones,
+and merges the two by their lse.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def attend_layer_torch(layer: ESALayer, query: Tensor, scaling: float, starts: S
         first = 0 if starts is None else starts[row]
         current = max(first, total - query.shape[2])
         while current < total:
-            end = min(current + layer.config.chunk_size, total)
+            end = min(current + layer.config.step_size, total)
             low, high = current - total + query.shape[2], end - total + query.shape[2]
             out[row, :, low:high] = _chunk(layer, row, query[row, :, low:high], current, first, scaling)
             current = end

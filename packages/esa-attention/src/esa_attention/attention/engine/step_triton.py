@@ -2,12 +2,13 @@
 
 The kernels rotate local keys themselves, so no window is kept. Chunks of a call share their boundaries across the
 batch; where a row begins inside a call of several chunks, rows are run one by one, because a row's chunks begin at its
-first token (and the choice of a chunk depends on where it begins).
+first token (and the choice of a chunk depends on where it begins). Under strict selection every token is a step of
+decoding: the tokens of a sequence are the rows of a batch, with lengths of their own over the same cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,15 +24,22 @@ from esa_attention.ops.select_triton import select, select_scratch
 
 __all__ = ["attend_layer_triton"]
 
-# Blocks of a chunk that are scored at once under strict selection: each needs two numbers a token of the cache.
+# Blocks of a chunk that are scored at once: each needs two numbers a token of the cache.
 _BLOCKS = 8
+# Such numbers of all tokens that are decoded at once, 256 MiB of float32.
+_SCORES = 2**25
+
+# Takes the rows of a step from a tensor of the cache.
+View = Callable[[Tensor], Tensor]
 
 
 def attend_layer_triton(layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int] | None) -> Tensor:
     """See :func:`esa_attention.attention.engine.step.attend_layer`."""
     batch, _, new, _ = query.shape
-    total, size = layer.get_seq_length(), layer.config.chunk_size
+    total, size = layer.get_seq_length(), layer.config.step_size
     begin = total - new
+    if size == 1 and new > 1:
+        return _decoded(layer, query, scaling, starts or [0] * batch)
     if starts is not None and new > size and max(starts) > begin:
         out = torch.zeros_like(query)
         for row in range(batch):
@@ -43,34 +51,54 @@ def attend_layer_triton(layer: ESALayer, query: Tensor, scaling: float, starts: 
     return _call(layer, slice(None), query, scaling, list(starts) if starts is not None else [0] * batch, 0)
 
 
+def _decoded(layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int]) -> Tensor:
+    """All new tokens of all rows, each as if it were decoded."""
+    assert layer.store is not None
+    new, out = query.shape[2], torch.zeros_like(query)
+    begin = layer.get_seq_length() - new
+    together = max(1, min(512, _SCORES // layer.store.capacity))
+    for row, start in enumerate(starts):
+        for low in range(max(start - begin, 0), new, together):
+            high = min(low + together, new)
+            count = high - low
+
+            def view(held: Tensor, row: int = row, count: int = count) -> Tensor:
+                return held[row : row + 1].expand(count, *held.shape[1:])
+
+            tokens = query[row, :, low:high].transpose(0, 1)[:, :, None]
+            ends = list(range(begin + low + 1, begin + high + 1))
+            found = _chunk(layer, view, tokens, scaling, [start] * count, ends, [row] * count)
+            out[row, :, low:high] = found[:, :, 0].transpose(0, 1)
+    return out
+
+
 def _call(layer: ESALayer, rows: slice, query: Tensor, scaling: float, starts: list[int], first_row: int) -> Tensor:
     """All chunks of some rows."""
     out = torch.empty_like(query)
     total, new = layer.get_seq_length(), query.shape[2]
-    start = torch.tensor(starts, device=query.device)
-    for low in range(0, new, layer.config.chunk_size):
-        high = min(low + layer.config.chunk_size, new)
-        current = total - new + low
-        part = query[:, :, low:high]
-        out[:, :, low:high] = _chunk(layer, rows, part, scaling, starts, start, current, first_row)
+    numbers = list(range(first_row, first_row + len(starts)))
+    for low in range(0, new, layer.config.step_size):
+        high = min(low + layer.config.step_size, new)
+        part, ends = query[:, :, low:high], [total - new + high]
+        out[:, :, low:high] = _chunk(layer, lambda held: held[rows], part, scaling, starts, ends, numbers)
     return out
 
 
 def _chunk(
     layer: ESALayer,
-    rows: slice,
+    view: View,
     query: Tensor,
     scaling: float,
     starts: list[int],
-    start: Tensor,
-    current: int,
-    first_row: int,
+    ends: list[int],
+    numbers: list[int],
 ) -> Tensor:
-    """Attention of the tokens ``[current, current + T)`` of some rows."""
+    """Attention of the ``T`` tokens before ``ends`` (one for all rows, or one each) of the rows with these numbers."""
     config, tables = layer.config, layer.tables
     assert layer.store is not None
     new = query.shape[2]
-    length = torch.tensor([current + new], device=query.device)
+    start = torch.tensor(starts, device=query.device)
+    length = torch.tensor(ends, device=query.device)
     longest = max(config.num_local + new, config.w + 1)
     cos, sin = (t[:, : tables.rotary_dim // 2] for t in tables.tables(longest, query.device))
     queries = step_queries(
@@ -84,16 +112,16 @@ def _chunk(
         far_position=config.w,
         far_factor=tables.attention_scaling,
     )
-    selected, count = _choose(layer, rows, queries, starts, start, length, current)
+    selected, count = _choose(layer, view, queries, starts, ends, start, length)
     if layer.watchers:
-        _tell(layer, selected, count, starts, current, new, first_row)
+        _tell(layer, selected, count, starts, ends, new, numbers)
     shared: dict[str, Any] = {
         "scale_far": scaling,
         "scale_local": scaling,
         "num_initial": config.num_initial,
         "num_local": config.num_local,
     }
-    kv = layer.store.data[rows]
+    kv = view(layer.store.data)
     if new == 1:
         to_heads = (
             queries.far[:, :, 0],
@@ -114,23 +142,28 @@ def _chunk(
 
 
 def _choose(
-    layer: ESALayer, rows: slice, queries: StepQueries, starts: list[int], start: Tensor, length: Tensor, current: int
+    layer: ESALayer,
+    view: View,
+    queries: StepQueries,
+    starts: list[int],
+    ends: list[int],
+    start: Tensor,
+    length: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Selected tokens ``(B, blocks, k)`` and how many are meant ``(B, blocks)``."""
     config = layer.config
     assert layer.store is not None
     batch, new, device = queries.far.shape[0], queries.far.shape[2], queries.far.device
     if layer.index is None:  # exact scores: the keys are their own index
-        index, scale = layer.store.data[rows, :, 0].flatten(2), None
+        index, scale = view(layer.store.data)[:, :, 0].flatten(2), None
     else:
-        index = layer.index.keys.data[rows]
-        scale = None if layer.index.scale is None else layer.index.scale.data[rows]
+        index = view(layer.index.keys.data)
+        scale = None if layer.index.scale is None else view(layer.index.scale.data)
     capacity, block = index.shape[1], min(config.choosing_block, new)
     sizes: dict[str, Any] = {"num_initial": config.num_initial, "num_local": config.num_local}
     # Known here without asking the device: whether any row has more middle tokens than are selected.
-    scored = any(
-        segments(max(current, s), current + new, **sizes, start=s).num_middle > config.num_selected for s in starts
-    )
+    last = max(ends)
+    scored = any(segments(max(last - new, s), last, **sizes, start=s).num_middle > config.num_selected for s in starts)
     query_index = None
     if scored:
         folded = layer.compressor.is_folded  # else the map acts on all heads, as the paper trains it
@@ -185,13 +218,14 @@ def _choose(
 
 
 def _tell(
-    layer: ESALayer, selected: Tensor, count: Tensor, starts: list[int], current: int, new: int, first_row: int
+    layer: ESALayer, selected: Tensor, count: Tensor, starts: list[int], ends: list[int], new: int, numbers: list[int]
 ) -> None:
     """Show watchers what the torch engine shows them; this does wait for the device."""
     config = layer.config
     block = min(config.choosing_block, new)
     for row, start in enumerate(starts):
-        cut = segments(max(current, start), current + new, config.num_initial, config.num_local, start)
+        end = ends[row if len(ends) > 1 else 0]
+        cut = segments(max(end - new, start), end, config.num_initial, config.num_local, start)
         if cut.current >= cut.end or (cut.initial_end == cut.start and cut.num_middle == 0):
             continue
         choices = [
@@ -199,4 +233,4 @@ def _tell(
             for number in range(selected.shape[1])
         ]
         for watcher in layer.watchers:
-            watcher(layer.layer_idx, first_row + row, cut, choices)
+            watcher(layer.layer_idx, numbers[row], cut, choices)
