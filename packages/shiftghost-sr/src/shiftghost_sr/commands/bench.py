@@ -147,11 +147,7 @@ def bench_report(
     choose("diagonal", diagonal, ("auto", "box", "taps"))
     names = check_providers(_USUAL if providers is None else providers, PROVIDERS)
     (pictures,) = check_counts("batch", batch)
-    if isinstance(frames, str) or not frames:
-        raise UserError(f"frames={frames!r} must be a list of [height, width]")
-    sides = [check_counts("frames", list(frame)) for frame in frames]
-    if any(len(frame) != 2 for frame in sides):
-        raise UserError(f"frames={frames!r} must be a list of [height, width]")
+    sides = _frames(frames)
     how = {"threads": threads, "min_rounds": min_rounds, "min_seconds": min_seconds}
     bench = Bench("shiftghost-sr", device=device, precision=precision, x_name="lr_pixels", **how)  # type: ignore[arg-type]
     built = build_providers(
@@ -187,6 +183,13 @@ def bench_report(
     columns = ["frame", "deployed", "against", "ratio", "p20", "p80", "ratio of MACs"]
     report.tables.append(Table("Deployed against the best of each other form", columns, ratios))
     return report
+
+
+def _frames(frames: Any) -> list[tuple[int, int]]:
+    listed = isinstance(frames, list | tuple) and len(frames) > 0
+    if not listed or any(not isinstance(frame, list | tuple) or len(frame) != 2 for frame in frames):
+        raise UserError(f"frames={frames!r} must be a list of [height, width]")
+    return [tuple(check_counts("frames", list(frame))) for frame in frames]  # type: ignore[misc]
 
 
 def _counted(

@@ -63,11 +63,11 @@ def ghostify(
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if any(isinstance(m, GhostConv2d) for m in model.modules()):
-        raise UserError("model has ghosts already; convert the dense network")
     check_arguments(ghostify, {"use_previous": use_previous, "seed": seed})
     choose("select", select, SELECT)
     choose("source", source, SOURCES)
+    if any(isinstance(m, GhostConv2d) for m in model.modules()):
+        raise UserError("model has ghosts already; convert the dense network")
     config = GhostConfig(**{"order": "index", "ghost_ratio": ghost_ratio, **ghost})
     if config.order != "index" and select != "first":
         raise UserError(f"order={config.order!r} would mix up the channels of trained neighbours; use 'index'")
