@@ -62,4 +62,4 @@ def test_every_key_is_read(name, tmp_path, monkeypatch, capfd):
     (tmp_path / "pictures").mkdir()
     for file in ("small.png", "pictures/a.png"):
         Image.fromarray(np.zeros((24, 30, 3), np.uint8)).save(tmp_path / file)
-    assert unread_keys(main, name, run, *LINES[name], whole=["size"]) == []
+    assert unread_keys(main, name, run, *LINES[name]) == []
