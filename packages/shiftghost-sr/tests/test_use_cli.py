@@ -121,7 +121,6 @@ MISTAKES = {
     "quality": (["upscale", "china", "out", "model=GHOST", "quality=0"], "quality=0"),
     "tile": (["upscale", "china", "out", "model=GHOST", "tile=0"], "tile=0"),
     "no such run": (["evaluate", "run=nothing"], "run='nothing'"),
-    "another scale": (["evaluate", "model=GHOST", "scale=3"], "scale=3"),
     "split": (["evaluate", "scale=2", "split=train"], "split='train'"),
     "no such network": (["train", "model=srcnn"], "model='srcnn'"),
     "size": (["train", "size.blocks=0"], "size.blocks=0"),

@@ -15,7 +15,7 @@ from effkit.cli import run_dir
 from effkit.device import seed_everything
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
-from shiftghost_sr.commands.parts import plain
+from shiftghost_sr.commands.parts import plain, size_of
 from shiftghost_sr.commands.peers import official_form
 from shiftghost_sr.compression.count import count_module
 from shiftghost_sr.compression.deploy import deploy
@@ -222,7 +222,7 @@ def run(cfg: Any) -> Report:
         "model", "scale", "ghost", "direction", "diagonal", "frames", "batch", "providers", "device", "precision",
         "threads", "min_rounds", "min_seconds", "seed",
     )  # fmt: skip
-    size = {key: value for key, value in plain(cfg.size).items() if value is not None}
+    size = size_of(cfg)
     folder = run_dir()
     csv = check_csv(options["csv"], folder)
     return bench_report(**{key: options[key] for key in keys}, size=size, csv=csv, folder=folder)

@@ -7,7 +7,7 @@ from typing import Any
 from effkit.arguments import check_arguments
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
-from shiftghost_sr.commands.parts import plain
+from shiftghost_sr.commands.parts import plain, size_of
 from shiftghost_sr.compression.count import Count, count, frame_of
 from shiftghost_sr.compression.forms import DIRECTIONS
 from shiftghost_sr.layers.config import read_ghost
@@ -74,6 +74,6 @@ def run(cfg: Any) -> Report:
     choose("diagonal", options["diagonal"], ("auto", "box", "taps"))
     if read_ghost(options["ghost"]) is None:
         raise UserError("ghost=null leaves nothing to compare; name a kind, e.g. ghost=default")
-    size = {key: value for key, value in plain(cfg.size).items() if value is not None}
+    size = size_of(cfg)
     keys = ("model", "scale", "ghost", "direction", "diagonal")
     return count_report(**{k: options[k] for k in keys}, hr=frame_of(options["hr"]), size=size)

@@ -58,7 +58,7 @@ def run(cfg: Any) -> Report:
     choose("split", cfg.split, ["test", "val"])
     choose("protocol", cfg.protocol, ["y", "div2k"])
     upscaler = None
-    if cfg.run is not None or cfg.model is not None:
+    if cfg.run or cfg.model:
         model = open_network(network_file(cfg), device, scale=cfg.scale)
         upscaler = Upscaler(
             model, tile=cfg.tile, overlap=cfg.overlap, ensemble=cfg.ensemble, precision=precision_of(cfg, device)

@@ -25,6 +25,7 @@ __all__ = [
     "plain",
     "precision_of",
     "set_up",
+    "size_of",
     "trained_report",
 ]
 
@@ -57,15 +58,20 @@ def network_of(cfg: Any) -> nn.Module:
         UserError: If a value is not allowed.
     """
     choose("model", cfg.model, MODELS)
-    size = {key: value for key, value in plain(cfg.size).items() if value is not None}
+    size = size_of(cfg)
     ghost = cfg.ghost if cfg.ghost is None or isinstance(cfg.ghost, str) else plain(cfg.ghost)
     with renamed({key: f"size.{key}" for key in size}):
         return create_model(cfg.model, cfg.scale, ghost=ghost, **size)
 
 
+def size_of(cfg: Any) -> dict[str, Any]:
+    """The keys of ``size`` that are not null; null is the model's own size."""
+    return {key: value for key, value in plain(cfg.size).items() if value or value == 0}
+
+
 def data_of(cfg: Any, scale: int) -> SRData:
     """The data of the group ``data`` for a scale."""
-    options = plain(cfg.data)
+    options = {**cfg.data}
     check_arguments(SRData, options, "data.")
     return SRData(**options, scale=scale)
 
@@ -76,9 +82,9 @@ def network_file(cfg: Any) -> Path:
     Raises:
         UserError: If neither or both are given, or there is no such file.
     """
-    if (cfg.run is None) == (cfg.model is None):
+    if bool(cfg.run) == bool(cfg.model):
         raise UserError("give either run=RUN (a training run) or model=FILE (weights)")
-    if cfg.model is not None:
+    if cfg.model:
         return Path(input_file("model", cfg.model))
     choose("weights", cfg.weights, ["auto", *_RUN_FILES])
     folder = Path(cfg.run).expanduser()

@@ -43,7 +43,7 @@ def run(cfg: Any) -> Report:
         cfg.quality,
     )  # fmt: skip
     scale = int(open_network(options.model, "cpu", scale=cfg.scale).scale)  # type: ignore[arg-type]
-    errands, folder = plan_errands(paths[:-1], paths[-1], scale=scale, name=cfg.name, suffix=cfg.suffix)
+    errands, folder = plan_errands(paths[:-1], paths[-1], scale=scale, name=str(cfg.name), suffix=cfg.suffix)
     choice = Choice.from_config(cfg, folder=run_dir() / "submitit")
     with shown("upscale"):
         outcomes = upscale_files(errands, folder, options, choice, replace_files=cfg.replace)

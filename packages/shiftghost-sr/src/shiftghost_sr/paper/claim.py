@@ -50,19 +50,19 @@ class Form(NamedTuple):
 
     Attributes:
         seeds: One dense network and its variants each.
-        dense: Words of the dense training.
-        finetune: Words of each finetuning.
-        narrow: Words of the narrower network's training: as many steps as the other two together.
+        ghosts: Keys of :data:`GHOSTS`.
+        words: Of the dense training and of each finetuning, beside the experiment.
+        narrow: Of the narrower network's training, as many steps as the other two together; nothing leaves it out.
     """
 
     seeds: tuple[int, ...]
-    dense: tuple[str, ...]
-    finetune: tuple[str, ...]
+    ghosts: tuple[str, ...]
+    words: tuple[str, ...]
     narrow: tuple[str, ...]
 
 
-SHORT = Form((0,), ("trainer.max_epochs=3",), ("trainer.max_epochs=1",), ("trainer.max_epochs=4",))
-FULL = Form((0, 1), ("trainer.max_epochs=6",), ("trainer.max_epochs=3",), ("trainer.max_epochs=9",))
+SHORT = Form((0,), ("learned shift", "copy"), ("trainer.max_epochs=1",), ())
+FULL = Form((0, 1), tuple(GHOSTS), ("data.crops=1600",), ("data.crops=1600", "trainer.max_epochs=4"))
 
 
 def run_claim(run: ClaimRun) -> Claim:
@@ -91,7 +91,7 @@ def run_claim(run: ClaimRun) -> Claim:
               unit="dB")  # fmt: skip
     regained = mean["learned shift"] - mean["converted, not finetuned"]
     found.add("learned shift", "gain of finetuning over conversion alone", regained, REGAINED, unit="dB")
-    for name in ("copy", "depthwise", "narrower network"):
+    for name in (n for n in ("copy", "depthwise", "narrower network") if n in mean):
         found.add(name, "gain over cubic interpolation", mean[name] - mean["cubic"], unit="dB")
     files = _draw(run, form, trained)
     return Claim(found.rows, files, [_table(trained), _speed_table(times)], _notes(form, mean))
@@ -104,7 +104,7 @@ def _judge_counts(found: Findings, counts: dict[str, list[int]]) -> None:
 
 def _train_all(run: ClaimRun, form: Form, seed: int, begun: float) -> dict[str, list[float]]:
     """PSNR on each held-out photograph by variant."""
-    steps = 2 + len(GHOSTS)
+    steps = 1 + len(form.ghosts) + bool(form.narrow)
 
     def say(text: str, number: int) -> None:
         report_progress(f"{text}, seed {seed}", begun + (0.1 + 0.9 * number / steps) / len(form.seeds))
@@ -112,18 +112,21 @@ def _train_all(run: ClaimRun, form: Form, seed: int, begun: float) -> dict[str, 
     say("dense", 0)
     dense = run.subfolder(f"dense-{seed}")
     found = {"cubic": cubic()}
-    words = ["experiment=laptop", *form.dense]
+    words = ["experiment=laptop", *form.words]
     found["dense"] = run.part(dense.name, train, "train", words, seed, dense, None, None)
     parent = str(dense / "model.safetensors")
-    for number, (name, ghost) in enumerate(GHOSTS.items(), 1):
+    for number, name in enumerate(form.ghosts, 1):
         say(name, number)
+        ghost = GHOSTS[name]
         folder = run.subfolder(f"{ghost}-{seed}")
-        words = ["experiment=laptop_finetune", f"model={parent}", *form.finetune]
+        words = ["experiment=laptop_finetune", f"model={parent}", *form.words]
         found[name] = run.part(folder.name, train, "finetune", words, seed, folder, ghost, parent)
         if ghost == "default":
             start = folder / "converted.safetensors"
             found["converted, not finetuned"] = psnr(load_model(start))
-    say("narrower network", 1 + len(GHOSTS))
+    if not form.narrow:
+        return found
+    say("narrower network", 1 + len(form.ghosts))
     narrow = run.subfolder(f"narrow-{seed}")
     words = ["experiment=laptop", f"size.features={NARROW}", *form.narrow]
     found["narrower network"] = run.part(narrow.name, train, "train", words, seed, narrow, None, None)
@@ -136,10 +139,11 @@ def _mean(values: list[float]) -> float:
 
 def _draw(run: ClaimRun, form: Form, trained: list[dict[str, list[float]]]) -> list[Path]:
     seed = form.seeds[0]
-    folders = {"dense": f"dense-{seed}", "learned shift": f"default-{seed}", "narrower network": f"narrow-{seed}"}
+    folders = {"dense": f"dense-{seed}", "learned shift": f"default-{seed}"}
+    folders |= {"narrower network": f"narrow-{seed}"} if form.narrow else {}
     models = {name: load_model(run.subfolder(folder) / "model.safetensors") for name, folder in folders.items()}
     times = run.part("latency", latency, models)
-    del models["narrower network"]
+    models.pop("narrower network", None)
     high, low = find_pairs("bundled", "test", 2)[0].both(2)
     pictures = {"cubic": imresize(low, 2)}
     pictures |= {name: Upscaler(model)(Picture(low)).picture.colour for name, model in models.items()}
@@ -147,7 +151,7 @@ def _draw(run: ClaimRun, form: Form, trained: list[dict[str, list[float]]]) -> l
     errors = {name: abs(luma(picture) - luma(high)) for name, picture in pictures.items()}
     gains = {
         name: [_mean(one[name]) - _mean(one["cubic"]) for one in trained]
-        for name in ("dense", *GHOSTS, "narrower network")
+        for name in ("dense", *form.ghosts, *(["narrower network"] if form.narrow else []))
     }
     layers = {name: shift.chosen_directions() for name, shift in shifts(models["learned shift"])}
     mean = {name: statistics.fmean(values) for name, values in gains.items()}
@@ -183,13 +187,14 @@ def _speed_table(times: dict[str, list[float]]) -> Table:
 
 
 def _notes(form: Form, mean: dict[str, float]) -> list[str]:
-    order = sorted((name for name in (*GHOSTS, "narrower network")), key=lambda name: -mean[name])
+    shown_ones = [name for name in (*GHOSTS, "narrower network") if name in mean]
+    order = sorted(shown_ones, key=lambda name: -mean[name])
     shown = ", ".join(f"{name} {mean[name] - mean['dense']:+.2f} dB" for name in order)
     seeds = f"{len(form.seeds)} seed{'s' * (len(form.seeds) > 1)}"
     return [
         f"Against the dense network: {shown} ({seeds}, which do not settle differences as small as these).",
-        f"The narrower network has {NARROW} channels, about the ghost network's MACs, and is trained from scratch for "
-        "as many steps as dense training and finetuning together.",
+        f"full=true also shows depthwise ghosts and a narrower network: {NARROW} channels, about the ghost network's "
+        "MACs, trained from scratch for as many steps as dense training and finetuning together.",
         "A network of 6 layers and 16 channels trained for seconds says little about the paper's tables on DIV2K, "
         "which need days on GPUs; counts, agreement and speed are those of the real thing.",
     ]

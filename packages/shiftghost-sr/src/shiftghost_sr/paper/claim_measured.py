@@ -68,7 +68,7 @@ def speed() -> dict[str, list[float]]:
     given = torch.rand(1, 1, 128, 128)
 
     timed = compare(
-        {name: _call(m, given) for name, m in forms.items()}, warmup=1, min_rounds=7, min_seconds=0.0, memory=False
+        {name: _call(m, given) for name, m in forms.items()}, warmup=1, min_rounds=5, min_seconds=0.0, memory=False
     )
     return {name: [timed.ratio("dense", name).median, 1e3 * timed.timings[name].median] for name in forms}
 
@@ -87,5 +87,5 @@ def latency(models: dict[str, Any]) -> dict[str, list[float]]:
     _, low = find_pairs("bundled", "test", 2)[0].both(2)
     given = prepared(models["dense"], torch.from_numpy(low.transpose(2, 0, 1).copy())[None])
     calls = {name: _call(model, given) for name, model in forms.items()}
-    timed = compare(calls, warmup=1, min_rounds=7, min_seconds=0.0, memory=False).timings
+    timed = compare(calls, warmup=1, min_rounds=5, min_seconds=0.0, memory=False).timings
     return {name: [1e3 * t.median, 1e3 * t.p20, 1e3 * t.p80] for name, t in timed.items()}

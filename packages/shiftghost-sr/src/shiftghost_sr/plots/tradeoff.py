@@ -48,7 +48,7 @@ def draw_tradeoff(points: Sequence[Point], path: Path, title: str, *, gain: bool
             ax.annotate(
                 point.name,
                 (point.milliseconds, point.psnr),
-                xytext=(-8 if last else 8, 6),
+                xytext=(-8 if last else 8, 7 if number % 2 == 0 else -15),  # names of equal height must not meet
                 textcoords="offset points",
                 ha="right" if last else "left",
                 fontsize=9,

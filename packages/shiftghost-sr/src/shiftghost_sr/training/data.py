@@ -57,7 +57,8 @@ class SRData(PreparedData):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.name = choose("data.name", name, DATASETS)
+        self._kind = choose("data.name", name, DATASETS)
+        self.name = self._kind
         self.scale = whole_number("scale", scale)
         self._where = {"root": root, "val_root": val_root, "lr_root": lr_root, "val_lr_root": val_lr_root}
         if name == "bundled" and (given := [key for key, value in self._where.items() if value is not None]):
@@ -82,7 +83,7 @@ class SRData(PreparedData):
         """
         if split == "train" and self.name == "benchmark":
             raise UserError("data=benchmark is for evaluation: train on data=bundled, folder or div2k")
-        return find_pairs(self.name, split, self.scale, **self._where)[: self.limit]
+        return find_pairs(self._kind, split, self.scale, **self._where)[: self.limit]
 
     def split(self, split: str) -> Crops | Pictures:
         """One split as a data set."""
