@@ -209,7 +209,7 @@ def test_a_search_in_processes_decides_the_same(run, tmp_path):
     assert logs[0] == logs[1]
 
 
-def test_a_killed_search_is_resumed_by_the_command(tmp_path):
+def test_a_killed_search_is_resumed_by_the_command(run, tmp_path):
     """Kill -9 in the middle of a search whose evaluations build networks."""
     command = [sys.executable, "-m", "greedy_enlarge"]
     words = ["spec=tiny", "budget=400000", "evaluator=zero_cost", "delta=0.1", "delta_final=0.1", "moves.width_step=4"]
@@ -225,14 +225,12 @@ def test_a_killed_search_is_resumed_by_the_command(tmp_path):
     before = journal.read_bytes()
     finished = before[: before.rfind(b"\n") + 1].count(b'"status": "ok"')
     assert finished >= 1
-    done = subprocess.run([*command, "resume", "run=run", "format=json"], cwd=tmp_path, env=environment,
-                          capture_output=True, text=True, timeout=120)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    found = data_of(run("resume", "run=run", "format=json"))
     after = journal.read_bytes()
     assert after.startswith(before)
     results = [json.loads(line) for line in after.splitlines() if b'"key"' in line]
     assert len({r["key"] for r in results}) == len(results)
-    assert json.loads(done.stdout)["data"]["evaluated"] == len(results) - finished
+    assert found["evaluated"] == len(results) - finished
 
 
 @pytest.mark.parametrize(

@@ -266,3 +266,18 @@ def test_moves_of_a_config_fit_a_space():
     moves = make_moves(options["moves"], spec)
     assert [len(v) for v in grid_values(spec, moves)] == [2, 2, 2, 4, 3, 3, 3]
     assert moves.limits == ()
+
+
+def test_the_table_that_ships_holds_its_space_and_gives_the_figures_of_the_readme():
+    shipped = read_recorded("textures")
+    assert (shipped.samples, shipped.repeats, len(shipped.rows)) == ((2550, 5100, 15300), 3, 80)
+    assert {"command", "machine", "commit", "date", "seconds", "sha256"} <= set(shipped.about)
+    rules = ["greedy", "pair moves", "racing", "nearest to compound scaling", "random monotone path"]
+    found = {o.rule: round(100 * o.regret, 2) for o in compare_rules(shipped, rules)}
+    assert found == {
+        "optimum": 0.0, "greedy": 1.6, "pair moves": 0.0, "racing": 0.59, "nearest to compound scaling": 2.61,
+        "random monotone path": 4.02,
+    }  # fmt: skip
+    saved = {s.way: (s.steps, s.same, round(s.share, 3)) for s in savings_on_table(shipped)}
+    assert saved["racing 2550 5100 15300"] == (29, 24, 0.627)
+    assert saved["racing 2550 5100"] == (29, 17, 0.259)
