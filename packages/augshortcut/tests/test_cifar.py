@@ -26,6 +26,6 @@ def test_two_steps_of_the_experiment(name, added, tmp_path, monkeypatch, capfd):
     assert found["epochs"] == 1
     losses = (tmp_path / "out" / "metrics.csv").read_text().splitlines()
     assert len(losses) == 2  # a header and the epoch, two steps of 32 pictures
-    code, out, err = run("eval", "run=out", f"data.root={root}", "data.limit=40", "format=json")
+    code, out, err = run("eval", "run=out", "data.limit=40", "format=json")
     assert code == 0, err
     assert json.loads(out)["data"]["images"] == 40
