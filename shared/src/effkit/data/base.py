@@ -26,7 +26,7 @@ from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import EpochSampler, SeededDataset, leave_signals
 from effkit.errors import UserError, choose
 
-__all__ = ["OPTIONS", "SPLITS", "DataModule", "PreparedData", "need_folder", "whole_number"]
+__all__ = ["OPTIONS", "SPLITS", "DataModule", "PreparedData", "batches", "need_folder", "whole_number"]
 
 SPLITS = ("train", "val", "test")
 OPTIONS = ("mean", "std", "batch_size", "num_workers", "seed", "limit", "drop_last", "repeats")
@@ -56,6 +56,35 @@ def need_folder(field: str, value: str | Path | None, purpose: str) -> Path:
     if not path.is_dir():
         raise UserError(f"{field}={str(value)!r} is not a folder: give {purpose}")
     return path
+
+
+def batches(
+    dataset: Any, sampler: EpochSampler, *, batch_size: int, num_workers: int, seed: int, drop_last: bool = False
+) -> DataLoader:
+    """Load a data set in batches, so that a resumed run sees what an uninterrupted one does.
+
+    Args:
+        dataset: By the keys of ``sampler``.
+        sampler: Which sample comes when.
+        batch_size: Samples per batch and process.
+        num_workers: Loader processes; 0 loads in this process.
+        seed: Of the loader.
+        drop_last: Leave an incomplete last batch out.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        drop_last=drop_last,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+        worker_init_fn=leave_signals,
+        # Without one of its own an iterator draws its base seed from the global generator, and Lightning starts the
+        # first iterator of a resumed run at another moment than that of an uninterrupted one: dropout would differ.
+        generator=torch.Generator().manual_seed(seed),
+    )
 
 
 class PreparedData(LightningDataModule):
@@ -261,19 +290,13 @@ class DataModule(PreparedData):
         sampler = EpochSampler(len(dataset), seed=self.seed, train=train, repeats=self.repeats)
         if train:
             self._set_begin(sampler, self.batch_size)
-        return DataLoader(
+        return batches(
             SeededDataset(dataset, train=train),
+            sampler,
             batch_size=self.batch_size,
-            sampler=sampler,
             num_workers=self.num_workers,
+            seed=self.seed,
             drop_last=self._drop_last(train, len(sampler)),
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=leave_signals,
-            # Without one of its own an iterator draws its base seed from the global generator, and Lightning starts the
-            # first iterator of a resumed run at another moment than that of an uninterrupted one: dropout would differ.
-            generator=torch.Generator().manual_seed(self.seed),
         )
 
     def _drop_last(self, train: bool, images: int) -> bool:

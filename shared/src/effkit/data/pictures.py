@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from effkit.errors import UserError
 
-__all__ = ["BUNDLED", "Source", "UnreadablePicture", "bundled_picture", "load_picture"]
+__all__ = ["BUNDLED", "Source", "UnreadablePicture", "bundled_picture", "load_picture", "wheel_picture"]
 
 Source = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -53,6 +53,23 @@ def bundled_picture(name: str) -> Image.Image:
     import skimage.data
 
     return Image.fromarray(getattr(skimage.data, name)())
+
+
+def wheel_picture(name: str) -> Image.Image:
+    """Load a picture that lies in scikit-image's wheel, by the name of its file without the ending.
+
+    Raises:
+        UserError: If the installed version has no such picture.
+    """
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    for suffix in (".png", ".jpg"):
+        if (file := folder / f"{name}{suffix}").is_file():
+            return load_picture(file)
+    raise UserError(
+        f"the installed scikit-image has no picture {name!r} in its wheel; install scikit-image 0.25 or 0.26"
+    )
 
 
 def _upright(image: Image.Image) -> Image.Image:

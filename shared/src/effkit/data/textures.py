@@ -7,7 +7,6 @@ contrast tell nothing, and what is left is structure, of which a larger picture 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from effkit.data.facts import FACTS
 from effkit.data.memory import MemoryDataModule, to_bytes
-from effkit.data.pictures import load_picture
+from effkit.data.pictures import wheel_picture
 from effkit.errors import UserError
 
 __all__ = ["TEXTURES", "Textures", "columns", "patch_boxes"]
@@ -52,11 +51,7 @@ def patch_boxes(split: str, patch: int, height: int, width: int) -> list[tuple[i
 
 def _grey(name: str) -> Tensor:
     """A picture as grey levels 0..1, ``(H, W)`` in double precision."""
-    import skimage.data
-
-    folder = Path(skimage.data.__file__).parent
-    file = next(f for suffix in ("png", "jpg") if (f := folder / f"{name}.{suffix}").is_file())
-    pixels = torch.from_numpy(np.array(load_picture(file).convert("RGB"))).double() / 255
+    pixels = torch.from_numpy(np.array(wheel_picture(name))).double() / 255
     return pixels @ torch.tensor([0.299, 0.587, 0.114], dtype=torch.float64)
 
 

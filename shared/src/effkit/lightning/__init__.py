@@ -13,6 +13,7 @@ from effkit.lightning.metrics import MeanLoss, PercentCorrect
 from effkit.lightning.optim import SCHEDULES, create_optimizer, create_scheduler
 from effkit.lightning.resume import AtomicCheckpointIO, Resume, find_resume, load_checkpoint, network_state
 from effkit.lightning.setup import build_trainer
+from effkit.lightning.trained import TrainedModule
 from effkit.lightning.trainer import train
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PercentCorrect",
     "Resume",
     "RunCheckpoint",
+    "TrainedModule",
     "WeightEma",
     "build_trainer",
     "create_loggers",

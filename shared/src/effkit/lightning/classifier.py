@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError, choose
 from effkit.lightning.arguments import check_numbers, is_number
-from effkit.lightning.callbacks import WeightEma
 from effkit.lightning.metrics import MeanLoss, PercentCorrect
-from effkit.lightning.optim import check_optimizer, create_optimizer, create_scheduler, plain_options
-from effkit.lightning.resumed import Resumed, check_network
+from effkit.lightning.optim import plain_options
+from effkit.lightning.trained import TrainedModule
 
 __all__ = ["Classifier"]
 
@@ -45,7 +41,7 @@ def _build_mixup(options: Mapping[str, Any] | None, num_classes: int, label_smoo
     return Mixup(**options, label_smoothing=label_smoothing, num_classes=num_classes)
 
 
-class Classifier(LightningModule):
+class Classifier(TrainedModule):
     """Trains a network on ``(images, labels)`` batches; labels are class indices, or ``(B, num_classes)`` soft targets.
 
     Images arrive as bytes and are normalised on the device, before anything is mixed; float images are taken to be
@@ -84,26 +80,18 @@ class Classifier(LightningModule):
         label_smoothing: float = 0.0,
         preprocessing: Preprocessing | None = None,
     ) -> None:
-        super().__init__()
         if not is_number(label_smoothing, lambda x: 0 <= x < 1):
             raise UserError(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
-        if ema is not None and not is_number(ema, lambda x: 0 < x < 1):
-            raise UserError(f"ema={ema!r} must be a decay in (0, 1), e.g. 0.9999, or null")
         # Plain containers only, so that torch.load(weights_only=True) reads the checkpoint.
         optimizer, scheduler, mixup = plain_options(optimizer), plain_options(scheduler), plain_options(mixup)
-        if optimizer:
-            check_optimizer(optimizer)
+        super().__init__(model, optimizer=optimizer, ema=ema)
         self.save_hyperparameters(ignore=["model", "preprocessing"], logger=False)
-        self.model, self.preprocessing = model, preprocessing
+        self.preprocessing = preprocessing
         self.mixup = _build_mixup(mixup, num_classes, label_smoothing)
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()
         self.train_top1 = PercentCorrect(num_classes)
         self.val_top1 = PercentCorrect(num_classes)
         self.val_top5 = PercentCorrect(num_classes, top_k=5) if num_classes > 5 else None
-        self.updates_per_epoch = 0
-        self.resume_anyway = False  # go on with another optimizer, schedule or batch size where that is possible
-        self.recipe_changes: dict[str, tuple[Any, Any]] = {}  # what that came to, beyond the config's own words
-        self._resumed: Resumed | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, num_classes)`` of normalised images, or of bytes."""
@@ -193,59 +181,3 @@ class Classifier(LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Add one batch to the test metrics."""
         self._evaluate(batch, "test")
-
-    # --- set-up ---------------------------------------------------------------------------------------------------
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Bring the moving average of the weights, where one is asked for."""
-        return [] if self.hparams["ema"] is None else [WeightEma(self.hparams["ema"])]
-
-    def configure_optimizers(self) -> Any:
-        """Build optimizer and schedule for the length of this run."""
-        if not self.hparams["optimizer"]:
-            raise UserError("optimizer is not set: training needs at least optimizer.opt and optimizer.lr")
-        optimizer = create_optimizer(self.model, self.hparams["optimizer"])
-        epochs = self.trainer.max_epochs or 1
-        updates = self._updates_per_epoch()
-        self.updates_per_epoch = updates
-        if self._resumed is not None:
-            self._resumed.check(epochs, updates, self.resume_anyway)
-        options = self.hparams["scheduler"]
-        schedule = create_scheduler(optimizer, options, epochs=epochs, updates_per_epoch=updates)
-        if self._resumed is not None:
-            self._resumed.fit_to(optimizer, updates)
-        if schedule is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Step the schedule by one update (Lightning asks for this hook with schedules that are not torch's)."""
-        scheduler.step()
-
-    def _updates_per_epoch(self) -> int:
-        """Count optimizer updates per epoch without Lightning's ``estimated_stepping_batches``.
-
-        That property starts the training iterator before a checkpoint is restored, and a resumed run would then see the
-        first epoch's order once more.
-        """
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if datamodule is None:
-            return math.ceil(self.trainer.estimated_stepping_batches / (self.trainer.max_epochs or 1))
-        batches = len(datamodule.train_dataloader())
-        limit = self.trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        if batches == 0:
-            raise UserError(f"trainer.limit_train_batches={limit!r} and data.batch_size leave no training batch")
-        return math.ceil(batches / self.trainer.accumulate_grad_batches)
-
-    # --- resuming -------------------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the length of an epoch: after a change of the batch size it does not follow from the updates done."""
-        checkpoint["updates_per_epoch"] = self.updates_per_epoch
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another recipe: half of it would silently win over what the command says."""
-        check_network(checkpoint.get("state_dict", {}), self.state_dict())
-        self._resumed = Resumed(checkpoint, self.hparams)
-        self._resumed.check_recipe(self.resume_anyway)

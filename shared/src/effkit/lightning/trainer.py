@@ -34,6 +34,7 @@ from effkit.lightning.resume import find_resume, how_to_go_on, load_checkpoint
 from effkit.lightning.setup import build_trainer, count_epochs, device_name, own_settings, run_folder
 from effkit.lightning.sharding import ShardedStrategy, whole_again
 from effkit.lightning.stepping import StepCheckpoint
+from effkit.lightning.trained import TrainedModule
 from effkit.report import write_json
 from effkit.stopping import current, name_of
 
@@ -61,7 +62,7 @@ def _classifier(cfg: Mapping[str, Any], model: nn.Module, data: DataModule) -> C
 def train(
     cfg: Mapping[str, Any],
     model: nn.Module,
-    data: DataModule,
+    data: PreparedData,
     *,
     module: LightningModule | None = None,
     callbacks: Sequence[Callback] = (),
@@ -96,10 +97,11 @@ def train(
     show = cfg["trainer"].get("enable_progress_bar") is None and not sys.stderr.isatty()
     if first_epoch > epochs:
         raise UserError(f"resume: {folder} has done {first_epoch} epochs, more than trainer.max_epochs={epochs}")
-    module = _classifier(cfg, model, data) if module is None else module
-    if isinstance(module, Classifier):
+    module = _classifier(cfg, model, data) if module is None else module  # type: ignore[arg-type]
+    if isinstance(module, TrainedModule):
         module.resume_anyway = bool(cfg.get("resume_anyway"))
-    checkpoint = RunCheckpoint(folder / "checkpoints", config=cfg, data=data)
+    monitor = getattr(module, "monitor", TrainedModule.monitor)
+    checkpoint = RunCheckpoint(folder / "checkpoints", monitor, config=cfg, data=data)
     loggers = create_loggers(cfg.get("logger"), folder, first_epoch)
     keeper = [StepCheckpoint(folder / "checkpoints", cfg.get("checkpoint_minutes"))] if _skips(data) else []
     with quiet_lightning(), _stopped(folder), own_settings(), closed_loggers(loggers):

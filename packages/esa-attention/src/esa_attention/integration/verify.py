@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ def check_handle(handle: ESAHandle) -> None:
 
 
 def check_model(model: Any) -> None:
-    """:func:`check_handle` for a model that ESA is not applied to; it is left as it was.
+    """Compare the layers of a model that ESA is not applied to; it is left as it was.
 
     Raises:
         UserError: If the model is not supported.
@@ -67,7 +68,7 @@ def check_model(model: Any) -> None:
     shape = geometry(model)
     exact = QKCompressor.exact(shape.num_kv_heads, shape.head_dim)
     with ESAHandle(model, ESAConfig(), [exact] * shape.num_layers) as handle:
-        check_handle(handle)
+        _check_layers(handle)
 
 
 def _check_layers(handle: ESAHandle) -> None:
@@ -87,6 +88,9 @@ def _check_layers(handle: ESAHandle) -> None:
             layer = _made_anew(module) if made else _copied(module)
             with torch.no_grad():
                 difference = _difference(handle, layer, index)
+                if not made and not math.isfinite(difference):  # weights that are NaN: calls will say so
+                    layer = _made_anew(module)
+                    difference = _difference(handle, layer, index)
         except UserError as error:
             raise UserError(f"{name} is not supported: layer {index} with ESA: {error}") from error
         except _Unknown as error:
@@ -200,6 +204,8 @@ def _difference(handle: ESAHandle, layer: Any, index: int) -> float:
 
     layer.config._attn_implementation = "eager"
     own = _run(layer, hidden, rotary, DynamicCache(), eager=True)
+    if not bool(torch.isfinite(own).all()):
+        return math.nan
     layer.config._attn_implementation = IMPLEMENTATION
     # Sizes under which a few tokens are all local, whatever the user's are.
     config = ESAConfig(num_local=_TOKENS, chunk_size=_TOKENS, backend="torch")

@@ -1,0 +1,1 @@
+"""What a command does: config to objects, then one module a verb."""

@@ -1,0 +1,1 @@
+"""Dense to ghost, ghost to its deployed form, and what each costs."""

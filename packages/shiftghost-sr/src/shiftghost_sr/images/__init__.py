@@ -1,0 +1,1 @@
+"""Pictures as arrays: resampling, measures, data sets, files."""

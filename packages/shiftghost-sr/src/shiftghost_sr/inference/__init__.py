@@ -1,0 +1,1 @@
+"""Whole pictures through a model: tiles, precision, memory."""

@@ -1,0 +1,1 @@
+"""The shift with a learnt direction, and the convolution that computes half of its channels."""

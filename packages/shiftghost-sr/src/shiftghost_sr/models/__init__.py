@@ -1,0 +1,1 @@
+"""The networks, by name, and the files they are read from."""

@@ -1,0 +1,1 @@
+"""Shifts and folded convolutions on tensors."""
