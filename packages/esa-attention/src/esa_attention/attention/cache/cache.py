@@ -216,7 +216,7 @@ class ESACache(Cache):
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Take over the sequences of the beams that go on."""
         with self._whole("reorder_cache"):
-            super().reorder_cache(beam_idx)
+            super().reorder_cache(beam_idx)  # type: ignore[arg-type]  # any integers do
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every sequence."""
