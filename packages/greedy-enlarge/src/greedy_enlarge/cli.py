@@ -42,7 +42,7 @@ def table(cfg: DictConfig) -> Report:
 
 @main.command("regret")
 def regret(cfg: DictConfig) -> Report:
-    """What search rules miss of a recorded table's best network: greedy, beams, pair moves, racing, uniform, random."""
+    """What search rules miss of the best network of a recorded table."""
     from greedy_enlarge.commands.regret import run
 
     return run(cfg)
