@@ -34,7 +34,11 @@ from effkit.provenance import commit_hash, cpu_name
 from effkit.testing.slurm import LocalSlurm, why_no_slurm
 from effkit.testing.training import rows
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc"),
+    pytest.mark.timeout(3600),  # dozens of runs, each started anew and anew
+]
 
 ALL = {"train": 12, "rank": 8, "distill": 8, "cache": 6, "worker": 4, "reproduce": 5, "requeue": 5, "node": 2}
 KILLS = ALL if os.environ.get("EFFKIT_KILLS") == "all" else dict.fromkeys(ALL, 1)

@@ -14,6 +14,7 @@ from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import nn
 
+import effkit.notes
 from augshortcut.config import PRESETS, AugmentConfig, preset
 from augshortcut.injection.asked import augmented_blocks
 from augshortcut.injection.augment import augment, config_of, freeze_base, path_state
@@ -402,9 +403,8 @@ def test_wrapped_models_are_refused():
 
 def test_class_attention_is_left_alone_and_said(caplog):
     model, _ = _build("cait.LayerScaleBlock")
-    from augshortcut.injection import asked
 
-    asked._said.clear()
+    effkit.notes._said.clear()
     with caplog.at_level("INFO"):
         augment(model, "paper")
     assert len(augmented_blocks(model)) == 2

@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import nn
 
+import effkit.notes
 from augshortcut.config import AugmentConfig, preset
 from augshortcut.injection import asked
 from augshortcut.injection.asked import augmented_blocks
@@ -139,7 +140,7 @@ def test_it_computes_what_the_registered_class_does(x):
 def test_a_retrofit_changes_nothing_and_learns(x, caplog):
     model = Net()
     expected, names, kinds = model(x), set(model.state_dict()), [type(m) for m in model.modules()]
-    asked._said.clear()
+    effkit.notes._said.clear()
     with caplog.at_level(logging.INFO):
         augment(model, "retrofit")
         augment(Net(), "retrofit")

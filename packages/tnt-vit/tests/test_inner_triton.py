@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import effkit.notes
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference, kernels
 from effkit.triton import compile_kernel, power_of_two
 from tnt_vit import ops
-from tnt_vit.ops import InnerParams, inner, inner_block, inner_stack
+from tnt_vit.ops import InnerParams, inner_block, inner_stack
 from tnt_vit.ops import inner_triton as fused
 from tnt_vit.ops.inner_torch import inner_backward, inner_reference, inner_torch
 
@@ -294,7 +295,7 @@ def test_auto_is_torch_without_gpu(monkeypatch):
 @pytest.mark.gpu
 def test_auto_is_triton_on_gpu(caplog, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr(inner, "_said", set())
+    monkeypatch.setattr(effkit.notes, "_said", set())
     params, words = _to(_params(24), "cuda", torch.bfloat16), _words(3, 16, 24).to("cuda", torch.bfloat16)
     with caplog.at_level("INFO", logger="tnt_vit.ops"):
         for _ in range(2):

@@ -9,15 +9,16 @@ __all__ = ["say_once"]
 _said: set[str] = set()
 
 
-def say_once(line: str, log: str = "effkit") -> None:
-    """Log a line as a warning, the first time it is said in this process.
+def say_once(line: str, log: str = "effkit", level: int = logging.WARNING) -> None:
+    """Log a line, the first time it is said in this process.
 
-    Python shows warnings of a log on stderr where nobody has set logging up, so notebooks see it, too.
+    Python shows warnings of a log on stderr where nobody has set logging up, so notebooks see them, too.
 
     Args:
         line: What to say.
         log: The logger's name.
+        level: Of the log; ``logging.INFO`` for a choice that changes no result.
     """
     if line not in _said:
         _said.add(line)
-        logging.getLogger(log).warning(line)
+        logging.getLogger(log).log(level, line)

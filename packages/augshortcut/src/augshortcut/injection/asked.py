@@ -10,7 +10,6 @@ name, before anything is changed.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,11 +33,9 @@ from augshortcut.injection.registry import (
 )
 from augshortcut.injection.watching import evaluating, hooked
 from effkit.errors import UserError
+from effkit.notes import say_once
 
-__all__ = ["Found", "augmented_blocks", "check_model", "find_blocks", "say_once"]
-
-_log = logging.getLogger(__name__)
-_said: set[str] = set()
+__all__ = ["Found", "augmented_blocks", "check_model", "find_blocks"]
 
 
 @dataclass(frozen=True)
@@ -205,10 +202,3 @@ def _calls(model: nn.Module, example: Any) -> dict[str, Call]:
     with evaluating(model), hooked(model, names, keep, before=True):
         model(**example) if isinstance(example, dict) else model(example)
     return calls
-
-
-def say_once(line: str) -> None:
-    """Log a line, the first time it is said in this process."""
-    if line not in _said:
-        _said.add(line)
-        _log.info(line)

@@ -21,7 +21,7 @@ from timm.layers import Attention, LayerScale, Mlp
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from augshortcut.injection.asked import augmented_blocks, check_model, say_once
+from augshortcut.injection.asked import augmented_blocks, check_model
 from augshortcut.injection.families import AugViTBlock
 from augshortcut.injection.folded import FoldedAttention, FrozenPaths
 from augshortcut.injection.joining import InsideBranch
@@ -29,6 +29,7 @@ from augshortcut.injection.registry import base_class
 from augshortcut.layers.projections import BottleneckPaths, CirculantPaths, DensePaths
 from augshortcut.layers.shortcut import AugmentedShortcut
 from effkit.errors import UserError
+from effkit.notes import say_once
 
 __all__ = ["fold"]
 

@@ -20,11 +20,9 @@ from augshortcut.ops.layout import check_block_circulant
 from augshortcut.ops.names import BACKENDS
 from augshortcut.ops.paths_triton import activated_paths
 from effkit.errors import UserError, choose
+from effkit.notes import say_once
 
 __all__ = ["block_circulant", "materialise", "product_dtype", "resolve", "with_parts"]
-
-_log = logging.getLogger(__name__)
-_said: set[str] = set()
 
 
 def product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
@@ -43,9 +41,7 @@ def product_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
 
 @torch.compiler.assume_constant_result
 def _say(line: str) -> None:
-    if line not in _said:
-        _said.add(line)
-        _log.info(line)
+    say_once(line, __name__, logging.INFO)
 
 
 def resolve(backend: str, n: int, level: int | None = None) -> tuple[str, int]:

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 import torch
 
 from effkit.errors import UserError
+from effkit.notes import say_once
 from effkit.triton import installed, why_not
 
 __all__ = ["StepFacts", "triton_runs"]
-
-_log = logging.getLogger(__name__)
-_said: set[str] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +85,4 @@ def _why_not(facts: StepFacts) -> str:
 
 
 def _say(line: str) -> None:
-    if line not in _said:
-        _said.add(line)
-        _log.info(line)
+    say_once(line, __name__, logging.INFO)

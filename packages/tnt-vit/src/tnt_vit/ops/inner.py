@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError, choose
+from effkit.notes import say_once
 from effkit.triton import why_not
 from tnt_vit.ops.inner_torch import InnerParams, inner_reference, inner_torch
 from tnt_vit.ops.inner_triton import inner_block_op, inner_stack_op, unsupported
@@ -26,9 +27,6 @@ from tnt_vit.ops.inner_triton import inner_block_op, inner_stack_op, unsupported
 __all__ = ["BACKENDS", "InnerParams", "inner_block", "inner_stack"]
 
 BACKENDS = ("auto", "triton", "torch", "reference")
-
-_log = logging.getLogger(__name__)
-_said: set[str] = set()
 
 
 def _dot_dtype(words: Tensor) -> torch.dtype:
@@ -49,9 +47,7 @@ def _auto(device: torch.device, dtype: torch.dtype, dot_dtype: torch.dtype, num_
         if unsupported(num_words, width, dtype, dot_dtype) is None and not slow:
             backend = "triton"
     line = f"inner block of {num_words} words of width {width}, {dtype} on {device.type}: backend {backend}"
-    if line not in _said:
-        _said.add(line)
-        _log.info(line)
+    say_once(line, __name__, logging.INFO)
     return backend
 
 
