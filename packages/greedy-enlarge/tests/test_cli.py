@@ -352,6 +352,7 @@ def test_two_workers_decide_as_one_does(run, tmp_path):
     words = ["bench", "specs=[]", "workers=2", "min_rounds=1", "min_seconds=0.01", "csv=bench.csv", "format=json"]
     found = data_of(run(*words))
     assert found["workers"]["same_decisions"] is True
+    assert found["workers"]["trainings"] == 16  # four candidates, four repeats
     assert found["workers"]["speedup"] > 0
     assert 0 < found["search"]["seconds_per_candidate"] < 1
     assert "speedup_over_1 worker" in (tmp_path / "bench.csv").read_text()

@@ -135,8 +135,9 @@ class _Loader(ConfigLoaderImpl):
 
     def options(self, group: str) -> list[str]:
         """Options of a config group, those in sub-folders as ``folder/option``; empty if there is no such group."""
-        found = list(self.get_group_options(group, ObjectType.CONFIG))
-        for folder in self.get_group_options(group, ObjectType.GROUP):
+        # Of the files as they are: Hydra's own method composes nothing for this, but copies all that it would need to.
+        found = list(self.repository.get_group_options(group, ObjectType.CONFIG))
+        for folder in self.repository.get_group_options(group, ObjectType.GROUP):
             found += [f"{folder}/{option}" for option in self.options(f"{group}/{folder}")]
         return sorted(found)
 

@@ -93,8 +93,9 @@ def _workers(bench: Bench, workers: int, folder: Path) -> dict[str, Any]:
     spec = base("tiny", resolution=16)
     data = {"name": "textures", "limit": 850, "batch_size": 64}
     evaluator = ProxyTrain.for_search(spec, folder=str(folder), data=data, epochs=1, inherits=False, threads=1)
-    settings = Settings(steps=1, delta=0.3, delta_final=0.3, moves=MOVES, repeats=2)
+    settings = Settings(steps=1, delta=0.1, delta_final=0.1, moves=MOVES, repeats=4)
     decisions: dict[str, tuple[str, ...]] = {}
+    trained: list[int] = []
     calls: dict[str, Callable[[], Any]] = {}
     with contextlib.ExitStack() as stack:
         for number in (1, workers):
@@ -102,7 +103,9 @@ def _workers(bench: Bench, workers: int, folder: Path) -> dict[str, Any]:
 
             def once(name: str = f"{number} worker{'s' * (number > 1)}", pool: Any = pool) -> None:
                 budget = round(1.3 * macs(spec))
-                decisions[name] = search(spec, budget, evaluator, settings, executor=pool).decisions
+                found = search(spec, budget, evaluator, settings, executor=pool)
+                decisions[name] = found.decisions
+                trained.append(found.evaluated)
 
             calls[f"{number} worker{'s' * (number > 1)}"] = once
         found = bench.run(
@@ -112,6 +115,7 @@ def _workers(bench: Bench, workers: int, folder: Path) -> dict[str, Any]:
     return {
         "speedup": found.ratios[f"{workers} workers"],
         "same_decisions": len(set(decisions.values())) == 1,
+        "trainings": min(trained),
         "seconds": found.seconds,
     }
 
