@@ -156,6 +156,9 @@ def test_a_table_that_was_stopped_goes_on_and_comes_to_the_same(run, tmp_path, m
     assert data_of(searched)["spec"]["depths"]
     assert found["optimum"]["regret"] == 0 <= found["greedy"]["regret"]
     saved = data_of(run("savings", "path=whole/table.csv", "format=json"))["ways"]
+    for wrong in ("searches=-1", "searches=x", "searches=1.5"):
+        refused = run("savings", "path=whole/table.csv", wrong)
+        assert (refused.code, "must be a whole number of at least 0" in refused.stderr) == (2, True)
     assert {w["way"] for w in saved} >= {"racing 34 68", "everything, one training each"}
 
 

@@ -53,9 +53,10 @@ class ArchSpec:
         UserError: If a field is no whole number in range, or lengths do not fit.
 
     Example:
-        >>> ArchSpec("efficientnet", (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320), 224, stem=32, head=1280).stages
+        >>> depths, widths = (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320)
+        >>> ArchSpec("efficientnet", depths, widths, 224, stem=32, head=1280).stages
         7
-    """  # noqa: E501
+    """
 
     family: str
     depths: tuple[int, ...]

@@ -20,6 +20,7 @@ class _Davit(Augmented):
     cpe2: Any
 
     def _attend(self, y: Tensor, height: int, width: int) -> Tensor:
+        """Attention of each of the two kinds: over windows, or over channels."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

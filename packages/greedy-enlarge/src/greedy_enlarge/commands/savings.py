@@ -15,6 +15,7 @@ from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 from effkit.results import ResultRow, append_csv, stamp
 from greedy_enlarge.commands.build import make_racing, plain
+from greedy_enlarge.commands.fresh import whole
 from greedy_enlarge.commands.search import open_executor, say
 from greedy_enlarge.search.greedy import Settings, search
 from greedy_enlarge.search.journal import FILE, Journal, read_records
@@ -87,12 +88,13 @@ def run(cfg: Any) -> Report:
         UserError: If a value does not fit, or the table cannot be read.
     """
     options = plain(cfg)
+    searches = whole("searches", options["searches"], 0)
     csv = check_output_file("csv", options["csv"], [".csv"], appends=True) if options["csv"] else None
     with renamed({"evaluator.path": "path"}):
         table = read_recorded(options["path"])
     folder = run_dir()
     found = [(f"table {Path(str(options['path'])).stem}", s) for s in savings_on_table(table)]
-    if options["searches"]:
+    if searches:
         found.append(("real searches", savings_of_searches(table, options, folder)))
     rows: list[list[Any]] = []
     results: list[ResultRow] = []

@@ -44,6 +44,7 @@ class _Cascade(nn.Module):
         self.c1, self.c2, self.c3 = (_Basic(i * features, features) for i in (2, 3, 4))
 
     def blocks(self) -> list[nn.Module]:
+        """The three blocks in their order; each subclass says whether they are three or one three times."""
         raise NotImplementedError
 
     def cascade(self, x: Tensor) -> Tensor:
