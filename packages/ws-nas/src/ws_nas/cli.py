@@ -1,0 +1,43 @@
+"""The command line: ``ws-nas COMMAND key=value``; what a command does is in ``commands`` or ``paper``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from effkit.cli import App, run_dir
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help should not
+    from omegaconf import DictConfig
+
+    from effkit.report import Report
+
+main = App("ws-nas", "ws_nas.configs", summary="Weight-sharing architecture search, and what it gets wrong, measured.")
+
+
+@main.command("info")
+def info(cfg: DictConfig) -> Report:
+    """A search space: its size, and what networks of it cost."""
+    from ws_nas.commands.info import run
+
+    return run(cfg)
+
+
+@main.command("reproduce")
+def reproduce(cfg: DictConfig) -> Report:
+    """All published figures beside ours; claim=true also runs the laptop-scale claim."""
+    from effkit.reproduce import paper_report
+    from ws_nas.paper.rows import PAPER
+
+    return paper_report(PAPER, table=cfg.table, claim=cfg.claim, run_dir=run_dir(), full=cfg.full)
+
+
+@main.command("doctor")
+def doctor(cfg: DictConfig) -> Report:
+    """Versions, devices, and what works here."""
+    from ws_nas.commands.doctor import run
+
+    return run(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Search over a space with any scorer: random, regularised evolution, constrained evolution."""

@@ -1,0 +1,33 @@
+"""Spaces by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from effkit.arguments import check_arguments
+from effkit.errors import choose
+from ws_nas.spaces.space import Space
+
+__all__ = ["SPACES", "get_space"]
+
+SPACES: dict[str, Callable[..., Space]] = {}
+
+
+def get_space(name: str, **sizes: Any) -> Space:
+    """A search space by name.
+
+    Args:
+        name: One of :data:`SPACES`.
+        sizes: Sizes that differ from the space's own; each space says which it has.
+
+    Raises:
+        UserError: If the name or a size is not known, or a size does not fit.
+    """
+    make = SPACES[choose("space", name, list(SPACES))]
+    known = [key for key in inspect.signature(make).parameters if key != "name"]
+    for key in sizes:
+        choose(f"size of space={name}", key, known)
+    check_arguments(make, sizes, "space.")
+    return make(**sizes)
