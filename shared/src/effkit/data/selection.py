@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Subset, TensorDataset
 
 from effkit.data.base import DataModule, PreparedData, whole_number
 from effkit.data.folders import ImageFolder
+from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
 
 __all__ = ["HELD_OUT", "SelectionData", "parts_to_select_by"]
@@ -28,7 +28,7 @@ class _Untouchable:
         raise AssertionError("a search must not read the test split")
 
 
-class SelectionData(LightningDataModule):
+class SelectionData(PreparedData):
     """Training and validation pictures of a data set, whose test split cannot be had from here.
 
     Where a data set validates on its test pictures (digits, CIFAR, ImageNet, a folder with only one of ``val`` and
@@ -56,13 +56,32 @@ class SelectionData(LightningDataModule):
         number, size = len(self.train), data.batch_size
         self.seen = number - number % size if data.drop_last and number >= size else number
 
-    def train_dataloader(self) -> Any:
-        """Shuffled training batches."""
-        return self.data.train_dataloader()
+    @property
+    def preprocessing(self) -> Preprocessing:  # type: ignore[override]  # the data set's
+        """How pictures get their size and bytes become numbers, with the names of the classes."""
+        return self.data.preprocessing
 
-    def val_dataloader(self) -> Any:
-        """Validation batches, in order."""
-        return self.data.val_dataloader()
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return self.data.name
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures per batch and process."""
+        return self.data.batch_size
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Why a picture was left out, by path; see ``data.skip_unreadable``."""
+        return getattr(self.data, "unreadable", {})
+
+    def begin_at(self, epoch: int, batches: int = 0) -> None:
+        """Let training go on where an interrupted run stopped."""
+        self.data.begin_at(epoch, batches)
+
+    def _loader(self, split: str) -> Any:
+        return self.data._loader(split)
 
     def test_dataloader(self) -> Any:
         """Nothing: a search that looked at test pictures could not be measured on them.

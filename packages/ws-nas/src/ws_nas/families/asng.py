@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from effkit.errors import UserError
-from ws_nas.families.base import Batch, Family, generator_of, number
+from ws_nas.families.base import Batch, Family, generator_of
+from ws_nas.families.numbers import number
 from ws_nas.spaces.space import Genotype, Space
 
 __all__ = ["ASNG", "AdaptiveCategorical", "utilities"]
@@ -47,7 +48,7 @@ class AdaptiveCategorical(nn.Module):
         choices: Options of each variable, at least 2.
         alpha: Threshold of the signal-to-noise ratio at which the step grows.
         delta: Step size at the start.
-        most: Largest ratio of the step to that at the start, and the inverse the smallest.
+        most: Largest value of Delta, by which the step at the start is divided.
 
     Raises:
         UserError: If a value is out of range.
@@ -64,6 +65,12 @@ class AdaptiveCategorical(nn.Module):
         number(delta, "family.delta", above=0)
         number(most, "family.most", least=1)
         self.choices = tuple(choices)
+        for i, count in enumerate(self.choices):
+            if count < 2 or count >= len(self.choices) * (count - 1):
+                raise UserError(
+                    f"family=asng keeps every probability above 1 / (genes (choices - 1)), which leaves gene {i} with "
+                    f"{count} choices of {len(self.choices)} genes nothing to learn: use family=spos"
+                )
         self.freedom = sum(count - 1 for count in self.choices)
         self.alpha, self.delta0, self.most = alpha, delta, most
         widest = max(self.choices)
@@ -141,7 +148,7 @@ class AdaptiveCategorical(nn.Module):
         self.smoothed.mul_(1 - b).add_(math.sqrt(b * (2 - b)) * direction)
         self.gamma.mul_((1 - b) ** 2).add_(b * (2 - b))
         factor = math.exp(b * (float(self.gamma) - float(self.smoothed.square().sum()) / self.alpha))
-        self.ratio.copy_((self.ratio * factor).clamp(1 / self.most, self.most))
+        self.ratio.copy_((self.ratio * factor).clamp(max=self.most))
 
     def likeliest(self) -> Genotype:
         """The mode; the lowest index of equal ones."""
@@ -169,6 +176,7 @@ class ASNG(Family):
 
     name: ClassVar[str] = "asng"
     needs_validation: ClassVar[bool] = True
+    columns: ClassVar[tuple[str, ...]] = ("step_size",)
 
     def __init__(
         self,

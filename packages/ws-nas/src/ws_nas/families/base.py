@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -12,10 +13,15 @@ from torch import Tensor, nn
 
 from effkit.data.sampling import mix_seed
 from effkit.errors import UserError
+from ws_nas.families.numbers import number
 from ws_nas.families.progress import Progress
 from ws_nas.spaces.space import Genotype, Space
+from ws_nas.supernets.norm import Collecting
 
 __all__ = ["Batch", "Family", "NotFinite", "Scorer", "generator_of"]
+
+PROBES = 4
+"""Sub-networks by which a training is followed."""
 
 Scorer = Callable[[list[Genotype]], list[float]]
 """Scores genotypes, the higher the better."""
@@ -74,6 +80,7 @@ class Family:
     Attributes:
         name: The name it is known by.
         needs_validation: Whether a step reads validation pictures.
+        columns: What steps and ends of epochs return besides ``loss``.
         network: What the weights' optimizer trains.
         architecture: What is learnt about architectures; ``None`` where nothing is.
         progress: How far the training is.
@@ -87,6 +94,7 @@ class Family:
 
     name: ClassVar[str]
     needs_validation: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, space: Space, supernet: nn.Module, seed: int = 0, *, label_smoothing: float = 0.0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -164,6 +172,22 @@ class Family:
             raise UserError(f"family={self.name} scores genotypes on pictures: set family.scorer first")
         return self.scorer([self.space.check(g) for g in genotypes])
 
+    @torch.no_grad()
+    def shown(self, images: Tensor) -> list[Tensor]:
+        """Logits by which to follow the training: those of a few sub-networks, always the same ones.
+
+        Batch normalisation takes the statistics of these pictures, and nothing in the network changes.
+
+        Args:
+            images: ``(B, C, H, W)`` with B at least 2.
+        """
+        with Collecting():
+            return [self.net_of(genotype)(images, genotype) for genotype in self._probes]
+
+    @cached_property
+    def _probes(self) -> list[Genotype]:
+        return self.space.sample_many(min(PROBES, self.space.size()), mix_seed(self.seed, PROBES), distinct=False)
+
     # --- state ----------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,16 +228,17 @@ class Family:
         return self.finite(self.loss(self.net_of(genotype)(batch.images, genotype), batch.labels), genotype)
 
     def finite(self, loss: Tensor, genotype: Genotype | None, what: str = "the training loss") -> Tensor:
-        """The loss itself.
+        """The loss itself, if it is finite in all processes: they stop together, or not at all.
 
         Raises:
-            NotFinite: If it is not finite.
+            NotFinite: If it is not.
         """
-        if not bool(torch.isfinite(loss.detach()).all()):
+        mean = loss.detach().clone()
+        self.average([mean])
+        if not bool(torch.isfinite(mean)):
             where = "of the whole super-network" if genotype is None else f"of {self.space.str(genotype)}"
             raise NotFinite(
-                f"{what} {where} became {float(loss.detach()):g}: lower optimizer.lr, or set "
-                "trainer.gradient_clip_val=1.0"
+                f"{what} {where} became {float(mean):g}: lower optimizer.lr, or set trainer.gradient_clip_val=1.0"
             )
         return loss
 
@@ -228,31 +253,3 @@ def wide(logits: Tensor) -> Tensor:
     """Logits in float32, or in float64 where they are."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
-
-def number(
-    value: Any,
-    field: str,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-    whole: bool = False,
-) -> Any:
-    """Return a number in its range.
-
-    Raises:
-        UserError: If it is none, or out of range.
-    """
-    kind = "a whole number" if whole else "a number"
-    bounds = [
-        *([] if least is None else [f"of at least {least:g}"]),
-        *([] if above is None else [f"above {above:g}"]),
-        *([] if below is None else [f"below {below:g}"]),
-        *([] if most is None else [f"of at most {most:g}"]),
-    ]
-    fits = not isinstance(value, bool) and isinstance(value, int if whole else int | float)
-    fits = fits and (least is None or value >= least) and (above is None or value > above)
-    if not (fits and (below is None or value < below) and (most is None or value <= most)):
-        raise UserError(f"{field}={value!r} must be {' '.join([kind, ' and '.join(bounds)]).strip()}")
-    return value

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ws_nas.families.base import Batch, Family, generator_of, number, wide
+from ws_nas.families.base import Batch, Family, generator_of, wide
+from ws_nas.families.numbers import number
 from ws_nas.families.controller import Controller
 from ws_nas.spaces.space import Genotype, Space
 
@@ -49,6 +50,7 @@ class ENAS(Family):
 
     name: ClassVar[str] = "enas"
     needs_validation: ClassVar[bool] = True
+    columns: ClassVar[tuple[str, ...]] = ("reward", "entropy")
 
     def __init__(
         self,
