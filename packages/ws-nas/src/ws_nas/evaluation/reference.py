@@ -18,12 +18,11 @@ __all__ = ["reference_exact", "reference_pooled", "reference_score"]
 def _inputs(run: Callable[[Tensor], Tensor], batches: Sequence[Tensor], layers: Sequence[nn.BatchNorm2d]) -> dict:
     """What each of some layers is given, batch by batch, in the order the layers run."""
     seen: dict[nn.BatchNorm2d, list[Tensor]] = {}
-    hooks = [
-        layer.register_forward_pre_hook(
-            lambda module, args: seen.setdefault(module, []).append(args[0].detach().clone())
-        )
-        for layer in layers
-    ]
+
+    def keep(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        seen.setdefault(layer, []).append(args[0].detach().clone())  # type: ignore[arg-type]
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
     try:
         with torch.no_grad():
             for batch in batches:

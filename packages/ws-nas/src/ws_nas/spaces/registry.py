@@ -8,11 +8,19 @@ from typing import Any
 
 from effkit.arguments import check_arguments
 from effkit.errors import choose
+from ws_nas.spaces.cell_201 import nas_bench_201, nb201_tiny
+from ws_nas.spaces.chain import digits_chain, fairnas_chain, nas_bench_macro
 from ws_nas.spaces.space import Space
 
 __all__ = ["SPACES", "get_space"]
 
-SPACES: dict[str, Callable[..., Space]] = {}
+SPACES: dict[str, Callable[..., Space]] = {
+    "nas_bench_201": nas_bench_201,
+    "nb201_tiny": nb201_tiny,
+    "nas_bench_macro": nas_bench_macro,
+    "fairnas_chain": fairnas_chain,
+    "digits_chain": digits_chain,
+}
 
 
 def get_space(name: str, **sizes: Any) -> Space:

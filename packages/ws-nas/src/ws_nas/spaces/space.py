@@ -147,7 +147,8 @@ class Space(ABC):
         genes = tuple(genotype)
         if not self._fits(genes):
             raise UserError(
-                f"genotype={genes} is none of space={self.name}: it needs {len(self.choices)} indices below {self._below()}"
+                f"genotype={genes} is none of space={self.name}: "
+                f"it needs {len(self.choices)} indices below {self._below()}"
             )
         if not self.is_valid(genes):
             raise UserError(

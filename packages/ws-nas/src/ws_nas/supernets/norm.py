@@ -2,14 +2,14 @@
 
 A supernet's running statistics mix all sub-networks, so that every sub-network needs its own, estimated anew. Layers
 here ask the session of their thread: none (as ``nn.BatchNorm2d``), one that collects, or one that applies what was
-collected. A session may hold several architectures whose pictures are stacked on the batch axis; each gets statistics of
-its own.
+collected. A session may hold several architectures whose pictures are stacked on the batch axis; each gets statistics
+of its own.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from effkit.errors import UserError
 
-__all__ = ["Applying", "BatchNorm", "Collecting", "Moments", "rows_of"]
+__all__ = ["Applying", "BatchNorm", "Collecting", "Moments", "norm_factory", "rows_of"]
 
 
 class Moments(NamedTuple):
@@ -47,7 +47,25 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         session = _state.session
-        return super().forward(x) if session is None else session.normalise(self, x)
+        if session is not None:
+            return session.normalise(self, x)
+        rows = _state.rows
+        if rows is None or len(rows) == 1 or not (self.training or self.running_mean is None):
+            return super().forward(x)
+        # In training, several architectures' pictures: each by its own batch; running statistics as after one another.
+        return torch.cat([super(BatchNorm, self).forward(part) for part in x.chunk(len(rows))])
+
+    def scale_and_shift(self, channels: int) -> tuple[Tensor | None, Tensor | None]:
+        """What is learnt for the first ``channels`` channels, (channels,) each; ``None`` without ``affine``."""
+        weight, bias = self.weight, self.bias
+        if weight is None or channels == len(weight):
+            return weight, bias
+        return weight[:channels], bias[:channels]
+
+
+def norm_factory(affine: bool = True, track_running_stats: bool = True) -> Callable[[int], nn.BatchNorm2d]:
+    """Make the norms of a supernet."""
+    return lambda channels: BatchNorm(channels, affine=affine, track_running_stats=track_running_stats)
 
 
 @contextmanager
@@ -90,13 +108,14 @@ class Collecting(_Session):
         count = x.shape[0] // len(rows) * x.shape[2] * x.shape[3]
         if count < 2:
             raise UserError(
-                f"bn: one value a channel has no variance (batch of {x.shape[0] // len(rows)} at {x.shape[2]}x{x.shape[3]}); "
+                "bn: one value a channel has no variance "
+                f"(batch of {x.shape[0] // len(rows)} at {x.shape[2]}x{x.shape[3]}); "
                 "calibrate with batches of at least 2 pictures"
             )
         if len(rows) == 1:
             var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
             self._add(layer, rows, count, mean[None], var[None])
-            return functional.batch_norm(x, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+            return functional.batch_norm(x, None, None, *layer.scale_and_shift(x.shape[1]), True, 0.0, layer.eps)
         stacked = x.unflatten(0, (len(rows), -1))
         var, mean = torch.var_mean(stacked, (1, 3, 4), correction=0)
         self._add(layer, rows, count, mean, var)
@@ -142,12 +161,10 @@ class Applying(_Session):
     def normalise(self, layer: BatchNorm, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W), or the stacked batches of several architectures, each by its own statistics."""
         if layer not in self.moments:
-            raise UserError(
-                "bn: a layer on this path has no re-estimated statistics; re-estimate them for this genotype"
-            )
+            raise UserError("bn: a layer of this path has no statistics; re-estimate them for this genotype")
         mean, var = self.moments[layer]
         if mean.dim() == 1:
-            return functional.batch_norm(x, mean, var, layer.weight, layer.bias, False, 0.0, layer.eps)
+            return functional.batch_norm(x, mean, var, *layer.scale_and_shift(x.shape[1]), False, 0.0, layer.eps)
         rows = _state.rows or (0,)
         index = torch.tensor(rows, device=mean.device)
         stacked = x.unflatten(0, (len(rows), -1))
@@ -157,9 +174,10 @@ class Applying(_Session):
 def _scaled(layer: BatchNorm, stacked: Tensor, mean: Tensor, var: Tensor) -> Tensor:
     """(G, B, C, H, W) normalised by (G, C)."""
     scale = (var + layer.eps).rsqrt()
-    if layer.weight is not None:
-        scale = scale * layer.weight
+    weight, bias = layer.scale_and_shift(scale.shape[1])
+    if weight is not None:
+        scale = scale * weight
     shift = -mean * scale
-    if layer.bias is not None:
-        shift = shift + layer.bias
+    if bias is not None:
+        shift = shift + bias
     return torch.addcmul(shift[:, None, :, None, None], stacked, scale[:, None, :, None, None])

@@ -92,6 +92,12 @@ class Supernet(nn.Module):
     batched = False
     """Whether :meth:`run_many` is more than a loop."""
 
+    def stem_bytes(self, x: Tensor) -> int:
+        """Memory of what the stem makes of a batch: by this, callers choose how many paths to run at once."""
+        stem = self.get_submodule("stem")
+        with torch.no_grad(), Collecting():
+            return (found := stem(x[:2])).nbytes // len(found) * len(x)
+
     # What is the same for all.
 
     def forward(self, x: Tensor, genotype: Sequence[int] | None = None) -> Tensor:
@@ -139,7 +145,7 @@ class Supernet(nn.Module):
         stack = _active.stacks.get(id(self))
         if not stack:
             raise UserError(
-                "genotype is not set: call supernet(x, genotype), or run inside supernet.set_active(genotype)"
+                "genotype is not set: give it to supernet(x, genotype), or use supernet.set_active(genotype)"
             )
         return stack[-1]
 
@@ -171,7 +177,7 @@ class Supernet(nn.Module):
         genes, parts = self.check(genotype), list(batches)
         if not parts or not sum(len(part) for part in parts):
             raise UserError("batches is empty: re-estimation of BN needs at least one batch")
-        with torch.no_grad(), Collecting() as session:
+        with torch.no_grad(), self.evaluating(), Collecting() as session:
             for part in [torch.cat(parts)] if mode == "exact" else parts:
                 self.run(part, genes)
         return session.moments()
@@ -196,6 +202,18 @@ class Supernet(nn.Module):
             layer.running_mean.copy_(moments.mean)
             layer.running_var.copy_(moments.var)
         return found
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """In eval mode inside; as before afterwards."""
+        modes = {module: module.training for module in self.modules()} if self.training else {}
+        if modes:
+            self.eval()
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
 
     @contextmanager
     def with_statistics(self, moments: dict[BatchNorm, Moments]) -> Iterator[Supernet]:
