@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from effkit.errors import UserError, choose
-from effkit.progress import report_progress
+from effkit.progress import part, report_progress
 from ws_nas.evaluation.splits import Splits
 from ws_nas.evaluation.stacked import StackedChains
 from ws_nas.spaces.space import Genotype, Space
