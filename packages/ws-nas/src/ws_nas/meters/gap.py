@@ -30,7 +30,9 @@ ONE_SCALE = "scores are of one scale only"
 NO_HYPERGRADIENT = "no gradient of architecture parameters is estimated"
 
 
-def foreign_scores(supernet: Foreign, genotypes: Sequence[Genotype], batches: Sequence[tuple[Tensor, Tensor]]) -> Scores:
+def foreign_scores(
+    supernet: Foreign, genotypes: Sequence[Genotype], batches: Sequence[tuple[Tensor, Tensor]]
+) -> Scores:
     """Scores of a supernet that is none of ours, one architecture at a time.
 
     Args:
