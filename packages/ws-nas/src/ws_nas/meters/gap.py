@@ -94,8 +94,8 @@ def gap(
         genotypes: ``n`` of it, each once.
         truth: Stand-alone accuracies in percent: ``[seeds, n]``, or ``[n]`` with ``ceiling``.
         batches: Images and labels to score on.
-        calibration: Batches of images to estimate statistics of batch normalisation on, for each genotype anew; ``None``
-            leaves the running ones (for supernets that are foreign, statistics are their own matter).
+        calibration: Batches of images to estimate statistics of batch normalisation on, for each genotype anew;
+            ``None`` leaves the running ones (of foreign supernets, statistics are their own matter).
         mode: Of the estimation: ``exact`` or ``batch``.
         method: How to score, see :func:`~ws_nas.evaluation.scoring.score`.
         scores: Scores there are already, instead of a supernet.
@@ -119,8 +119,8 @@ def gap(
     s = np.asarray(truth, dtype=np.float64)
     if s.ndim == 1 and ceiling is None:
         raise UserError(
-            "truth has one seed: a tau without a noise ceiling is no evidence; give [seeds, n], or ceiling= where it is "
-            "known"
+            "truth has one seed: a tau without a noise ceiling is no evidence; give [seeds, n], or ceiling= where it "
+            "is known"
         )
     notes = []
     if scores is None and isinstance(supernet, Supernet):
