@@ -22,6 +22,30 @@ def info(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("train")
+def train(cfg: DictConfig) -> Report:
+    """Train a super-network by a family of methods, and derive a genotype; resume=RUN goes on with a run."""
+    from ws_nas.commands.train import run
+
+    return run(cfg)
+
+
+@main.command("resume")
+def resume(cfg: DictConfig) -> Report:
+    """Go on with an interrupted training, with the settings it was begun with."""
+    from ws_nas.commands.resume import run
+
+    return run(cfg)
+
+
+@main.command("eval")
+def evaluate(cfg: DictConfig) -> Report:
+    """Measure sub-networks of a trained super-network on the test split, with inherited weights."""
+    from ws_nas.commands.evaluate import run
+
+    return run(cfg)
+
+
 @main.command("reproduce")
 def reproduce(cfg: DictConfig) -> Report:
     """All published figures beside ours; claim=true also runs the laptop-scale claim."""

@@ -13,7 +13,7 @@ from effkit.data.folders import ImageFolder
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
 
-__all__ = ["HELD_OUT", "SelectionData", "parts_to_select_by"]
+__all__ = ["HELD_OUT", "SelectionData", "parts_to_select_by", "plain_pictures"]
 
 HELD_OUT = 5  # of data sets without a validation split of their own every so-manieth training picture validates
 
@@ -119,13 +119,20 @@ def parts_to_select_by(data: DataModule, every: int = HELD_OUT, *, always: bool 
     if isinstance(train, TensorDataset):
         images, labels = train.tensors
         return TensorDataset(images[kept], labels[kept]), TensorDataset(images[held], labels[held])
-    return Subset(train, kept), Subset(_plain(train, data), held)
+    return Subset(train, kept), Subset(plain_pictures(train, data), held)
 
 
-def _plain(dataset: Any, data: Any) -> Any:
-    """The same pictures as evaluation shows them."""
+def plain_pictures(dataset: Any, data: Any) -> Any:
+    """The same pictures as evaluation shows them.
+
+    Args:
+        dataset: Pictures of a split, or a part of them.
+        data: Their data set.
+    """
+    if isinstance(dataset, TensorDataset):  # augmented by their loader only
+        return dataset
     if isinstance(dataset, Subset):
-        return Subset(_plain(dataset.dataset, data), dataset.indices)
+        return Subset(plain_pictures(dataset.dataset, data), dataset.indices)
     found = copy.copy(dataset)
     found.transform = data.eval_transform
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -57,9 +57,7 @@ class AdaptiveCategorical(nn.Module):
     mask: Tensor
     smoothed: Tensor
 
-    def __init__(
-        self, choices: Sequence[int], alpha: float = 1.5, delta: float = 1.0, most: float = math.inf
-    ) -> None:
+    def __init__(self, choices: Sequence[int], alpha: float = 1.5, delta: float = 1.0, most: float = math.inf) -> None:
         super().__init__()
         number(alpha, "family.alpha", above=0)
         number(delta, "family.delta", above=0)
@@ -156,8 +154,9 @@ class AdaptiveCategorical(nn.Module):
 
 
 class ASNG(Family):
-    """ASNG-NAS (Akimoto et al. 2019, MIT): every step draws ``samples`` genotypes, trains the weights on all of them,
-    and moves the distribution by their validation losses.
+    """ASNG-NAS (Akimoto et al. 2019): a distribution follows the validation losses of what is drawn from it.
+
+    Every step draws ``samples`` genotypes, trains the weights on all of them, then moves the distribution.
 
     Args:
         space: The space.

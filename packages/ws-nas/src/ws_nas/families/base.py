@@ -252,4 +252,3 @@ class Family:
 def wide(logits: Tensor) -> Tensor:
     """Logits in float32, or in float64 where they are."""
     return logits if logits.dtype == torch.float64 else logits.float()
-

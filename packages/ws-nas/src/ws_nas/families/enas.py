@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ws_nas.families.base import Batch, Family, generator_of, wide
-from ws_nas.families.numbers import number
 from ws_nas.families.controller import Controller
+from ws_nas.families.numbers import number
 from ws_nas.spaces.space import Genotype, Space
 
 __all__ = ["ENAS"]

@@ -21,9 +21,7 @@ from ws_nas.spaces.space import Space
 
 __all__ = ["FAMILIES", "get_family", "make_family"]
 
-FAMILIES: dict[str, type[Family]] = {
-    family.name: family for family in (Individual, ENAS, ASNG, SPOS, FairNAS, FewShot)
-}
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Individual, ENAS, ASNG, SPOS, FairNAS, FewShot)}
 
 
 def get_family(name: str) -> type[Family]:

@@ -65,8 +65,8 @@ def mix(
         operations: Of the edge.
         x: ``(B, C, H, W)``.
         gates: ``(operations,)``.
-        run: Which ones run; ``None`` for all. Gates of the others must be zero: they are added as they are, so that they
-            get a gradient.
+        run: Which ones run; ``None`` for all. Gates of the others must be zero: they are added as they are, so that
+            they get a gradient.
         recompute: Keep nothing of the operations for the backward pass, and run them anew there.
     """
 
@@ -153,7 +153,7 @@ class ChainMixture(Mixture):
 
 
 class Mixture201(Mixture):
-    """NAS-Bench-201 as a mixture: six edges, the same gates in every cell; here ``none`` is an operation like others."""
+    """NAS-Bench-201 as a mixture: six edges, the same gates in every cell; ``none`` is an operation like others."""
 
     supernet: Supernet201
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -45,6 +45,8 @@ class FamilyModule(Classifier):
         UserError: If a value is out of range or a key is not known.
     """
 
+    unsaved: ClassVar[tuple[str, ...]] = ("family", "stream")
+
     def __init__(
         self,
         family: Family,
@@ -74,13 +76,15 @@ class FamilyModule(Classifier):
         trainer = self.trainer
         if trainer.accumulate_grad_batches != 1:
             raise UserError(
-                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} must be 1: a step of a family is an "
-                "update; use a larger data.batch_size"
+                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} must be 1: every step of a family "
+                "is an update; use a larger data.batch_size"
             )
         if (trainer.gradient_clip_algorithm or "norm") != "norm":
             raise UserError(f"trainer.gradient_clip_algorithm={trainer.gradient_clip_algorithm} must be norm or null")
         if str(trainer.precision) in ("16-mixed", "16"):
-            raise UserError("precision=fp16 needs a scaled loss, which a family's own passes have not: use bf16 or fp32")
+            raise UserError(
+                "precision=fp16 needs a scaled loss, which a family's own passes have not: use bf16 or fp32"
+            )
         self.clip, trainer.gradient_clip_val = trainer.gradient_clip_val, None  # type: ignore[assignment]
         return super().configure_callbacks()
 
@@ -98,7 +102,9 @@ class FamilyModule(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # type: ignore[override]
         """One update of the weights, and of the architecture where the family has one."""
         trainer, family = self.trainer, self.family
-        if batch_idx and family.progress.epoch != trainer.current_epoch:  # resumed within an epoch, which does not start
+        if (
+            batch_idx and family.progress.epoch != trainer.current_epoch
+        ):  # resumed within an epoch, which does not start
             self.on_train_epoch_start()
         optimizer: Any = self.optimizers()
         family.weight_optimizer = optimizer.optimizer
@@ -201,4 +207,3 @@ def average(tensors: Sequence[Tensor]) -> None:
     flat /= dist.get_world_size()
     for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
         tensor.copy_(part.view_as(tensor))
-

@@ -1,0 +1,129 @@
+"""Training of a family on a space, and the genotype that it comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from effkit.checkpoints import write_state
+from effkit.data.selection import SelectionData
+from effkit.device import resolve_device, seed_everything, set_threads
+from effkit.errors import choose
+from effkit.lightning import load_checkpoint, train
+from effkit.report import Report, Table, write_json
+from effkit.runs import WEIGHTS_FILE
+from ws_nas.commands.build import make_space, plain
+from ws_nas.families.base import Family
+from ws_nas.families.registry import make_family
+from ws_nas.spaces.space import Space
+from ws_nas.training.data import stream_of
+from ws_nas.training.module import FamilyModule
+from ws_nas.training.pictures import Scoring, open_data
+
+__all__ = ["GENOTYPE_FILE", "execute", "open_family", "run", "scoring_of"]
+
+GENOTYPE_FILE = "genotype.json"
+
+
+def open_family(options: dict[str, Any]) -> tuple[SelectionData, Space, Family]:
+    """Data, space and family of a config.
+
+    Args:
+        options: Its keys ``space``, ``family``, ``supernet``, ``data``, ``held_out`` and ``seed``.
+
+    Raises:
+        UserError: If a value does not fit.
+    """
+    space = make_space(options["space"])
+    data = SelectionData(open_data(options["data"], space.layout), options["held_out"])
+    told = dict(options["family"])
+    for key in options["supernet"]:
+        choose("supernet", key, ["affine", "track_running_stats"])
+    family = make_family(told.pop("name"), space, space.supernet(**options["supernet"]), options["seed"], **told)
+    return data, space, family
+
+
+def scoring_of(options: dict[str, Any], family: Family, data: SelectionData, measured: Any, device: Any) -> Scoring:
+    """What sub-networks are scored by, as the group ``scoring`` says.
+
+    Args:
+        options: The config.
+        family: Holds the weights.
+        data: The data.
+        measured: The pictures to score on.
+        device: Where.
+    """
+    return Scoring(family, data.data, measured, data.train, device=device, **options["scoring"])
+
+
+def execute(options: dict[str, Any], command: str) -> Report:
+    """Train by a plain config, or go on with a training.
+
+    Args:
+        options: All keys of the command ``train``.
+        command: For the report's title.
+    """
+    set_threads(options["threads"])
+    seed_everything(options["seed"])
+    data, space, family = open_family(options)
+    scoring = scoring_of(options, family, data, data.val, resolve_device(options["device"]))
+    module = FamilyModule(
+        family,
+        data.num_classes,
+        stream_of(data),
+        optimizer=options["optimizer"],
+        scheduler=options["scheduler"],
+        preprocessing=data.preprocessing,
+    )
+    metrics = train(options, family.network, data, module=module)
+    folder = Path(metrics["folder"])
+    family.load_state_dict(load_checkpoint(folder / "checkpoints" / "last.ckpt")["family"])
+    family.scorer = scoring
+    genotype = agreed(space, family)
+    found = scoring.scores([genotype])
+    cost = space.cost(genotype)
+    chosen = {
+        "genotype": space.str(genotype),
+        "family": family.name,
+        "space": space.name,
+        "hash": space.hash,
+        "accuracy": float(found.accuracy),
+        "loss": float(found.loss),
+        "params": cost.params,
+        "macs": cost.macs,
+    }
+    metadata = {**data.preprocessing.to_metadata(), "space": space.hash, "genotype": space.str(genotype)}
+    weights = write_state(folder / WEIGHTS_FILE, family.network.state_dict(), metadata)
+    file = write_json(folder / GENOTYPE_FILE, chosen)
+    final = {**metrics["final"], "epochs": metrics["epochs"], "seconds": metrics["seconds"]}
+    tables = [
+        Table(
+            f"{family.name} on {data.name}, space {space.name}", ["metric", "value"], [[k, v] for k, v in final.items()]
+        ),
+        Table("Derived", ["", ""], [[k, v] for k, v in chosen.items() if k not in ("family", "space", "hash")]),
+    ]
+    lines = ["accuracy and loss are those of inherited weights, on the pictures that architectures were chosen by"]
+    return Report(f"ws-nas {command}", tables, data={**metrics, **chosen}, files=[weights, file], lines=lines)
+
+
+def agreed(space: Space, family: Family) -> tuple[int, ...]:
+    """The derived genotype; with several processes that of the first, for all."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return family.derived()
+    held = [family.derived() if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(held, 0)
+    return space.check(held[0] or ())
+
+
+def run(cfg: Any) -> Report:
+    """Do what ``ws-nas train`` does.
+
+    Args:
+        cfg: The composed config.
+
+    Raises:
+        UserError: If a value does not fit.
+    """
+    return execute(plain(cfg), "train")
