@@ -46,9 +46,8 @@ def run(cfg: Any) -> Report:
     metric = text("truth", options["truth"])
     if not issubclass(table.kind(metric), Accuracy):
         raise UserError(f"truth={metric!r} is no accuracy of the table")
-    if source.table is not None and source.column in (metric, *table.seeds(metric)):
-        if source.table.path == table.path:
-            raise UserError(f"scores={source.column!r} is what truth={metric!r} is made of: there is nothing to repair")
+    if source.table is not None and source.table.path == table.path and source.column in (metric, *table.seeds(metric)):
+        raise UserError(f"scores={source.column!r} is what truth={metric!r} is made of: there is nothing to repair")
     folder = run_dir()
     if options["known"] is None:
         return _use(source, table, metric, options, folder)

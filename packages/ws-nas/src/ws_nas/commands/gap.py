@@ -49,14 +49,17 @@ def measure(options: Mapping[str, Any], folder: Path) -> tuple[GapReport, list[P
     kind = table.kind(metric)
     if not issubclass(kind, Accuracy):
         raise UserError(f"truth={metric!r} is no accuracy of the table")
-    if source.column in (metric, *table.seeds(metric)) and source.table is not None and source.table.path == table.path:
-        raise UserError(f"scores={source.column!r} is what truth={metric!r} is made of: a score is held against another")
+    same = source.table is not None and source.table.path == table.path
+    if same and source.column in (metric, *table.seeds(metric)):
+        raise UserError(
+            f"scores={source.column!r} is what truth={metric!r} is made of: a score is held against another"
+        )
     ceiling = _ceiling(options["ceiling"])
     seeds = table.seeds(metric)
     if ceiling is None and len(seeds) < 2:
         raise UserError(
-            f"truth={metric!r} has one seed: a tau without a noise ceiling is no evidence; give ceiling=, tau-b between "
-            "seeds, where it is known"
+            f"truth={metric!r} has one seed: a tau without a noise ceiling is no evidence; give ceiling=, tau-b "
+            "between seeds, where it is known"
         )
     genotypes = chosen_genotypes(table, options["count"], options["seed"])
     s = table.truth(metric, genotypes)

@@ -32,7 +32,9 @@ def space_of(options: Mapping[str, Any], found: Space | None = None) -> Space:
         return get_space("digits_chain") if found is None else found
     space = make_space(options["space"])
     if found is not None and found.space_id != space.space_id:
-        raise UserError(f"space={space.name} ({space.space_id}) is not that of run={options['run']!r}: {found.space_id}")
+        raise UserError(
+            f"space={space.name} ({space.space_id}) is not that of run={options['run']!r}: {found.space_id}"
+        )
     return space
 
 
