@@ -80,7 +80,7 @@ class FamilyModule(Classifier):
                 "is an update; use a larger data.batch_size"
             )
         if (trainer.gradient_clip_algorithm or "norm") != "norm":
-            raise UserError(f"trainer.gradient_clip_algorithm={trainer.gradient_clip_algorithm} must be norm or null")
+            raise UserError("trainer.gradient_clip_algorithm=value is not done by a family's steps: choose norm")
         if str(trainer.precision) in ("16-mixed", "16"):
             raise UserError(
                 "precision=fp16 needs a scaled loss, which a family's own passes have not: use bf16 or fp32"
@@ -94,8 +94,10 @@ class FamilyModule(Classifier):
 
     def on_train_epoch_start(self) -> None:
         """Tell the family how far the training is."""
-        trainer = self.trainer
-        self.family.begin_epoch(Progress(trainer.current_epoch, trainer.max_epochs or 1, self.updates_per_epoch))
+        self.family.begin_epoch(self._progress())
+
+    def _progress(self) -> Progress:
+        return Progress(self.trainer.current_epoch, self.trainer.max_epochs or 1, self.updates_per_epoch)
 
     # --- a step ---------------------------------------------------------------------------------------------------
 
@@ -111,9 +113,12 @@ class FamilyModule(Classifier):
         images, labels = self._arrived(batch)
         step = int(trainer.global_step)
         optimizer.zero_grad(set_to_none=True)
+        statistics = [buffer.clone() for buffer in self.model.buffers()]
         try:
             found = family.training_step(Batch(images, labels, *self._validation(step)), step)
         except NotFinite as error:
+            for buffer, value in zip(self.model.buffers(), statistics, strict=True):  # forward passes have moved them
+                buffer.copy_(value)
             raise self._not_finite(error) from None
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         average([p.grad for p in parameters if p.grad is not None])
