@@ -10,6 +10,7 @@ from effkit.arguments import check_arguments
 from effkit.errors import choose
 from ws_nas.spaces.cell_201 import nas_bench_201, nb201_tiny
 from ws_nas.spaces.chain import digits_chain, fairnas_chain, nas_bench_macro
+from ws_nas.spaces.darts import darts, darts_tiny
 from ws_nas.spaces.space import Space
 
 __all__ = ["SPACES", "get_space"]
@@ -20,6 +21,8 @@ SPACES: dict[str, Callable[..., Space]] = {
     "nas_bench_macro": nas_bench_macro,
     "fairnas_chain": fairnas_chain,
     "digits_chain": digits_chain,
+    "darts": darts,
+    "darts_tiny": darts_tiny,
 }
 
 
