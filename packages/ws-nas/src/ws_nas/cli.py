@@ -46,6 +46,30 @@ def evaluate(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("gap")
+def gap(cfg: DictConfig) -> Report:
+    """Does a supernet rank as stand-alone training does: five meters, beside seed noise and counting parameters."""
+    from ws_nas.commands.gap import run
+
+    return run(cfg)
+
+
+@main.command("calibrate")
+def calibrate(cfg: DictConfig) -> Report:
+    """Repair a ranking with a few stand-alone results, and say how far it can be trusted."""
+    from ws_nas.commands.calibrate import run
+
+    return run(cfg)
+
+
+@main.command("search")
+def search(cfg: DictConfig) -> Report:
+    """Search a space by a trained supernet or a table, within limits of MACs, parameters and latency."""
+    from ws_nas.commands.search import run
+
+    return run(cfg)
+
+
 @main.command("reproduce")
 def reproduce(cfg: DictConfig) -> Report:
     """All published figures beside ours; claim=true also runs the laptop-scale claim."""
