@@ -32,9 +32,7 @@ def _earlier(options: dict[str, Any], about: dict[str, Any]) -> dict[str, list[l
         return {}
     file = Path(named_path("resume", options["resume"])).expanduser() / DONE
     if not file.is_file():
-        raise UserError(
-            f"resume={options['resume']!r} holds no {DONE}: no run of build-table has trained there"
-        )
+        raise UserError(f"resume={options['resume']!r} holds no {DONE}: no run of build-table has trained there")
     held = json.loads(file.read_text(encoding="utf-8"))
     for key, value in about.items():
         if held["about"].get(key) != value:
@@ -79,6 +77,7 @@ def run(cfg: Any) -> Report:
         "space_id": space.space_id,
         "space": options["space"],
         "data": options["data"],
+        "parts": options["parts"],
         "split_seed": options["split_seed"],
         "held_out": options["held_out"],
         "recipe": options["recipe"],
