@@ -29,7 +29,7 @@ def _known(case, n, seed=0):
 @pytest.mark.parametrize("model", ["ridge", "forest"])
 def test_calibration_improves_the_rest(case, model):
     space, genotypes, q, s = case
-    found = calibrate_ranking(q, space, genotypes, _known(case, 30), model=model)
+    found = calibrate_ranking(q, space, genotypes, _known(case, 30), model=model, folds=3)
     assert found.known.sum() == 30
     assert found.held_out_tau(s) > kendall_tau(q[~found.known], s[~found.known]) + 0.15
     assert found.cross_validated_tau > found.raw_tau
@@ -41,7 +41,7 @@ def test_what_is_known_is_predicted_from_the_others(case):
     """Truth without any relation to the features cannot be predicted, also not where it was given."""
     space, genotypes, q, _ = case
     noise = np.random.default_rng(5).normal(size=len(q))
-    found = calibrate_ranking(q, space, genotypes, dict(zip(genotypes, noise, strict=True)), model="forest")
+    found = calibrate_ranking(q, space, genotypes, dict(zip(genotypes, noise, strict=True)), model="forest", folds=2)
     assert found.known.all()
     assert abs(kendall_tau(found.predicted, noise)) < 0.2
     assert found.cross_validated_tau == pytest.approx(kendall_tau(found.predicted, noise))
@@ -49,7 +49,7 @@ def test_what_is_known_is_predicted_from_the_others(case):
 
 def test_same_seed_same_ranking(case):
     space, genotypes, q, _ = case
-    one, two = (calibrate_ranking(q, space, genotypes, _known(case, 20), seed=3) for _ in range(2))
+    one, two = (calibrate_ranking(q, space, genotypes, _known(case, 20), seed=3, folds=2) for _ in range(2))
     assert (one.predicted == two.predicted).all()
 
 

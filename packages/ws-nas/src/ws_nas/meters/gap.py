@@ -94,8 +94,8 @@ def gap(
         genotypes: ``n`` of it, each once.
         truth: Stand-alone accuracies in percent: ``[seeds, n]``, or ``[n]`` with ``ceiling``.
         batches: Images and labels to score on.
-        calibration: Batches of images to estimate statistics of batch normalisation on, for each genotype anew; ``None``
-            leaves the running ones (for supernets that are foreign, statistics are their own matter).
+        calibration: Batches of images to estimate statistics of batch normalisation on, for each genotype anew;
+            ``None`` leaves the running ones (of foreign supernets, statistics are their own matter).
         mode: Of the estimation: ``exact`` or ``batch``.
         method: How to score, see :func:`~ws_nas.evaluation.scoring.score`.
         scores: Scores there are already, instead of a supernet.
@@ -119,24 +119,24 @@ def gap(
     s = np.asarray(truth, dtype=np.float64)
     if s.ndim == 1 and ceiling is None:
         raise UserError(
-            "truth has one seed: a tau without a noise ceiling is no evidence; give [seeds, n], or ceiling= where it is "
-            "known"
+            "truth has one seed: a tau without a noise ceiling is no evidence; give [seeds, n], or ceiling= where it "
+            "is known"
         )
     notes = []
+    label = "accuracy, %" if by == "accuracy" else "-loss"
+    if scores is None and supernet is None:
+        raise UserError("supernet is not set: give a supernet, or the scores that there are")
     if scores is None and isinstance(supernet, Supernet):
         if supernet.space_id != space.space_id:
             raise UserError(f"the supernet is of space {supernet.space_id}, not of {space.space_id}")
-        scores = score(supernet, listed, batches, calibration=calibration, mode=mode, method=method)
+        scores = score(supernet, listed, batches, calibration, mode=mode, method=method)
         statistics = "running statistics" if calibration is None else f"statistics re-estimated ({mode})"
-        label = f"inherited {'accuracy, %' if by == 'accuracy' else '-loss'}, {statistics}"
-    elif scores is None and supernet is not None:
+        label = f"inherited {label}, {statistics}"
+    if scores is None:
+        assert isinstance(supernet, tuple)
         scores = foreign_scores(supernet, listed, batches)
-        label = f"inherited {'accuracy, %' if by == 'accuracy' else '-loss'}"
+        label = f"inherited {label}"
         notes.append("a foreign supernet: statistics of batch normalisation are as its own forward has them")
-    elif scores is None:
-        raise UserError("supernet is not set: give a supernet, or the scores that there are")
-    else:
-        label = "accuracy, %" if by == "accuracy" else "-loss"
     q = 100 * np.asarray(scores.accuracy, dtype=np.float64)
     m1: ValueGap | str = value_gap(q, s.mean(0) if s.ndim == 2 else s)
     if by == "loss":

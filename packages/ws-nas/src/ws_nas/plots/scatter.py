@@ -1,4 +1,4 @@
-"""Inherited against stand-alone accuracy, architecture by architecture, with what the rank correlation is held against."""
+"""Inherited against stand-alone accuracy of each architecture, with what the rank correlation is held against."""
 
 from __future__ import annotations
 

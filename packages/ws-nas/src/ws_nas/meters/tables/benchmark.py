@@ -75,6 +75,7 @@ class TabularBenchmark:
             raise UserError(f"table={str(path)!r} is of space {told}, not of {self.space.space_id}")
         self._numbered = "index" in names
         self._codes: np.ndarray | None = None
+        self._kept = np.empty(0, dtype=bool)
         self._numbers: np.ndarray | None = None
         self._rows: dict[bytes, int] = {}
         self._figures: dict[str, np.ndarray] = {}
@@ -92,12 +93,15 @@ class TabularBenchmark:
             codes = np.frombuffer("".join(texts[0]).encode(), np.uint8).reshape(-1, genes) - ord("0")
             if len(wrong := np.flatnonzero((codes >= most).any(1))):
                 raise self._bad(int(wrong[0]), texts[0][wrong[0]], f"genes have {self.space.choices} choices")
-            self._rows = {code.tobytes(): row for row, code in enumerate(codes)}
-            if len(self._rows) < len(codes):
+            if len({code.tobytes() for code in codes}) < len(codes):
                 raise UserError(f"table={str(self.path)!r} holds a genotype twice")
             numbers = np.array([int(t) for t in texts[1]] if self._numbered else range(len(codes)), dtype=np.int64)
             if len(np.unique(numbers)) < len(numbers):
                 raise UserError(f"table={str(self.path)!r} holds an index twice")
+            # A space may have fewer genotypes than its table: connected cells only.
+            self._kept = np.array([self.space.is_valid(tuple(code)) for code in codes.tolist()])
+            codes, numbers = codes[self._kept], numbers[self._kept]
+            self._rows = {code.tobytes(): row for row, code in enumerate(codes)}
             self._numbers, self._codes = numbers, codes
         return self._codes
 
@@ -110,7 +114,7 @@ class TabularBenchmark:
         return len(self._read())
 
     def __iter__(self) -> Iterator[Genotype]:
-        """The genotypes, in the order of the file."""
+        """The genotypes of the space that are in the table, in the order of the file."""
         for code in self._read():
             yield tuple(code.tolist())
 
@@ -178,10 +182,11 @@ class TabularBenchmark:
             UserError: If the metric or a genotype is not in the table.
         """
         choose("metric", metric, list(self.columns))
+        self._read()
         if metric not in self._figures:
             (texts,) = read_columns(self.path, [metric])
             try:
-                self._figures[metric] = np.array(texts, dtype=np.float64)
+                self._figures[metric] = np.array(texts, dtype=np.float64)[self._kept]
             except ValueError as error:
                 raise UserError(f"table={str(self.path)!r}, column {metric}: {error}") from error
         found = self._figures[metric]

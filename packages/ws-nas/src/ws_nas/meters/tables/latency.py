@@ -176,7 +176,7 @@ class LatencyTable:
         about = {
             "fitted to": metric, "networks": len(values),
             "root mean square error, ms": float(np.sqrt(((predicted - values) ** 2).mean())),
-            "tau-b": kendall_tau(np.round(predicted, 9), values),  # what rounds off is no order
+            "tau-b": kendall_tau(np.round(predicted, 9), np.round(values, 9)),  # what rounds off is no order
         }  # fmt: skip
         return cls(table.space.space_id, column.device, batch, entries, float(solved[-1]), about)
 
