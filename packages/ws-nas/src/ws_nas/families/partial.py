@@ -51,6 +51,7 @@ class PCDARTS(Relaxed):
     """
 
     name: ClassVar[str] = "pc_darts"
+    inherits: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -19,10 +19,12 @@ from ws_nas.families.progress import Progress
 from ws_nas.families.relaxed import Relaxed
 from ws_nas.spaces.darts import DARTSSpace
 from ws_nas.spaces.space import Genotype, Space
-from ws_nas.supernets.darts import DartsSupernet
+from ws_nas.supernets.darts import EDGES, DartsSupernet
 from ws_nas.supernets.mixed import Run
 from ws_nas.supernets.mixtures import DartsMixture, darts_genes
+from ws_nas.supernets.networks.darts import NODES, PAIRS
 from ws_nas.supernets.networks.darts_parts import OPERATIONS
+from ws_nas.supernets.norm import Collecting
 
 __all__ = ["PDARTS", "limit_skips", "strongest"]
 
@@ -184,6 +186,30 @@ class PDARTS(Relaxed):
     def derive(self) -> Genotype:
         """What is left after the last stage."""
         return self.mixture.genotype(self.strengths())
+
+    def net_of(self, genotype: Genotype) -> nn.Module:
+        """The super-network of the stage.
+
+        Raises:
+            UserError: If an operation of the genotype was dropped: its weights were not trained.
+        """
+        for t, mask in enumerate(self.masks[self.stage]):
+            for node in range(NODES):
+                pair, *chosen = genotype[12 * t + 3 * node : 12 * t + 3 * node + 3]
+                for source, operation in zip(PAIRS[node][pair], chosen, strict=True):
+                    if not mask[EDGES.index((source, node)), 1 + operation]:
+                        raise UserError(
+                            f"genotype={self.space.str(genotype)}: {OPERATIONS[operation]} from {source} was dropped "
+                            f"at node {node}, and has no trained weights"
+                        )
+        return self.supernet
+
+    @torch.no_grad()
+    def shown(self, images: Tensor) -> list[Tensor]:
+        """Logits of the mixture of the stage, as it is in evaluation."""
+        with Collecting():
+            gates, run = self.gates(list(self.alphas.values), 0, 0)
+            return [self.mixture(images, [g.to(images.dtype) for g in gates], run)]
 
     def state_dict(self) -> dict[str, Any]:
         """Also the stage, and what its edges have left."""
