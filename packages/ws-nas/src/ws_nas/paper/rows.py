@@ -54,9 +54,7 @@ def space_rows() -> list[Row]:
     """How many genotypes spaces have."""
     how: dict[str, Any] = {"unit": "", "source": "closed form", "evidence": "computed"}
     rows = [
-        Row(
-            "spaces", name, "genotypes", size, compute=partial(_size, name), command=f"ws-nas info space={name}", **how
-        )
+        Row("spaces", name, "genotypes", size, compute=partial(_size, name), command=f"ws-nas info space={name}", **how)
         for name, size in figures.SIZES.items()
     ]
     how["source"] = "computed from the published tables"
