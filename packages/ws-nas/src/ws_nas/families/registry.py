@@ -11,17 +11,27 @@ from effkit.arguments import check_arguments
 from effkit.errors import choose
 from ws_nas.families.asng import ASNG
 from ws_nas.families.base import Family
+from ws_nas.families.darts import DARTS
 from ws_nas.families.enas import ENAS
 from ws_nas.families.fair import FairNAS
 from ws_nas.families.few_shot import FewShot
 from ws_nas.families.individual import Individual
+from ws_nas.families.penalties import EntropyDARTS, FairDARTS
+from ws_nas.families.proxyless import ProxylessNAS
+from ws_nas.families.sampled import GDAS, SNAS
 from ws_nas.families.searching import SearchOptions
 from ws_nas.families.uniform import SPOS
 from ws_nas.spaces.space import Space
 
 __all__ = ["FAMILIES", "get_family", "make_family"]
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Individual, ENAS, ASNG, SPOS, FairNAS, FewShot)}
+FAMILIES: dict[str, type[Family]] = {
+    family.name: family
+    for family in (
+        *(Individual, ENAS, ASNG, SPOS, FairNAS, FewShot),
+        *(DARTS, GDAS, SNAS, ProxylessNAS, FairDARTS, EntropyDARTS),
+    )
+}
 
 
 def get_family(name: str) -> type[Family]:
