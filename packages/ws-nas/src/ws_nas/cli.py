@@ -70,6 +70,38 @@ def search(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("standalone")
+def standalone(cfg: DictConfig) -> Report:
+    """Train networks of a space alone, from nothing."""
+    from ws_nas.commands.standalone import run
+
+    return run(cfg)
+
+
+@main.command("build-table")
+def build_table(cfg: DictConfig) -> Report:
+    """Train every network of a small space with several seeds, and write their table."""
+    from ws_nas.commands.build_table import run
+
+    return run(cfg)
+
+
+@main.command("export")
+def export(cfg: DictConfig) -> Report:
+    """Write a network as one file that needs only torch."""
+    from ws_nas.commands.export import run
+
+    return run(cfg)
+
+
+@main.command("bench")
+def bench(cfg: DictConfig) -> Report:
+    """Time the fast ways to score and to train many networks, beside one at a time."""
+    from ws_nas.commands.bench import run
+
+    return run(cfg)
+
+
 @main.command("reproduce")
 def reproduce(cfg: DictConfig) -> Report:
     """All published figures beside ours; claim=true also runs the laptop-scale claim."""

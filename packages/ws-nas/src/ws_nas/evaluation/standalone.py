@@ -83,6 +83,7 @@ def train_standalone(
     method: str = "auto",
     at_once: int = 32,
     keep: bool = False,
+    device: torch.device | str = "cpu",
 ) -> StandaloneScores:
     """Train networks from nothing, each with every seed.
 
@@ -97,7 +98,8 @@ def train_standalone(
         method: ``stacked`` trains many at once (chains without dropout), ``sequential`` one after another, ``auto`` at
             once where it can. Both end within rounding.
         at_once: How many a stack holds.
-        keep: Return the networks too.
+        keep: Return the networks too, on the CPU.
+        device: Where they are trained.
 
     Raises:
         UserError: If a genotype is of another space, a value is out of range, the space cannot be stacked and
@@ -117,6 +119,7 @@ def train_standalone(
     stackable = _can_stack(space, genes[0])
     if method == "stacked" and not stackable:
         raise UserError(f"method=stacked: space={space.name} is no chain without dropout; choose auto or sequential")
+    data = Splits(*((x.to(device), y.to(device)) for x, y in data))
     jobs = [(g, s) for g in genes for s in seeds]
     found: list[tuple[float, ...]] = []
     networks: list[nn.Module] = []
@@ -129,7 +132,7 @@ def train_standalone(
         else:
             trained = StackedChains(fresh, [g for g, _ in some], space.layout.resolution)  # type: ignore[arg-type]
         with part(f"{len(jobs)} stand-alone networks", start / len(jobs), (start + len(some)) / len(jobs)):
-            _train(trained, [s for _, s in some], data.train, recipe)
+            _train(trained.to(device), [s for _, s in some], data.train, recipe)
         figures = [*_measure(trained, data.val, len(some)), *_measure(trained, data.test, len(some))]
         for i, job in enumerate(some):
             row = tuple(float(f[i]) for f in figures)
@@ -139,7 +142,7 @@ def train_standalone(
         if keep:
             for i, network in enumerate(fresh):
                 trained.unstack(i, network)  # type: ignore[arg-type]
-                networks.append(network.eval())
+                networks.append(network.eval().cpu())
     table = torch.tensor(found, dtype=torch.float64).view(len(genes), len(seeds), 4)
     kept = [networks[i * len(seeds) : (i + 1) * len(seeds)] for i in range(len(genes))] if keep else None
     return StandaloneScores(*table.unbind(2), networks=kept)
@@ -215,7 +218,7 @@ def _measure(networks: nn.Module, part: tuple[Tensor, Tensor], count: int) -> tu
     with torch.no_grad():
         for x, y in zip(pictures.split(256), labels.split(256), strict=True):
             logits = networks(x.expand(count, *x.shape))
-            right += (logits.argmax(2) == y).sum(1)
+            right += (logits.argmax(2) == y).sum(1).cpu()
             each = functional.cross_entropy(logits.flatten(0, 1), y.repeat(count), reduction="none")
-            loss += each.double().view(count, -1).sum(1)
+            loss += each.double().view(count, -1).sum(1).cpu()
     return right / len(labels), loss / len(labels)

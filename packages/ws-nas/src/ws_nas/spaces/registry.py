@@ -11,6 +11,7 @@ from effkit.errors import choose
 from ws_nas.spaces.cell_201 import nas_bench_201, nb201_tiny
 from ws_nas.spaces.chain import digits_chain, fairnas_chain, nas_bench_macro
 from ws_nas.spaces.darts import darts, darts_tiny
+from ws_nas.spaces.elastic import ofa, ofa_tiny
 from ws_nas.spaces.space import Space
 
 __all__ = ["SPACES", "get_space"]
@@ -23,6 +24,8 @@ SPACES: dict[str, Callable[..., Space]] = {
     "digits_chain": digits_chain,
     "darts": darts,
     "darts_tiny": darts_tiny,
+    "ofa": ofa,
+    "ofa_tiny": ofa_tiny,
 }
 
 

@@ -51,9 +51,13 @@ class BatchNorm(nn.BatchNorm2d):
             return session.normalise(self, x)
         rows = _state.rows
         if rows is None or len(rows) == 1 or not (self.training or self.running_mean is None):
-            return super().forward(x)
+            return self.plain(x)
         # In training, several architectures' pictures: each by its own batch; running statistics as after one another.
-        return torch.cat([super(BatchNorm, self).forward(part) for part in x.chunk(len(rows))])
+        return torch.cat([self.plain(part) for part in x.chunk(len(rows))])
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Without a session: as ``nn.BatchNorm2d``."""
+        return super().forward(x)
 
     def scale_and_shift(self, channels: int) -> tuple[Tensor | None, Tensor | None]:
         """What is learnt for the first ``channels`` channels, (channels,) each; ``None`` without ``affine``."""

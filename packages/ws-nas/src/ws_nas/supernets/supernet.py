@@ -199,8 +199,9 @@ class Supernet(nn.Module):
         for layer, moments in found.items():
             if layer.running_mean is None or layer.running_var is None:
                 raise UserError("track_running_stats=false: there are no running statistics to write into")
-            layer.running_mean.copy_(moments.mean)
-            layer.running_var.copy_(moments.var)
+            channels = len(moments.mean)  # of an elastic layer the first ones
+            layer.running_mean[:channels].copy_(moments.mean)
+            layer.running_var[:channels].copy_(moments.var)
         return found
 
     @contextmanager
