@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from effkit.arguments import renamed
 from effkit.cli import run_dir
 from effkit.device import seed_everything, set_threads
 from effkit.errors import UserError, written
@@ -152,5 +153,6 @@ def run(cfg: Any) -> Report:
     options = plain(cfg)
     set_threads(options["threads"])
     seed_everything(options["seed"])
-    report, files = measure(options, run_dir())
+    with renamed({"metric": "truth", "n": "count"}):
+        report, files = measure(options, run_dir())
     return Report("ws-nas gap", report.tables(), data=report.to_dict(), files=files, lines=report.to_dict()["notes"])

@@ -38,7 +38,7 @@ def every_family() -> dict[str, Any]:
     torch.set_num_threads(1)
     data, table = digits_splits(0), digits_table()
     chosen = table.space.sample_many(12, 0)
-    truth = table.truth("digits_test", chosen).mean(0)
+    truth = table.truth("digits_test_12", chosen).mean(0)
     found = {}
     for i, name in enumerate(FAMILIES):
         report_progress(name, i / len(FAMILIES))
@@ -54,7 +54,7 @@ def every_family() -> dict[str, Any]:
             entry["tau"] = kendall_tau(family.score(chosen), truth)
             net: Any = family.net_of(genotype)
             own = 100 * float(score(net, [genotype], pictures, calibration).accuracy)
-            entry["value"] = float(table.truth("digits_test", [genotype]).mean()) - own
+            entry["value"] = float(table.truth("digits_test_12", [genotype]).mean()) - own
         found[name] = entry
     return found
 
