@@ -82,15 +82,15 @@ def execute(options: dict[str, Any], command: str) -> Report:
     family.load_state_dict(load_checkpoint(folder / "checkpoints" / "last.ckpt")["family"])
     family.scorer = scoring
     genotype = agreed(space, family)
-    found = scoring.scores([genotype])
+    found = scoring.scores([genotype]) if family.inherits else None
     cost = space.cost(genotype)
     chosen = {
         "genotype": space.str(genotype),
         "family": family.name,
         "space": space.name,
         "hash": space.hash,
-        "accuracy": float(found.accuracy),
-        "loss": float(found.loss),
+        "accuracy": None if found is None else float(found.accuracy),
+        "loss": None if found is None else float(found.loss),
         "params": cost.params,
         "macs": cost.macs,
     }
@@ -105,6 +105,8 @@ def execute(options: dict[str, Any], command: str) -> Report:
         Table("Derived", ["", ""], [[k, v] for k, v in chosen.items() if k not in ("family", "space", "hash")]),
     ]
     lines = ["accuracy and loss are those of inherited weights, on the pictures that architectures were chosen by"]
+    if found is None:
+        lines = [f"family={family.name} leaves no weights to inherit: the derived network is to be trained by itself"]
     return Report(f"ws-nas {command}", tables, data={**metrics, **chosen}, files=[weights, file], lines=lines)
 
 

@@ -81,6 +81,7 @@ class Family:
         name: The name it is known by.
         needs_validation: Whether a step reads validation pictures.
         columns: What steps and ends of epochs return besides ``loss``.
+        inherits: Whether sub-networks have weights to be scored by.
         network: What the weights' optimizer trains.
         architecture: What is learnt about architectures; ``None`` where nothing is.
         progress: How far the training is.
@@ -95,6 +96,7 @@ class Family:
     name: ClassVar[str]
     needs_validation: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ()
+    inherits: ClassVar[bool] = True
 
     def __init__(self, space: Space, supernet: nn.Module, seed: int = 0, *, label_smoothing: float = 0.0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

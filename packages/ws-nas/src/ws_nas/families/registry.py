@@ -16,10 +16,13 @@ from ws_nas.families.enas import ENAS
 from ws_nas.families.fair import FairNAS
 from ws_nas.families.few_shot import FewShot
 from ws_nas.families.individual import Individual
+from ws_nas.families.partial import PCDARTS
 from ws_nas.families.penalties import EntropyDARTS, FairDARTS
+from ws_nas.families.progressive import PDARTS
 from ws_nas.families.proxyless import ProxylessNAS
 from ws_nas.families.sampled import GDAS, SNAS
 from ws_nas.families.searching import SearchOptions
+from ws_nas.families.stopping import RDARTS
 from ws_nas.families.uniform import SPOS
 from ws_nas.spaces.space import Space
 
@@ -29,7 +32,7 @@ FAMILIES: dict[str, type[Family]] = {
     family.name: family
     for family in (
         *(Individual, ENAS, ASNG, SPOS, FairNAS, FewShot),
-        *(DARTS, GDAS, SNAS, ProxylessNAS, FairDARTS, EntropyDARTS),
+        *(DARTS, GDAS, SNAS, ProxylessNAS, FairDARTS, EntropyDARTS, RDARTS, PCDARTS, PDARTS),
     )
 }
 

@@ -12,7 +12,8 @@ from ws_nas.families.alphas import Alphas, likeliest_valid, mean_entropy
 from ws_nas.families.base import Batch, Family
 from ws_nas.families.numbers import number
 from ws_nas.spaces.space import Genotype, Space
-from ws_nas.supernets.mixed import Mixture, Run, mixture_of
+from ws_nas.supernets.mixed import Mixture, Run
+from ws_nas.supernets.mixtures import mixture_of
 from ws_nas.supernets.norm import Collecting
 
 __all__ = ["Relaxed"]

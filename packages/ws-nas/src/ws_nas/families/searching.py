@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from effkit.errors import UserError
+from effkit.errors import UserError, written
 from ws_nas.families.numbers import number
 from ws_nas.search.constrained import ConstrainedEvolution
 from ws_nas.search.limits import make_limits
 from ws_nas.spaces.space import Genotype, Space
 
-__all__ = ["SearchOptions", "best_of"]
+__all__ = ["SearchOptions", "best_of", "within_limit"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,23 @@ class SearchOptions:
         number(self.p, "family.search.p", above=0, most=1)
 
 
+def within_limit(space: Space, options: SearchOptions) -> list[Genotype] | None:
+    """All valid genotypes within the limit, in order; ``None`` where there are too many to look at.
+
+    Raises:
+        UserError: If there is none.
+    """
+    limits = make_limits(space, options.limit)
+    if space.size() > options.exhaustive:
+        return None
+    found = [g for g in space if space.is_valid(g) and all(limit.of(g) <= limit.most for limit in limits)]
+    if not found:
+        raise UserError(
+            f"family.search.limit={written(dict(options.limit or {}))}: no genotype of space={space.name} is within it"
+        )
+    return found
+
+
 def best_of(
     space: Space, score: Callable[[list[Genotype]], list[float]], options: SearchOptions, seed: int
 ) -> Genotype:
@@ -63,13 +80,10 @@ def best_of(
     Raises:
         UserError: If nothing is within the limit.
     """
-    limits = make_limits(space, options.limit)
-    if space.size() > options.exhaustive:
+    within = within_limit(space, options)
+    if within is None:
         search = ConstrainedEvolution(options.population, options.parents, options.p)
-        found = search.run(space, score, options.population * options.generations, limits, seed)
+        found = search.run(space, score, options.population * options.generations, options.limit, seed)
         return found.best.genotype
-    within = [g for g in space if space.is_valid(g) and all(limit.of(g) <= limit.most for limit in limits)]
-    if not within:
-        raise UserError(f"limit={dict(options.limit or {})}: no genotype of space={space.name} is within it")
     scores = score(within)
     return within[max(range(len(within)), key=lambda i: (scores[i], -i))]

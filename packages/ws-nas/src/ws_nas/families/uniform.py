@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ws_nas.families.base import Batch, Family, generator_of
-from ws_nas.families.searching import SearchOptions, best_of
+from ws_nas.families.searching import SearchOptions, best_of, within_limit
 from ws_nas.spaces.space import Genotype, Space
 
 __all__ = ["SPOS"]
@@ -33,6 +33,7 @@ class SPOS(Family):
     ) -> None:
         super().__init__(space, supernet, seed, **options)
         self.search = search or SearchOptions()
+        within_limit(space, self.search)  # a limit that nothing keeps is told before the training
 
     def paths(self, step: int) -> list[Genotype]:
         """One uniform draw."""

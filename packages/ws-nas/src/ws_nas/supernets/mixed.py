@@ -14,16 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from effkit.errors import UserError
-from ws_nas.supernets.cell_201 import Supernet201
-from ws_nas.supernets.chain import ChainSupernet
-from ws_nas.supernets.networks.cell_201 import EDGES, OPERATIONS, average
 from ws_nas.supernets.supernet import Supernet
 
-__all__ = ["Mixture", "Run", "Table", "mix", "mixture_of"]
+__all__ = ["Mixture", "Operation", "Run", "Table", "first_largest", "mix"]
 
 Run: TypeAlias = Sequence[Sequence[Sequence[bool]]]
 """Which operations run, by table and edge."""
+
+SKIPS = ("skip_connect", "identity")
 
 Operation: TypeAlias = Callable[[Tensor], Tensor] | None
 """``None`` gives zeros."""
@@ -93,11 +91,15 @@ class Mixture(nn.Module):
         supernet: Whose modules run.
         tables: Its edges.
         recompute: See :func:`mix`.
+
+    Attributes:
+        drop_path: How often an operation that is no skip connection is left out of a picture's pass in training.
     """
 
     def __init__(self, supernet: Supernet, tables: Sequence[Table], *, recompute: bool = False) -> None:
         super().__init__()
         self.supernet, self.tables, self.recompute = supernet, tuple(tables), recompute
+        self.drop_path = 0.0
 
     def forward(self, x: Tensor, gates: Sequence[Tensor], run: Run | None = None) -> Tensor:
         """Run the mixture.
@@ -111,6 +113,20 @@ class Mixture(nn.Module):
             Logits ``(B, classes)``.
         """
         raise NotImplementedError
+
+    def skips(self, genotype: Sequence[int]) -> int:
+        """How many edges of a genotype do nothing to what they carry."""
+        (table,) = self.tables
+        return sum(table.operations[gene] in SKIPS for gene in genotype)
+
+    def thinned(self, operations: Sequence[Operation], names: Sequence[str]) -> list[Operation]:
+        """Operations with ``drop_path``, as it stands."""
+        if not self.drop_path or not self.training:
+            return list(operations)
+        return [
+            o if o is None or n in SKIPS else _left_out(o, self.drop_path)
+            for o, n in zip(operations, names, strict=True)
+        ]
 
     def genotype(self, strengths: Sequence[Tensor]) -> tuple[int, ...]:
         """The genotype of the strongest operations; of equal ones the first.
@@ -129,72 +145,17 @@ class Mixture(nn.Module):
         return [found]
 
 
+def _left_out(operation: Callable[[Tensor], Tensor], p: float) -> Operation:
+    """An operation that gives nothing to a share of the pictures, and more to the others."""
+
+    def run(x: Tensor) -> Tensor:
+        y = operation(x)
+        keep = torch.empty(len(y), 1, 1, 1, device=y.device, dtype=y.dtype).bernoulli_(1 - p)
+        return y * keep / (1 - p)
+
+    return run
+
+
 def first_largest(values: Tensor) -> int:
     """Index of the largest value, of equal ones the first, on every device."""
     return int((values == values.max()).nonzero()[0, 0])
-
-
-class ChainMixture(Mixture):
-    """A chain as a mixture: one edge a layer."""
-
-    supernet: ChainSupernet
-
-    def __init__(self, supernet: ChainSupernet, *, recompute: bool = False) -> None:
-        options = tuple(f"e{o.expand}k{o.kernel}" if o.expand else "identity" for o in supernet.sizes.options)
-        super().__init__(supernet, [Table("layers", len(supernet.choices), options)], recompute=recompute)
-
-    def forward(self, x: Tensor, gates: Sequence[Tensor], run: Run | None = None) -> Tensor:
-        """Run the mixture; see the base class."""
-        x = self.supernet.stem(x)
-        for layer, options in enumerate(self.supernet.layers):
-            chosen = None if run is None else run[0][layer]
-            x = mix(list(options), x, gates[0][layer], chosen, recompute=self.recompute)  # type: ignore[call-overload]
-        return self.supernet.head(x)
-
-
-class Mixture201(Mixture):
-    """NAS-Bench-201 as a mixture: six edges, the same gates in every cell; ``none`` is an operation like others."""
-
-    supernet: Supernet201
-
-    def __init__(self, supernet: Supernet201, *, recompute: bool = False) -> None:
-        super().__init__(supernet, [Table("edges", len(EDGES), OPERATIONS)], recompute=recompute)
-
-    def forward(self, x: Tensor, gates: Sequence[Tensor], run: Run | None = None) -> Tensor:
-        """Run the mixture; see the base class."""
-        net = self.supernet
-        x = net.get_submodule("stem")(x)
-        for i in range(len(net.cells)):
-            reduction = net._reduction(i)
-            x = x if reduction is None else reduction(x)
-            nodes: list[Tensor | None] = [x, None, None, None]
-            for e, (source, target) in enumerate(EDGES):
-                given = nodes[source]
-                assert given is not None
-                operations: list[Operation] = [None, nn.Identity(), net._edge(i, e, 2), net._edge(i, e, 3), average]
-                chosen = None if run is None else run[0][e]
-                part = mix(operations, given, gates[0][e], chosen, recompute=self.recompute)
-                so_far = nodes[target]
-                nodes[target] = part if so_far is None else so_far + part
-            last = nodes[3]
-            assert last is not None
-            x = last
-        return net._head(x)
-
-
-def mixture_of(supernet: nn.Module, *, recompute: bool = False) -> Mixture:
-    """A super-network as a mixture.
-
-    Args:
-        supernet: Of a space that has one.
-        recompute: See :func:`mix`.
-
-    Raises:
-        UserError: If the space has no mixture.
-    """
-    if isinstance(supernet, ChainSupernet):
-        return ChainMixture(supernet, recompute=recompute)
-    if isinstance(supernet, Supernet201):
-        return Mixture201(supernet, recompute=recompute)
-    space = str(getattr(supernet, "space_id", type(supernet).__name__)).split(":")[0]
-    raise UserError(f"space={space} has no mixture of operations: use a family that trains single paths, e.g. spos")

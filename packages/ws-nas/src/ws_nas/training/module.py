@@ -67,6 +67,7 @@ class FamilyModule(Classifier):
         self.architecture = family.architecture
         self.val_top5 = None
         self.clip: float | None = None
+        self._told: Progress | None = None
         self.columns = nn.ModuleDict({name: MeanLoss() for name in family.columns})
 
     # --- set-up ---------------------------------------------------------------------------------------------------
@@ -94,7 +95,8 @@ class FamilyModule(Classifier):
 
     def on_train_epoch_start(self) -> None:
         """Tell the family how far the training is."""
-        self.family.begin_epoch(self._progress())
+        self._told = self._progress()
+        self.family.begin_epoch(self._told)
 
     def _progress(self) -> Progress:
         return Progress(self.trainer.current_epoch, self.trainer.max_epochs or 1, self.updates_per_epoch)
