@@ -149,10 +149,10 @@ def test_search_mistakes(run, words, said):
 
 def test_a_trained_supernet_is_measured_repaired_and_searched(run):
     small = ["trainer=cpu", "trainer.max_epochs=1", "data.limit=160", "threads=1", "device=cpu", "optimizer.lr=0.05"]
-    assert run("train", "family=spos", *small, "hydra.run.dir=r").code == 0
+    assert run("train", "family=darts", *small, "hydra.run.dir=r").code == 0
     shared = ["run=r", "scoring.pictures=32", "scoring.calibration=32", "device=cpu", "threads=1", "format=json"]
     found = data_of(run("gap", *shared, "table=t.csv", "truth=d_test"))
-    assert found["score"] == "spos, inherited -loss"
+    assert found["score"] == "darts, inherited -loss"
     assert found["meters"]["discretization"]["gap"] == pytest.approx(
         found["meters"]["discretization"]["hard"] - found["meters"]["discretization"]["soft"]
     )
