@@ -66,7 +66,7 @@ def test_a_small_space_is_exhausted_and_says_so(search):
 @pytest.mark.parametrize("search", SEARCHES[:3], ids=["random", "regularized", "constrained"])
 @pytest.mark.parametrize("space", [MACRO, get_space("fairnas_chain")], ids=["counted", "sampled"])
 def test_an_empty_feasible_set_is_refused(search, space):
-    with pytest.raises(UserError, match=rf"space={space.name}: none of .* within limit macs <= 1000 \(least \d"):
+    with pytest.raises(UserError, match=rf"space={space.name}: none of .* within limit\.macs <= 1000 \(least \d"):
         search.run(space, _count, 10, {"macs": 1000})
 
 

@@ -88,7 +88,7 @@ def build_table(cfg: DictConfig) -> Report:
 
 @main.command("export")
 def export(cfg: DictConfig) -> Report:
-    """Write a network as one file that needs only torch."""
+    """Write a network as Python source and weights that need only torch."""
     from ws_nas.commands.export import run
 
     return run(cfg)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from effkit.arguments import renamed
 from effkit.cli import run_dir
 from effkit.device import seed_everything, set_threads
 from effkit.errors import UserError
@@ -41,6 +42,11 @@ def run(cfg: Any) -> Report:
     options = plain(cfg)
     set_threads(options["threads"])
     seed_everything(options["seed"])
+    with renamed({"metric": "truth"}):
+        return _run(options, run_dir())
+
+
+def _run(options: Mapping[str, Any], folder: Path) -> Report:
     source = open_source(options)
     table = open_table("table", options["table"], source.space)
     metric = text("truth", options["truth"])
@@ -48,7 +54,6 @@ def run(cfg: Any) -> Report:
         raise UserError(f"truth={metric!r} is no accuracy of the table")
     if source.table is not None and source.table.path == table.path and source.column in (metric, *table.seeds(metric)):
         raise UserError(f"scores={source.column!r} is what truth={metric!r} is made of: there is nothing to repair")
-    folder = run_dir()
     if options["known"] is None:
         return _use(source, table, metric, options, folder)
     return _measure(source, table, metric, options, folder)

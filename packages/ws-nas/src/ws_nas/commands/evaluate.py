@@ -17,7 +17,7 @@ from ws_nas.families.base import Family
 from ws_nas.spaces.space import Genotype, Space
 from ws_nas.training.pictures import open_data
 
-__all__ = ["open_run", "run"]
+__all__ = ["derived_of", "open_run", "run"]
 
 
 def open_run(opened: Run, which: str = "auto") -> tuple[Any, Space, Family]:
@@ -56,7 +56,7 @@ def run(cfg: Any) -> Report:
     seed_everything(options["seed"])
     opened = Run.open(options["run"], package="ws_nas")
     data, space, family = open_run(opened, options["weights"])
-    genotypes = _named(space, options["genotypes"]) or [_derived(opened, space)]
+    genotypes = _named(space, options["genotypes"]) or [derived_of(opened, space)]
     test = open_data(opened.config["data"], space.layout).split("test")
     found = scoring_of(options, family, data, test, resolve_device(options["device"])).scores(genotypes)
     rows = []
@@ -79,7 +79,7 @@ def _named(space: Space, value: Any) -> list[Genotype]:
         raise UserError(line) from error
 
 
-def _derived(opened: Run, space: Space) -> Genotype:
+def derived_of(opened: Run, space: Space) -> Genotype:
     """The genotype that a run came to."""
     file = opened.folder / GENOTYPE_FILE
     if not file.is_file():

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from effkit.arguments import renamed
 from effkit.cli import run_dir
 from effkit.device import seed_everything, set_threads
 from effkit.errors import UserError, written
 from effkit.report import Report, write_text
 from ws_nas.commands.build import plain
+from ws_nas.commands.mixture import discretization_of, hypergradient_of
 from ws_nas.commands.scored import Source, open_source
 from ws_nas.commands.tables import chosen_genotypes, open_table, text
 from ws_nas.meters.ceiling import structural_baselines
+from ws_nas.meters.discretization import DiscretizationGap
 from ws_nas.meters.gap import NO_HYPERGRADIENT, NO_MIXTURE, ONE_SCALE
 from ws_nas.meters.ranking import ranking_gap
 from ws_nas.meters.report import GapReport
@@ -71,10 +74,13 @@ def measure(options: Mapping[str, Any], folder: Path) -> tuple[GapReport, list[P
     )  # fmt: skip
     notes = _notes(options, table, metric, genotypes, q, mean)
     name = f"{metric}, mean of {len(seeds)} seeds" if seeds else metric
-    report = GapReport(
-        source.space.name, source.name, name, m2, _value(source, table, metric, accuracies, mean), NO_MIXTURE,
-        ONE_SCALE, NO_HYPERGRADIENT, tuple(notes),
-    )  # fmt: skip
+    m3: DiscretizationGap | str = NO_MIXTURE
+    m5 = NO_HYPERGRADIENT
+    if source.scoring is not None:
+        m3 = discretization_of(source.family, source.scoring.batches, source.scoring.calibration)
+        m5 = hypergradient_of(source.family)
+    m1 = _value(source, table, metric, accuracies, mean)
+    report = GapReport(source.space.name, source.name, name, m2, m1, m3, ONE_SCALE, m5, tuple(notes))
     pictures = [
         draw_scatter(report, q.tolist(), mean.tolist(), folder / "scatter.png"),
         draw_taus({source.name: m2}, folder / "taus.png", f"Rank correlation on {source.space.name}"),
@@ -147,5 +153,6 @@ def run(cfg: Any) -> Report:
     options = plain(cfg)
     set_threads(options["threads"])
     seed_everything(options["seed"])
-    report, files = measure(options, run_dir())
+    with renamed({"metric": "truth", "n": "count"}):
+        report, files = measure(options, run_dir())
     return Report("ws-nas gap", report.tables(), data=report.to_dict(), files=files, lines=report.to_dict()["notes"])

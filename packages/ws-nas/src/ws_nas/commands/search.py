@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from effkit.arguments import check_arguments, input_file
+from effkit.arguments import check_arguments, input_file, named_below
 from effkit.cli import run_dir
 from effkit.device import seed_everything, set_threads
 from effkit.errors import UserError, choose
@@ -20,7 +20,7 @@ from ws_nas.meters.tables.latency import LatencyTable, latency_lookup
 from ws_nas.plots.search import draw_front, draw_progress
 from ws_nas.search import ConstrainedEvolution, RandomSearch, RegularizedEvolution
 from ws_nas.search.ledger import SearchResult, Trial
-from ws_nas.search.limits import make_limits
+from ws_nas.search.limits import COSTS, make_limits
 from ws_nas.spaces.space import Genotype, Space
 
 __all__ = ["execute", "run"]
@@ -43,7 +43,10 @@ def _latency(options: Mapping[str, Any], space: Space) -> LatencyTable | dict[Ge
     path, mark, column = str(told).rpartition(":")
     if not mark:
         raise UserError(f"latency={told!r} must be a latency table (.json), or FILE.csv:COLUMN with measured networks")
-    return latency_lookup(TabularBenchmark(input_file("latency", path), space), column)
+    try:
+        return latency_lookup(TabularBenchmark(input_file("latency", path), space), column)
+    except UserError as error:
+        raise UserError(str(error).replace(f"metric={column!r}", f"latency={told!r}")) from error
 
 
 def _strategy(options: Mapping[str, Any], latency: LatencyTable | dict[Genotype, float] | None) -> Any:
@@ -53,7 +56,12 @@ def _strategy(options: Mapping[str, Any], latency: LatencyTable | dict[Genotype,
     for key in told:
         choose("strategy", key, known)
     check_arguments(kind, told, "strategy.")
-    return kind(**told, latency=latency) if kind is ConstrainedEvolution else kind(**told)
+    if told.get("trade") is not None:
+        choose("strategy.trade", told["trade"], COSTS)
+        if told["trade"] == "latency_ms" and latency is None:
+            raise UserError("strategy.trade=latency_ms needs a latency table: give latency=")
+    with named_below("strategy.", known):
+        return kind(**told, latency=latency) if kind is ConstrainedEvolution else kind(**told)
 
 
 def execute(options: Mapping[str, Any]) -> tuple[Source, SearchResult]:

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from effkit.data.selection import SelectionData
+from effkit.data.selection import SelectionData, plain_pictures
 from effkit.errors import UserError, choose, written
 from ws_nas.evaluation.splits import Splits, digits_splits
 from ws_nas.spaces.space import Layout
 from ws_nas.training.pictures import labelled, open_data
 
-__all__ = ["make_splits", "splits_name"]
+__all__ = ["calibration_pictures", "make_splits", "splits_name"]
 
 _BATCH = 512
 LARGEST = 2**30  # bytes of pictures that are kept in memory
@@ -65,3 +66,19 @@ def make_splits(options: Mapping[str, Any], layout: Layout) -> Splits:
         batches = labelled(part, None, _BATCH, data)
         found.append((torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])))
     return Splits(*found)
+
+
+def calibration_pictures(data: SelectionData, count: int) -> list[Tensor]:
+    """Training pictures to re-estimate statistics on, evenly spread and normalised.
+
+    Args:
+        data: The data of a training.
+        count: How many at most.
+
+    Raises:
+        UserError: If that is less than two.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+        raise UserError(f"calibration={written(count)} must be a whole number of at least 2")
+    pictures = plain_pictures(data.train)
+    return [x for x, _ in labelled(pictures, min(count, len(pictures)), _BATCH, data.data)]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from effkit.errors import UserError
 
-__all__ = ["DiscretizationGap", "discretization_gap"]
+__all__ = ["DiscretizationGap", "compare_losses", "discretization_gap"]
 
 _CLOSE = 0.01  # top two probabilities nearer than this: the choice is a coin's
 
@@ -53,12 +53,7 @@ def discretization_gap(
     Raises:
         UserError: If probabilities are none, a loss is not finite, or a choice does not exist.
     """
-    pi = [p.detach().to(torch.float64) for p in probabilities]
-    if not pi:
-        raise UserError("probabilities is empty: give one vector an edge")
-    for edge, p in enumerate(pi):
-        if p.ndim != 1 or not len(p) or bool((p < 0).any()) or not math.isclose(float(p.sum()), 1, abs_tol=1e-4):
-            raise UserError(f"probabilities[{edge}]={p.tolist()} are none: they must be a vector, >= 0, with sum 1")
+    pi = _checked(probabilities)
     # max over a vector may return any of equal values; the first is asked for.
     chosen = [int((p == p.max()).nonzero()[0, 0]) for p in pi] if derive is None else [int(c) for c in derive(pi)]
     if len(chosen) != len(pi):
@@ -71,9 +66,24 @@ def discretization_gap(
     soft, hard = (
         float(loss([x.to(kind) for x, kind in zip(weights, kinds, strict=True)])) for weights in (pi, one_hot)
     )
+    return compare_losses(soft, hard, pi)
+
+
+def compare_losses(soft: float, hard: float, probabilities: Sequence[Tensor]) -> DiscretizationGap:
+    """M3 of two losses that are known.
+
+    Args:
+        soft: Validation loss of the mixture, statistics re-estimated.
+        hard: Of what is derived from it, without re-training, statistics re-estimated.
+        probabilities: Of the operations of each edge, ``[ops]``.
+
+    Raises:
+        UserError: If probabilities are none, or a loss is not finite.
+    """
+    pi = _checked(probabilities)
     for name, value in (("mixture", soft), ("derived architecture", hard)):
         if not math.isfinite(value):
-            raise UserError(f"the loss of the {name} is {value}, with choices {chosen}")
+            raise UserError(f"the validation loss of the {name} is {value}")
     # -p log p is 0 at 0 by its limit
     entropies = [float(-(p * p.clamp_min(1e-300).log()).sum()) for p in pi]
     largest = math.fsum(math.log(len(p)) for p in pi)
@@ -81,3 +91,13 @@ def discretization_gap(
     close = sum(float(t[0] - t[1]) < _CLOSE for t in tops) / len(pi)
     total = math.fsum(entropies)
     return DiscretizationGap(soft, hard, hard - soft, total / len(pi), total / largest if largest else 0.0, close)
+
+
+def _checked(probabilities: Sequence[Tensor]) -> list[Tensor]:
+    pi = [p.detach().to(torch.float64) for p in probabilities]
+    if not pi:
+        raise UserError("probabilities is empty: give one vector an edge")
+    for edge, p in enumerate(pi):
+        if p.ndim != 1 or not len(p) or bool((p < 0).any()) or not math.isclose(float(p.sum()), 1, abs_tol=1e-4):
+            raise UserError(f"probabilities[{edge}]={p.tolist()} are none: they must be a vector, >= 0, with sum 1")
+    return pi

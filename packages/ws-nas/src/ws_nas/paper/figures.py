@@ -1,8 +1,8 @@
 """Published figures and figures computed before, as they were found; data only.
 
-The body of the survey could not be read: what it prints in its tables is not here. What methods it orders have published
-is, from their own repositories; all of it is ``found``. Counts are ``computed``: by closed form, from official code that
-was run, or from the published tables.
+The body of the survey could not be read: what it prints in its tables is not here. What methods it orders have
+published is, from their own repositories; all of it is ``found``. Counts are ``computed``: by closed form, from
+official code that was run, or from the published tables.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _TRUTH = (_200, "c10_test_200")
 TABLE_TAUS = (
     TableTau("NAS-Bench-201: parameters, and CIFAR-10 after 200 epochs", (_12, "params"), _TRUTH, 0.5778),
     TableTau("NAS-Bench-201: CIFAR-10 test after 12 epochs, and after 200", (_12, "c10_test_12"), _TRUTH, 0.7001),
-    TableTau("NAS-Bench-201: CIFAR-10 validation after 12 epochs, and test after 200", (_12, "c10_valid_12"), _TRUTH, 0.5945),
+    TableTau("NAS-Bench-201: CIFAR-10 validation after 12, test after 200", (_12, "c10_valid_12"), _TRUTH, 0.5945),
     TableTau("NAS-Bench-201: CIFAR-10 and CIFAR-100 after 200 epochs", (_200, "c100_test_200"), _TRUTH, 0.8816),
     TableTau("NAS-Bench-201: CIFAR-10 and ImageNet16-120 after 200 epochs", (_200, "in16_test_200"), _TRUTH, 0.8392),
     TableTau("NAS-Bench-201: latency on an FPGA, and MACs", (_12, "lat_fpga_ms"), (_12, "macs"), 0.8313),

@@ -174,5 +174,5 @@ class Ledger:
         return self._open is None
 
     def _nothing(self, what: str, least: dict[str, float]) -> UserError:
-        limits = ", ".join(f"{m.name} <= {m.most:g} (least {least[m.name]:g})" for m in self.limits)
-        return UserError(f"space={self.space.name}: {what} within limit {limits}")
+        limits = ", ".join(f"limit.{m.name} <= {m.most:g} (least {least[m.name]:g})" for m in self.limits)
+        return UserError(f"space={self.space.name}: {what} within {limits}")

@@ -44,13 +44,12 @@ def cost_of(space: Space, name: str, latency: LatencyTable | Mapping[Genotype, f
     Raises:
         UserError: If the name is not known, or ``latency_ms`` is asked for without a table.
     """
-    choose("cost", name, COSTS)
-    if name == "macs":
+    if choose("cost", name, COSTS) == "macs":
         return lambda g: space.cost(g).macs
     if name == "params":
         return lambda g: space.cost(g).params
     if latency is None:
-        raise UserError("cost=latency_ms needs a latency table: give latency=")
+        raise UserError("latency_ms, limited or traded, needs a latency table: give latency=")
     if isinstance(latency, LatencyTable):
         latency.check(space)
         return latency.latency
@@ -81,5 +80,8 @@ def make_limits(
     for name, most in limits.items():
         if isinstance(most, bool) or not isinstance(most, int | float) or not 0 < most < math.inf:
             raise UserError(f"limit.{name}={most!r} must be a number above 0")
-        found.append(Limit(name, most, cost_of(space, choose("limit", name, COSTS), latency)))
+        choose("limit", name, COSTS)
+        if name == "latency_ms" and latency is None:
+            raise UserError(f"limit.latency_ms={most!r} needs a latency table: give latency=")
+        found.append(Limit(name, most, cost_of(space, name, latency)))
     return tuple(found)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from effkit.errors import UserError
 from ws_nas.search.ledger import Ledger, Scorer, SearchResult
 from ws_nas.search.limits import Limit, make_limits
 from ws_nas.spaces.space import Genotype, Space, as_generator
@@ -19,9 +20,16 @@ class RandomSearch:
 
     Attributes:
         batch: Genotypes that the scorer gets at a time.
+
+    Raises:
+        UserError: If it is no whole number above 0.
     """
 
     batch: int = 50
+
+    def __post_init__(self) -> None:
+        if isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1:
+            raise UserError(f"batch={self.batch!r} must be a whole number of at least 1")
 
     def run(
         self, space: Space, score: Scorer, budget: int, limit: Mapping[str, Any] | Sequence[Limit] | None = None,
