@@ -26,6 +26,21 @@ TINY = {
     "proxyless": ["family.warmup=0", "family.every=1"],
     "r_darts": ["family.every=1"],
     "pc_darts": ["space=darts_tiny", "family.warmup=1", "space.search_channels=4"],
+    "ofa": [
+        "space=ofa_tiny",
+        "family.shares=[1,1,1,1,1,1]",
+        "family.search.population=3",
+        "family.search.parents=2",
+        "family.search.generations=1",
+        "family.search.exhaustive=0",
+    ],
+    "bignas": [
+        "space=ofa_tiny",
+        "family.search.population=3",
+        "family.search.parents=2",
+        "family.search.generations=1",
+        "family.search.exhaustive=0",
+    ],
     "p_darts": ["space=darts_tiny", "family.warmup=0", "family.cells=[3,3,3]", "trainer.max_epochs=3"],
 }
 

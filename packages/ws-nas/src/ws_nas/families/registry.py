@@ -12,6 +12,7 @@ from effkit.errors import UserError, choose, nearest
 from ws_nas.families.asng import ASNG
 from ws_nas.families.base import Family
 from ws_nas.families.darts import DARTS
+from ws_nas.families.elastic import OFA, BigNAS
 from ws_nas.families.enas import ENAS
 from ws_nas.families.fair import FairNAS
 from ws_nas.families.few_shot import FewShot
@@ -33,6 +34,7 @@ FAMILIES: dict[str, type[Family]] = {
     for family in (
         *(Individual, ENAS, ASNG, SPOS, FairNAS, FewShot),
         *(DARTS, GDAS, SNAS, ProxylessNAS, FairDARTS, EntropyDARTS, RDARTS, PCDARTS, PDARTS),
+        *(OFA, BigNAS),
     )
 }
 
