@@ -98,8 +98,8 @@ class OFA(SPOS):
 
     First the largest network alone; it stays as the teacher. Then smaller kernels, depths and expansions are let in,
     and a step trains 1, 2 or 4 drawn networks on ``distill * CE(teacher) + CE(labels)``. Before expansions shrink,
-    channels are ordered by how much the next convolution makes of them. Where a stage begins, the weights' optimizer forgets its
-    momenta, as one made anew would.
+    channels are ordered by how much the next convolution makes of them. Where a stage begins, the weights' optimizer
+    forgets its momenta, as one made anew would.
 
     Args:
         space: An elastic space.
