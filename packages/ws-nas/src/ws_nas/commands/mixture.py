@@ -34,6 +34,8 @@ def discretization_of(
     """
     if not isinstance(family, Relaxed):
         return NO_MIXTURE
+    if not family.inherits:
+        return "what is derived inherits no weights of the mixture, and would have to be trained"
     mixture, everything = family.mixture, torch.cat(list(calibration))
     gates = [p.to(everything.dtype) for p in family.probabilities()]
     before = mixture.training
