@@ -120,9 +120,12 @@ def _constructor(module: nn.Module) -> str:
             f"nn.AvgPool2d({module.kernel_size}, {module.stride}, {module.padding}, "
             f"ceil_mode={module.ceil_mode}, count_include_pad={module.count_include_pad})"
         )
-    if not isinstance(
-        module, nn.Conv2d | nn.BatchNorm2d | nn.Linear | nn.ReLU | nn.ReLU6 | nn.Hardswish | nn.MaxPool2d
-    ):
+    if isinstance(module, nn.BatchNorm2d):  # in words that older releases know too
+        return (
+            f"nn.BatchNorm2d({module.num_features}, eps={module.eps}, momentum={module.momentum}, "
+            f"affine={module.affine}, track_running_stats={module.track_running_stats})"
+        )
+    if not isinstance(module, nn.Conv2d | nn.Linear | nn.ReLU | nn.ReLU6 | nn.Hardswish | nn.MaxPool2d):
         raise TypeError(f"no source for {type(module).__name__}")
     return f"nn.{module!r}"
 
