@@ -7,6 +7,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from effkit.arguments import renamed
 from effkit.checkpoints import write_state
 from effkit.data.selection import SelectionData
 from effkit.device import resolve_device, seed_everything, set_threads
@@ -37,7 +38,8 @@ def open_family(options: dict[str, Any]) -> tuple[SelectionData, Space, Family]:
         UserError: If a value does not fit.
     """
     space = make_space(options["space"])
-    data = SelectionData(open_data(options["data"], space.layout), options["held_out"])
+    with renamed({"every": "held_out"}):
+        data = SelectionData(open_data(options["data"], space.layout), options["held_out"])
     told = dict(options["family"])
     for key in options["supernet"]:
         choose("supernet", key, ["affine", "track_running_stats"])
