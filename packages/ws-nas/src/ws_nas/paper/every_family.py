@@ -28,7 +28,8 @@ from ws_nas.training.pictures import alone
 __all__ = ["every_family", "family_table"]
 
 STEPS, EPOCHS, BATCH, PICTURES = 2, 3, 16, 64
-CELLS = ("p_darts", "pc_darts")  # these know cells of DARTS only
+SPACES = {"p_darts": "darts_tiny", "pc_darts": "darts_tiny", "ofa": "ofa_tiny", "bignas": "ofa_tiny"}
+_FEW = {"exhaustive": 0, "population": 3, "parents": 2, "generations": 1}
 OPTIONS: dict[str, dict[str, Any]] = {
     "individual": {"candidates": 4},
     "enas": {"updates": 2, "samples": 4, "candidates": 4},
@@ -36,6 +37,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "r_darts": {"every": 3, "pictures": 1},
     "pc_darts": {"warmup": 1},
     "p_darts": {"warmup": 0, "cells": [3, 3, 3]},
+    "ofa": {"shares": [1, 1, 1, 1, 1, 1], "search": _FEW},
+    "bignas": {"search": _FEW},
 }
 NOT_SHARED = "shares no weights: what it did not train has no score"
 NO_TABLE = "no stand-alone results of this space"
@@ -87,7 +90,7 @@ def _pictures(data: Splits) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
 
 def _trained(name: str, data: Splits) -> Family:
     torch.manual_seed(0)
-    space = get_space("darts_tiny" if name in CELLS else "digits_chain")
+    space = get_space(SPACES.get(name, "digits_chain"))
     family = make_family(name, space, space.supernet(), 0, **OPTIONS.get(name, {}))
     images, labels = data.train
     pictures, calibration = _pictures(data)
