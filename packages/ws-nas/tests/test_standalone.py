@@ -98,7 +98,7 @@ def test_other_spaces_one_after_another(few):
     found = train_standalone(space, space.sample_many(2, 0), [0], data, Recipe(epochs=1, batch_size=20))
     assert found.val_loss.shape == (2, 1)
     with pytest.raises(UserError, match="method=stacked"):
-        train_standalone(space, space.sample_many(2, 0), [0], data, method="stacked")
+        train_standalone(space, space.sample_many(2, 0), [0], data, Recipe(batch_size=20), method="stacked")
 
 
 def test_parts_of_the_digits_are_disjoint_and_hold_all_classes():
