@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from effkit.errors import UserError
+from ws_nas.evaluation.prefixes import walk_prefixes
 from ws_nas.evaluation.reference import reference_exact, reference_pooled, reference_score
 from ws_nas.evaluation.scoring import score
 from ws_nas.spaces.registry import get_space
@@ -154,25 +155,37 @@ def test_scores_are_those_of_the_exported_network():
         assert float(found.loss[i]) == pytest.approx(loss, rel=1e-5)
 
 
-def test_prefixes_run_once():
-    """81 chains of four layers: 3 + 9 + 27 + 81 layers instead of 4 x 81, twice (statistics and scores)."""
+@pytest.mark.parametrize("stacked_bytes", [0, 1 << 30])
+def test_prefixes_run_once(stacked_bytes):
+    """81 chains of four layers: pictures pass 3 + 9 + 27 + 81 layers instead of 4 x 81, in whichever order."""
     space, supernet = _supernet("digits_chain")
     x, c = _data(space, 4, 4)
-    calls = {"layers": 0, "stem": 0}
+    pictures = {"layers": 0, "stem": 0}
+    calls = []
 
     def count(key):
-        return lambda *_: calls.__setitem__(key, calls[key] + 1)
+        def hook(module, args, output):
+            pictures[key] += len(output)
+            calls.append(key)
+
+        return hook
 
     for options in supernet.layers:
         for option in options:
             option.register_forward_hook(count("layers"))
     supernet.stem.register_forward_hook(count("stem"))
-    batches = [(x, torch.zeros(4, dtype=torch.long))]
-    score(supernet, list(space), batches, [c], method="prefix")
-    assert calls == {"layers": 2 * (3 + 9 + 27 + 81), "stem": 2}
-    calls.update(layers=0)
-    score(supernet, list(space)[:9], batches, [c], method="loop")
-    assert calls["layers"] == 2 * 4 * 9
+    ends: list[int] = []
+
+    def arrived(paths, logits):
+        assert logits[0].shape == (len(paths), 4, 10)
+        ends.extend(i for some in paths for i in some)
+
+    supernet.eval()
+    with torch.no_grad():
+        walk_prefixes([supernet.chain(g) for g in space], [c], [x], arrived, stacked_bytes)
+    assert pictures == {"layers": 4 * 2 * (3 + 9 + 27 + 81), "stem": 4 * 2}
+    assert calls.count("layers") == 2 * (3 + 9 + 27 + 81 if stacked_bytes == 0 else 4 * 3)
+    assert sorted(ends) == list(range(81))
 
 
 def test_each_operation_runs_once_for_all_paths():

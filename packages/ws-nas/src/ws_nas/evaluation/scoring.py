@@ -6,7 +6,7 @@ prefix of paths once, statistics included, for both depend on the choices so far
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -15,15 +15,15 @@ from torch.nn import functional
 
 from effkit.errors import UserError, choose
 from effkit.progress import report_progress
+from ws_nas.evaluation.prefixes import STACKED_BYTES, walk_prefixes
 from ws_nas.supernets.norm import Applying, Collecting
-from ws_nas.supernets.supernet import CALIBRATIONS, Step, Supernet
+from ws_nas.supernets.supernet import CALIBRATIONS, Supernet
 
 __all__ = ["METHODS", "Scores", "score"]
 
 METHODS = ("auto", "loop", "batched", "prefix")
 
 _Path: TypeAlias = tuple[int, ...]
-_STACKED_BYTES = 32 << 20  # of the pictures of all paths after the stem, on a CPU: what caches still help with
 
 
 class Scores(NamedTuple):
@@ -194,7 +194,7 @@ def _fitting(supernet: Supernet, x: Tensor, most: int) -> int:
         one = max(1, torch.cuda.max_memory_allocated(x.device) - before)
         free, _ = torch.cuda.mem_get_info(x.device)
         return int(max(1, min(most, 0.5 * free // one)))
-    return int(max(1, min(most, _STACKED_BYTES // max(1, supernet.stem_bytes(x)))))
+    return int(max(1, min(most, STACKED_BYTES // max(1, supernet.stem_bytes(x)))))
 
 
 def _prefix(
@@ -204,38 +204,15 @@ def _prefix(
     calibration: Sequence[Tensor] | None,
     tally: _Tally,
 ) -> None:
-    """Depth first, with one activation of calibration and scoring pictures kept a depth."""
-    chains = [supernet.chain(path) or [] for path in paths]
-    labels = [y for _, y in batches]
     done = 0
 
-    def walk(depth: int, numbers: list[int], given: list[Tensor] | None, scored: list[Tensor]) -> None:
+    def arrived(ends: list[list[int]], logits: list[Tensor]) -> None:
         nonlocal done
-        ended = [i for i in numbers if len(chains[i]) == depth]
-        if ended:
-            for logits, y in zip(scored, labels, strict=True):
-                tally.add(ended, logits.expand(len(ended), *logits.shape), y)
-            done += len(ended)
-            report_progress(f"sub-network {done} of {len(paths)}", done / len(paths))
-        groups: dict[Hashable, list[int]] = {}
-        for i in numbers:
-            if len(chains[i]) > depth:
-                groups.setdefault(chains[i][depth].key, []).append(i)
-        for members in groups.values():
-            step = chains[members[0]][depth]
-            walk(depth + 1, members, *_advance(step, given, scored))
+        at = torch.tensor([u for u, some in enumerate(ends) for _ in some], device=logits[0].device)
+        numbers = [i for some in ends for i in some]
+        for answers, (_, labels) in zip(logits, batches, strict=True):
+            tally.add(numbers, answers[at], labels)
+        done += len(numbers)
+        report_progress(f"sub-network {done} of {len(paths)}", done / len(paths))
 
-    walk(0, list(range(len(paths))), None if calibration is None else list(calibration), [x for x, _ in batches])
-
-
-def _advance(
-    step: Step, calibration: list[Tensor] | None, scored: list[Tensor]
-) -> tuple[list[Tensor] | None, list[Tensor]]:
-    """Both kinds of pictures one step further, the second normalised by the statistics of the first."""
-    run: Callable[[Tensor], Tensor] = step.run
-    if calibration is None:
-        return None, [run(x) for x in scored]
-    with Collecting() as session:
-        further = [run(x) for x in calibration]
-    with Applying(session.moments()):
-        return further, [run(x) for x in scored]
+    walk_prefixes([supernet.chain(path) or [] for path in paths], calibration, [x for x, _ in batches], arrived)
