@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from effkit.plots.sentence import read_description
 from effkit.testing import assert_one_line_mistake, in_process, unread_keys
 from ws_nas.cli import main
 from ws_nas.families.registry import FAMILIES
+from ws_nas.families.relaxed import Relaxed
+from ws_nas.plots.architecture import COURSES
 from ws_nas.spaces.registry import get_space
 
 SMALL = [
@@ -68,6 +71,10 @@ def test_every_family_trains_on_digits_and_derives_a_genotype(run, name):
     assert json.loads(Path("r/genotype.json").read_text())["genotype"] == found["genotype"]
     if name == "spos":
         assert found["macs"] <= 60000
+    if issubclass(FAMILIES[name], Relaxed):
+        assert "Heat maps of the shares of operations" in read_description("r/operations.png")
+        assert "nats from" in read_description("r/course.png")
+    assert Path("r/course.png").is_file() == bool(set(FAMILIES[name].columns) & set(COURSES))
     if name == "pc_darts":  # has no sub-networks to score
         assert found["accuracy"] is None
         assert found["loss"] is None

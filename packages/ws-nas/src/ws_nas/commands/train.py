@@ -13,11 +13,15 @@ from effkit.data.selection import SelectionData
 from effkit.device import resolve_device, seed_everything, set_threads
 from effkit.errors import choose
 from effkit.lightning import load_checkpoint, train
+from effkit.lightning.logging import read_rows
+from effkit.ranks import is_main_rank
 from effkit.report import Report, Table, write_json
 from effkit.runs import WEIGHTS_FILE
 from ws_nas.commands.build import make_space, plain
 from ws_nas.families.base import Family
 from ws_nas.families.registry import make_family
+from ws_nas.families.relaxed import Relaxed
+from ws_nas.plots.architecture import draw_course, draw_probabilities
 from ws_nas.spaces.space import Space
 from ws_nas.training.data import stream_of
 from ws_nas.training.module import FamilyModule
@@ -109,7 +113,26 @@ def execute(options: dict[str, Any], command: str) -> Report:
     lines = ["accuracy and loss are those of inherited weights, on the pictures that architectures were chosen by"]
     if found is None:
         lines = [f"family={family.name} leaves no weights to inherit: the derived network is to be trained by itself"]
-    return Report(f"ws-nas {command}", tables, data={**metrics, **chosen}, files=[weights, file], lines=lines)
+    pictures = draw_search(family, folder) if is_main_rank() else []
+    files = [weights, file, *pictures]
+    return Report(f"ws-nas {command}", tables, data={**metrics, **chosen}, files=files, lines=lines)
+
+
+def draw_search(family: Family, folder: Path) -> list[Path]:
+    """Pictures of what a search has learnt and of its course, where there is something to see.
+
+    Args:
+        family: As it is in the end.
+        folder: The run folder.
+    """
+    found = []
+    if isinstance(family, Relaxed):
+        shares = zip(family.mixture.tables, family.shares(), strict=False)
+        tables = {table.name: p.tolist() for table, p in shares}
+        operations = {table.name: table.operations for table in family.mixture.tables}
+        found.append(draw_probabilities(tables, operations, folder / "operations.png", f"{family.name}: operations"))
+    course = draw_course(read_rows(folder / "metrics.csv"), folder / "course.png", f"{family.name}: course")
+    return found if course is None else [*found, course]
 
 
 def agreed(space: Space, family: Family) -> tuple[int, ...]:
