@@ -189,12 +189,16 @@ def test_r_darts_eigenvalue_is_that_of_the_dense_hessian():
 
 def test_too_many_skips_stop_the_architecture():
     family = family_of("r_darts", "nb201_tiny", skips=2, every=5, dtype=torch.float32)
+    values = family.alphas.values[0]
     with torch.no_grad():
-        family.alphas.values[0][0, 1] = 1.0
-    assert family.end_epoch(iter([]))["stopped"] == 0
+        values.zero_()
+        values[:, 3] = 0.5
+        values[0, 1] = 1.0
+    assert family.end_epoch(iter([])) == {"skips": 1.0, "stopped": 0.0}
     with torch.no_grad():
-        family.alphas.values[0][4, 1] = 1.0
+        values[4, 1] = 1.0
     assert family.end_epoch(iter([])) == {"skips": 2.0, "stopped": 1.0}
+    assert family.derived() == (1, 3, 3, 3, 1, 3)
 
 
 def test_drop_path_leaves_out_what_is_no_skip():

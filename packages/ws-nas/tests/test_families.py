@@ -395,7 +395,7 @@ def test_a_limit_is_kept_or_refused():
     ("name", "options", "message"),
     [
         ("sops", {}, r"family='sops' is not known.*did you mean 'spos'"),
-        ("spos", {"gene": 1}, r"option of family=spos='gene' is not known"),
+        ("spos", {"gene": 1}, r"family\.gene is no option of spos, choose one of label_smoothing, search"),
         ("enas", {"decay": 1.0}, r"family\.decay=1\.0 must be a number of at least 0 and below 1"),
         ("enas", {"samples": 0}, r"family\.samples=0 must be a whole number of at least 1"),
         ("asng", {"samples": 1}, r"family\.samples=1 must be a whole number of at least 2"),

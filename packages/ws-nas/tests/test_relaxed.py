@@ -14,6 +14,7 @@ from ws_nas.families.base import Batch, NotFinite, generator_of
 from ws_nas.families.costs import expected_cost, operation_costs
 from ws_nas.families.progress import Progress
 from ws_nas.families.proxyless import alpha_gradient, latency_loss
+from ws_nas.families.reference import reference_second_order
 from ws_nas.families.registry import make_family
 from ws_nas.spaces.registry import get_space
 from ws_nas.supernets.mixed import mix
@@ -327,6 +328,26 @@ def test_second_order_by_difference_agrees_with_differentiating_twice():
     cosine = torch.nn.functional.cosine_similarity
     assert float(cosine(near, exact, dim=0)) > 0.999
     assert float(cosine(first, exact, dim=0)) < 0.9999
+
+
+def test_second_order_is_that_of_the_published_formulation():
+    family = family_of("darts", order="second")
+    family.alphas.double()
+    optimizer = torch.optim.SGD(family.network.parameters(), lr=0.1, momentum=0.9, weight_decay=3e-4)
+    family.weight_optimizer = optimizer
+    for step in range(2):  # with momenta
+        found, _ = family.gradients(batch(), step)
+
+        def loss(images, labels):
+            return lambda model, values: family.loss(model(images, family.probabilities(values)), labels)
+
+        train_loss, val_loss = loss(batch().images, batch().labels), loss(*batch().validation)
+        expected = reference_second_order(family.mixture, list(family.alphas.values), train_loss, val_loss, optimizer)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+        optimizer.zero_grad()
+        train_loss(family.mixture, list(family.alphas.values)).backward()
+        optimizer.step()
 
 
 @pytest.mark.parametrize("order", ["neumann", "cg"])

@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from effkit.plots.sentence import read_description
 from effkit.testing import assert_one_line_mistake, in_process, unread_keys
 from ws_nas.cli import main
 from ws_nas.families.registry import FAMILIES
+from ws_nas.families.relaxed import Relaxed
+from ws_nas.plots.architecture import COURSES
 from ws_nas.spaces.registry import get_space
 
 SMALL = [
@@ -26,6 +29,21 @@ TINY = {
     "proxyless": ["family.warmup=0", "family.every=1"],
     "r_darts": ["family.every=1"],
     "pc_darts": ["space=darts_tiny", "family.warmup=1", "space.search_channels=4"],
+    "ofa": [
+        "space=ofa_tiny",
+        "family.shares=[1,1,1,1,1,1]",
+        "family.search.population=3",
+        "family.search.parents=2",
+        "family.search.generations=1",
+        "family.search.exhaustive=0",
+    ],
+    "bignas": [
+        "space=ofa_tiny",
+        "family.search.population=3",
+        "family.search.parents=2",
+        "family.search.generations=1",
+        "family.search.exhaustive=0",
+    ],
     "p_darts": ["space=darts_tiny", "family.warmup=0", "family.cells=[3,3,3]", "trainer.max_epochs=3"],
 }
 
@@ -37,11 +55,15 @@ def run(tmp_path, monkeypatch, capfd):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+# Each takes a second; those whose commands differ from others are run always.
+OFTEN = ("individual", "spos", "darts", "pc_darts")
+
+
+@pytest.mark.parametrize("name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES])
 def test_every_family_trains_on_digits_and_derives_a_genotype(run, name):
     code, out, err = run("train", *SMALL, f"family={name}", *TINY.get(name, []), "format=json", "hydra.run.dir=r")
     assert code == 0, err
-    found = json.loads(out)
+    found = json.loads(out)["data"]
     space = get_space(found["space"], **({"search_channels": 4} if name == "pc_darts" else {}))
     assert found["hash"] == space.hash
     genotype = space.parse(found["genotype"])
@@ -49,6 +71,10 @@ def test_every_family_trains_on_digits_and_derives_a_genotype(run, name):
     assert json.loads(Path("r/genotype.json").read_text())["genotype"] == found["genotype"]
     if name == "spos":
         assert found["macs"] <= 60000
+    if issubclass(FAMILIES[name], Relaxed):
+        assert "Heat maps of the shares of operations" in read_description("r/operations.png")
+        assert "nats from" in read_description("r/course.png")
+    assert Path("r/course.png").is_file() == bool(set(FAMILIES[name].columns) & set(COURSES))
     if name == "pc_darts":  # has no sub-networks to score
         assert found["accuracy"] is None
         assert found["loss"] is None
@@ -72,11 +98,11 @@ def test_eval_measures_what_was_derived_or_is_named(run, trained):
     derived = json.loads((trained / "genotype.json").read_text())["genotype"]
     code, out, err = run("eval", f"run={trained}", "format=json", "threads=1")
     assert code == 0, err
-    (found,) = json.loads(out)["networks"]
+    (found,) = json.loads(out)["data"]["networks"]
     assert found["genotype"] == derived
     code, out, err = run("eval", f"run={trained}", "format=json", "genotypes=['000000',all_conv_3x3]", "threads=1")
     assert code == 0, err
-    networks = json.loads(out)["networks"]
+    networks = json.loads(out)["data"]["networks"]
     assert [n["genotype"] for n in networks] == ["000000", "333333"]
     assert networks[0]["accuracy"] == pytest.approx(0.1, abs=0.06)  # nothing gets through
     assert networks[1]["params"] > networks[0]["params"]
@@ -113,8 +139,8 @@ def test_resume_goes_on_with_the_words_of_the_run(run):
     ("words", "said"),
     [
         (["train", "family=sops"], ["family", "sops"]),
-        (["train", "+family.gene=1"], ["family=spos", "gene"]),
-        (["train", "family=darts", "space=fairnas_chain", "data=digits"], ["classes=1000", "10"]),
+        (["train", "+family.gene=1"], ["family.gene", "spos"]),
+        (["train", "family=darts", "space=fairnas_chain", "data=digits"], ["1000 classes", "10"]),
         (["train", "family=pc_darts"], ["family=pc_darts", "space=digits_chain", "space=darts"]),
         (["train", "family=few_shot", "family.gene=4"], ["family.gene=4", "below 4"]),
         (["train", "family=darts", "family.order=second", "optimizer=adamw"], ["order=second", "AdamW"]),
@@ -123,7 +149,7 @@ def test_resume_goes_on_with_the_words_of_the_run(run):
         (["train", "+supernet.bias=true"], ["supernet='bias'", "affine"]),
         (["train", "family.search.limit={macs: 1}"], ["limit", "digits_chain"]),
         (["train", "trainer.accumulate_grad_batches=2"], ["accumulate_grad_batches=2"]),
-        (["train", "data=digits", "space=nas_bench_macro", "+space.classes=7"], ["classes=7", "10"]),
+        (["train", "data=digits", "space=nas_bench_macro", "+space.classes=7"], ["7 classes", "10"]),
         (["resume", "run=nowhere"], ["run='nowhere'", "does not exist"]),
         (["eval", "run=nowhere"], ["run='nowhere'", "does not exist"]),
     ],
@@ -135,7 +161,7 @@ def test_mistakes_are_one_line(run, words, said):
 
 def test_genotypes_of_other_spaces_are_refused(run, trained):
     result = run("eval", f"run={trained}", "genotypes=['0121']")
-    assert_one_line_mistake("ws-nas", result, ["genotype='0121'", "space=nb201_tiny"])
+    assert_one_line_mistake("ws-nas", result, ["genotypes: '0121'", "the run's space nb201_tiny"])
 
 
 LINES = {

@@ -12,6 +12,18 @@ from typing import TYPE_CHECKING
 from effkit.lazy import attach
 
 if TYPE_CHECKING:
+    from ws_nas.evaluation.scoring import score as score
+    from ws_nas.families.base import Family as Family
+    from ws_nas.families.registry import FAMILIES as FAMILIES
+    from ws_nas.families.registry import get_family as get_family
+    from ws_nas.families.registry import make_family as make_family
+    from ws_nas.meters.calibration import CalibratedRanking as CalibratedRanking
+    from ws_nas.meters.calibration import calibrate_ranking as calibrate_ranking
+    from ws_nas.meters.gap import gap as gap
+    from ws_nas.meters.report import GapReport as GapReport
+    from ws_nas.meters.tables.benchmark import TabularBenchmark as TabularBenchmark
+    from ws_nas.meters.tables.latency import LatencyTable as LatencyTable
+    from ws_nas.meters.tables.shipped import digits_table as digits_table
     from ws_nas.spaces.registry import SPACES as SPACES
     from ws_nas.spaces.registry import get_space as get_space
     from ws_nas.spaces.space import Cost as Cost
@@ -23,11 +35,23 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "SPACES": "ws_nas.spaces.registry",
+        "CalibratedRanking": "ws_nas.meters.calibration",
         "Cost": "ws_nas.spaces.space",
+        "FAMILIES": "ws_nas.families.registry",
+        "Family": "ws_nas.families.base",
+        "GapReport": "ws_nas.meters.report",
         "Genotype": "ws_nas.spaces.space",
+        "LatencyTable": "ws_nas.meters.tables.latency",
+        "SPACES": "ws_nas.spaces.registry",
         "Space": "ws_nas.spaces.space",
         "Supernet": "ws_nas.supernets.supernet",
+        "TabularBenchmark": "ws_nas.meters.tables.benchmark",
+        "calibrate_ranking": "ws_nas.meters.calibration",
+        "digits_table": "ws_nas.meters.tables.shipped",
+        "gap": "ws_nas.meters.gap",
+        "get_family": "ws_nas.families.registry",
         "get_space": "ws_nas.spaces.registry",
+        "make_family": "ws_nas.families.registry",
+        "score": "ws_nas.evaluation.scoring",
     },
 )

@@ -14,6 +14,7 @@ from effkit.device import resolve_device
 from effkit.errors import UserError, choose, written
 from effkit.outputs import check_output_file
 from effkit.report import Report
+from ws_nas.commands.bench_search import recomputing, second_order
 from ws_nas.commands.build import plain
 from ws_nas.evaluation.scoring import Scores, score
 from ws_nas.evaluation.splits import Splits, digits_splits
@@ -23,7 +24,7 @@ from ws_nas.spaces.space import Space
 
 __all__ = ["CASES", "run"]
 
-CASES = ("batched", "prefix", "stacked")
+CASES = ("batched", "prefix", "stacked", "second_order", "recompute")
 _TOLERANCE = 1e-5  # of losses of a fast way against those of the loop
 _LEARNT = 2e-3  # after an epoch of training in float32
 
@@ -131,5 +132,9 @@ def run(cfg: Any) -> Report:
         data["prefix"] = _scoring(bench, space, "prefix", chains, pictures, device)
     if "stacked" in options["cases"]:
         data["stacked"] = _training(bench, get_space("digits_chain"), trained, max(64, pictures), device)
+    if "second_order" in options["cases"]:
+        data["second_order"] = second_order(bench, _count("batch", options["batch"], 2), device)
+    if "recompute" in options["cases"]:
+        data["recompute"] = recomputing(_count("batch", options["batch"], 2), device)
     folder = run_dir()
     return bench.report("ws-nas bench", data, csv=wanted or folder / "bench.csv", folder=folder)

@@ -56,7 +56,7 @@ def run(cfg: Any) -> Report:
     seed_everything(options["seed"])
     opened = Run.open(options["run"], package="ws_nas")
     data, space, family = open_run(opened, options["weights"])
-    genotypes = read_genotypes(space, options["genotypes"]) or [derived_of(opened, space)]
+    genotypes = _named(space, options["genotypes"]) or [derived_of(opened, space)]
     test = open_data(opened.config["data"], space.layout).split("test")
     found = scoring_of(options, family, data, test, resolve_device(options["device"])).scores(genotypes)
     rows = []
@@ -68,6 +68,15 @@ def run(cfg: Any) -> Report:
     about = {"space": space.name, "hash": space.hash, "family": family.name, "networks": figures}
     table = Table(f"{family.name} on {data.name}, test, inherited weights", names, rows)
     return Report("ws-nas eval", [table], data=about)
+
+
+def _named(space: Space, value: Any) -> list[Genotype]:
+    """Genotypes as they are written; the space is the run's, so that no key names it."""
+    try:
+        return read_genotypes(space, value)
+    except UserError as error:
+        line = str(error).replace("genotype=", "genotypes: ").replace("space=", "the run's space ")
+        raise UserError(line) from error
 
 
 def derived_of(opened: Run, space: Space) -> Genotype:

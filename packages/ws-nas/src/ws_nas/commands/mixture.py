@@ -34,15 +34,16 @@ def discretization_of(
     """
     if not isinstance(family, Relaxed):
         return NO_MIXTURE
+    if not family.inherits:
+        return f"family={family.name} leaves no weights that a derived network could be held against the mixture with"
     mixture, everything = family.mixture, torch.cat(list(calibration))
-    gates = [p.to(everything.dtype) for p in family.probabilities()]
     before = mixture.training
     mixture.eval()
     try:
         with Collecting() as session:
-            mixture(everything, gates)
+            family.soft_logits(everything)
         with Applying(session.moments()):
-            logits = torch.cat([mixture(images, gates).float() for images, _ in batches])
+            logits = torch.cat([family.soft_logits(images).float() for images, _ in batches])
     finally:
         mixture.train(before)
     labels = torch.cat([y for _, y in batches])

@@ -16,7 +16,6 @@ from ws_nas.spaces.darts import DARTSSpace
 from ws_nas.spaces.space import Space
 from ws_nas.supernets.darts import EDGES
 from ws_nas.supernets.mixed import Table
-from ws_nas.supernets.norm import Collecting
 from ws_nas.supernets.partial import PartialDartsSupernet
 
 __all__ = ["PCDARTS", "edge_weights"]
@@ -93,11 +92,9 @@ class PCDARTS(Relaxed):
         edges = [w.to(images.dtype) for w in self.weights(values)]
         return self.mixture(images, [g.to(images.dtype) for g in gates], run, edges)
 
-    @torch.no_grad()
-    def shown(self, images: Tensor) -> list[Tensor]:
+    def soft_logits(self, images: Tensor) -> Tensor:
         """Logits of the mixture itself, with its gates and edges as they are."""
-        with Collecting():
-            return [self.logits(images, list(self.alphas.values), 0, 0)]
+        return self.logits(images, list(self.alphas.values), 0, 0)
 
     @torch.no_grad()
     def strengths(self) -> list[Tensor]:

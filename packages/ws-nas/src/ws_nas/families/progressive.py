@@ -24,7 +24,6 @@ from ws_nas.supernets.mixed import Run
 from ws_nas.supernets.mixtures import DartsMixture, darts_genes
 from ws_nas.supernets.networks.darts import NODES, PAIRS
 from ws_nas.supernets.networks.darts_parts import OPERATIONS
-from ws_nas.supernets.norm import Collecting
 
 __all__ = ["PDARTS", "limit_skips", "strongest"]
 
@@ -204,12 +203,9 @@ class PDARTS(Relaxed):
                         )
         return self.supernet
 
-    @torch.no_grad()
-    def shown(self, images: Tensor) -> list[Tensor]:
-        """Logits of the mixture of the stage, as it is in evaluation."""
-        with Collecting():
-            gates, run = self.gates(list(self.alphas.values), 0, 0)
-            return [self.mixture(images, [g.to(images.dtype) for g in gates], run)]
+    def soft_logits(self, images: Tensor) -> Tensor:
+        """Logits of the mixture of the stage; what is dropped does not run."""
+        return self.logits(images, list(self.alphas.values), 0, 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Also the stage, and what its edges have left."""

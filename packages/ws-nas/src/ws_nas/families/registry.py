@@ -8,10 +8,11 @@ from typing import Any
 from torch import nn
 
 from effkit.arguments import check_arguments
-from effkit.errors import choose
+from effkit.errors import UserError, choose, nearest
 from ws_nas.families.asng import ASNG
 from ws_nas.families.base import Family
 from ws_nas.families.darts import DARTS
+from ws_nas.families.elastic import OFA, BigNAS
 from ws_nas.families.enas import ENAS
 from ws_nas.families.fair import FairNAS
 from ws_nas.families.few_shot import FewShot
@@ -33,6 +34,7 @@ FAMILIES: dict[str, type[Family]] = {
     for family in (
         *(Individual, ENAS, ASNG, SPOS, FairNAS, FewShot),
         *(DARTS, GDAS, SNAS, ProxylessNAS, FairDARTS, EntropyDARTS, RDARTS, PCDARTS, PDARTS),
+        *(OFA, BigNAS),
     )
 }
 
@@ -77,7 +79,12 @@ def make_family(name: str, space: Space, supernet: nn.Module, seed: int = 0, **o
     family = get_family(name)
     known = options_of(family)
     for key in options:
-        choose(f"option of family={name}", key, sorted(known))
+        if key not in known:
+            hint = nearest(key, known)
+            raise UserError(
+                f"family.{key} is no option of {name}, choose one of {', '.join(sorted(known))}"
+                + (f"; did you mean {hint!r}?" if hint else "")
+            )
     if isinstance(options.get("search"), dict):
         for key in options["search"]:
             choose("family.search", key, sorted(SearchOptions.__dataclass_fields__))

@@ -142,11 +142,15 @@ class Relaxed(Family):
 
     # --- what comes of it -----------------------------------------------------------------------------------------
 
+    def soft_logits(self, images: Tensor) -> Tensor:
+        """Logits of the mixture itself, with its gates as they are."""
+        return self.mixture(images, [p.to(images.dtype) for p in self.probabilities()])
+
     @torch.no_grad()
     def shown(self, images: Tensor) -> list[Tensor]:
-        """Logits of the mixture itself, with its gates as they are."""
+        """:meth:`soft_logits`, with the statistics of these pictures."""
         with Collecting():
-            return [self.mixture(images, [p.to(images.dtype) for p in self.probabilities()])]
+            return [self.soft_logits(images)]
 
     @torch.no_grad()
     def shares(self) -> list[Tensor]:

@@ -67,6 +67,7 @@ class FamilyModule(Classifier):
         self.architecture = family.architecture
         self.val_top5 = None
         self.clip: float | None = None
+        self.clips_values = False
         self._told: Progress | None = None
         self.columns = nn.ModuleDict({name: MeanLoss() for name in family.columns})
 
@@ -80,13 +81,12 @@ class FamilyModule(Classifier):
                 f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} must be 1: every step of a family "
                 "is an update; use a larger data.batch_size"
             )
-        if (trainer.gradient_clip_algorithm or "norm") != "norm":
-            raise UserError("trainer.gradient_clip_algorithm=value is not done by a family's steps: choose norm")
         if str(trainer.precision) in ("16-mixed", "16"):
             raise UserError(
                 "precision=fp16 needs a scaled loss, which a family's own passes have not: use bf16 or fp32"
             )
         self.clip, trainer.gradient_clip_val = trainer.gradient_clip_val, None  # type: ignore[assignment]
+        self.clips_values = str(trainer.gradient_clip_algorithm or "norm").lower().endswith("value")
         return super().configure_callbacks()
 
     def on_fit_start(self) -> None:
@@ -95,6 +95,8 @@ class FamilyModule(Classifier):
 
     def on_train_epoch_start(self) -> None:
         """Tell the family how far the training is."""
+        optimizer: Any = self.optimizers()
+        self.family.weight_optimizer = optimizer.optimizer
         self._told = self._progress()
         self.family.begin_epoch(self._told)
 
@@ -111,7 +113,6 @@ class FamilyModule(Classifier):
         ):  # resumed within an epoch, which does not start
             self.on_train_epoch_start()
         optimizer: Any = self.optimizers()
-        family.weight_optimizer = optimizer.optimizer
         images, labels = self._arrived(batch)
         step = int(trainer.global_step)
         optimizer.zero_grad(set_to_none=True)
@@ -124,7 +125,9 @@ class FamilyModule(Classifier):
             raise self._not_finite(error) from None
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         average([p.grad for p in parameters if p.grad is not None])
-        if self.clip:
+        if self.clip and self.clips_values:
+            torch.nn.utils.clip_grad_value_(parameters, self.clip)
+        elif self.clip:
             torch.nn.utils.clip_grad_norm_(parameters, self.clip)
         optimizer.step()
         schedule: Any = self.lr_schedulers()

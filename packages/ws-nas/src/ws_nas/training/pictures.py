@@ -39,12 +39,12 @@ def open_data(options: Mapping[str, Any], layout: Layout) -> DataModule:
     # Data sets without the key have colours, always.
     grey = {"in_chans": layout.in_channels} if "in_chans" in data_arguments(kind) else {}
     data = create_data(**given, image_size=layout.resolution, **grey)
-    pairs = (("in_channels", layout.in_channels, data.in_chans), ("classes", layout.classes, data.num_classes))
-    for key, asked, there in pairs:
+    for what, asked, there in (
+        ("channels", layout.in_channels, data.in_chans),
+        ("classes", layout.classes, data.num_classes),
+    ):
         if asked != there:
-            raise UserError(
-                f"the space's networks have {key}={asked}, but data={data.name} has {there}: +space.{key}={there}"
-            )
+            raise UserError(f"the space's networks are for {asked} {what}, but data={data.name} has {there}")
     return data
 
 
