@@ -76,11 +76,12 @@ def test_export(run, tmp_path):
 
 
 MISTAKES = [
-    (["info", "space=digits_chain", "genotypes=[0123]"], ["'0123'", "'3' is no layer"]),
+    (["info", "space=digits_chain", "genotypes=[0123]"], ["genotypes='0123'", "'3' is no layer"]),
     (["info", "genotypes=3"], ["genotypes=3", "list"]),
-    (["info", "space.width=0.5", "space=digits_chain"], ["width"]),
+    (["info", "space.width=0.5", "space=digits_chain"], ["space.width=0.5"]),
+    (["info", "space.width=0", "space=digits_chain"], ["space.width=0"]),
     (["standalone"], ["name at least one network"]),
-    (["standalone", "arch=81"], ["index=81", "0 to 80"]),
+    (["standalone", "arch=81"], ["arch=81", "0 to 80"]),
     (["standalone", "arch=1", "recipe.lr=-1"], ["recipe.lr=-1"]),
     (["standalone", "arch=1", "data.limit=9"], ["data.limit=9", "parts=held_out"]),
     (["standalone", "arch=1", "method=stack"], ["method='stack'", "stacked"]),

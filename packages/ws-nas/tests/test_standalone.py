@@ -5,7 +5,7 @@ import torch
 
 from effkit.errors import UserError
 from ws_nas.evaluation.splits import Splits, digits_splits
-from ws_nas.evaluation.standalone import Recipe, train_standalone
+from ws_nas.evaluation.standalone import Recipe, _cut_out, train_standalone
 from ws_nas.ops.stacked import out_side, stacked_conv, stacked_norm
 from ws_nas.spaces.registry import get_space
 
@@ -98,7 +98,42 @@ def test_other_spaces_one_after_another(few):
     found = train_standalone(space, space.sample_many(2, 0), [0], data, Recipe(epochs=1, batch_size=20))
     assert found.val_loss.shape == (2, 1)
     with pytest.raises(UserError, match="method=stacked"):
-        train_standalone(space, space.sample_many(2, 0), [0], data, method="stacked")
+        train_standalone(space, space.sample_many(2, 0), [0], data, Recipe(batch_size=20), method="stacked")
+
+
+def test_evaluation_stage_of_cells():
+    """Auxiliary head, drop-path and cutout, of training only; the same seed ends at the same figures."""
+    source = torch.Generator().manual_seed(0)
+    part = (torch.randn(8, 3, 32, 32, generator=source), torch.arange(8) % 10)
+    data, space = Splits(part, part, part), get_space("darts", channels=2, layers=3, auxiliary=True)
+    recipe = Recipe(epochs=2, batch_size=4, lr=0.01, auxiliary=0.4, drop_path=0.5, cutout=16)
+    found, again, plain = (
+        train_standalone(space, [space.named["DARTS_V2"]], [0], data, how, keep=True)
+        for how in (recipe, recipe, Recipe(epochs=2, batch_size=4, lr=0.01))
+    )
+    assert torch.equal(found.val_loss, again.val_loss)
+    assert not torch.equal(found.val_loss, plain.val_loss)
+    head, untrained = found.networks[0][0].auxiliary, plain.networks[0][0].auxiliary
+    assert not torch.equal(head.classifier.weight, untrained.classifier.weight)
+
+
+def test_cutout_is_a_square_inside_the_picture():
+    ones = torch.ones(2, 50, 1, 8, 8)
+    sources = {3: torch.Generator().manual_seed(3)}
+    cut = _cut_out(ones, 4, sources, [3, 3])
+    assert torch.equal(cut[0], cut[1])
+    holes = (cut[0, :, 0] == 0).sum((1, 2))
+    assert int(holes.max()) == 16
+    assert int(holes.min()) >= 4  # around a corner
+    for picture in cut[0, :, 0]:
+        rows, columns = (picture == 0).any(1).sum(), (picture == 0).any(0).sum()
+        assert int(rows * columns) == int((picture == 0).sum())
+
+
+def test_cutout_at_once_is_one_after_another(few, double):
+    recipe = Recipe(epochs=1, batch_size=64, cutout=3)
+    one, many = (train_standalone(CHAIN, GENOTYPES, [0, 1], few, recipe, method=m) for m in ("sequential", "stacked"))
+    torch.testing.assert_close(many.val_loss, one.val_loss, rtol=1e-9, atol=1e-10)
 
 
 def test_parts_of_the_digits_are_disjoint_and_hold_all_classes():
@@ -117,6 +152,8 @@ def test_bad_input_is_one_line(few):
         ({"epochs": 0}, "recipe.epochs=0"),
         ({"lr": float("nan")}, "recipe.lr=nan"),
         ({"momentum": 1.0}, "recipe.momentum=1.0"),
+        ({"drop_path": 1.0}, "recipe.drop_path=1.0"),
+        ({"cutout": -1}, "recipe.cutout=-1"),
         ({"batch_size": True}, "recipe.batch_size=True"),
     ):
         with pytest.raises(UserError, match=words):
@@ -125,6 +162,10 @@ def test_bad_input_is_one_line(few):
         train_standalone(CHAIN, [(0, 0)], [0], data)
     with pytest.raises(UserError, match="batch_size=4096 is more than the 128"):
         train_standalone(CHAIN, GENOTYPES, [0], data, Recipe(batch_size=4096))
+    with pytest.raises(UserError, match=r"recipe\.drop_path=0\.1 is of cells of DARTS"):
+        train_standalone(CHAIN, GENOTYPES, [0], data, Recipe(drop_path=0.1))
+    with pytest.raises(UserError, match=r"recipe\.auxiliary=0\.4 needs an auxiliary head"):
+        train_standalone(CHAIN, GENOTYPES, [0], data, Recipe(auxiliary=0.4))
     with pytest.raises(UserError, match="must not be empty"):
         train_standalone(CHAIN, [], [0], data)
     wild = Splits(*((x * float("inf"), y) for x, y in data))

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from effkit.arguments import renamed
 from effkit.errors import UserError, written
 from ws_nas.spaces.registry import get_space
 from ws_nas.spaces.space import Genotype, Space
@@ -42,4 +43,5 @@ def read_genotypes(space: Space, value: Any, field: str = "genotypes") -> list[G
     for one in value:
         if isinstance(one, bool) or not isinstance(one, str | int):
             raise UserError(f"{field}: {written(one)} must be text")
-    return [space.parse(str(one)) for one in value]
+    with renamed({"genotype": field}):
+        return [space.parse(str(one)) for one in value]

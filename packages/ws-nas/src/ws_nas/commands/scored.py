@@ -63,11 +63,12 @@ def open_source(options: Mapping[str, Any]) -> Source:
     Raises:
         UserError: If there is neither, or both; or a value does not fit.
     """
-    if (options["run"] is None) == (options["scores"] is None):
-        said = "are both set" if options["run"] is not None else "are not set"
+    given = [key for key in ("run", "scores") if options[key]]
+    if len(given) != 1:
+        said = "are both set" if given else "are not set"
         raise UserError(f"run and scores {said}: give run=RUN, a trained supernet, or scores=COLUMN of a table")
-    if options["run"] is not None:
-        if options["scores_table"] is not None:
+    if "run" in given:
+        if options["scores_table"]:
             raise UserError("scores_table belongs to scores=COLUMN: leave it out with run=")
         opened = Run.open(options["run"], package="ws_nas")
         data, found, family = open_run(opened, options["weights"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from effkit.arguments import check_arguments
+from effkit.arguments import check_arguments, renamed
 from effkit.cli import run_dir
 from effkit.device import resolve_device, set_threads
 from effkit.errors import UserError, written
@@ -34,7 +34,8 @@ def _chosen(space: Space, options: dict[str, Any]) -> list[Genotype]:
     numbers = options["arch"]
     found = read_genotypes(space, options["genotypes"])
     if numbers is not None:
-        found += [space.from_index(n) for n in (numbers if isinstance(numbers, list) else [numbers])]
+        with renamed({"index": "arch"}):
+            found += [space.from_index(n) for n in (numbers if isinstance(numbers, list) else [numbers])]
     if not found:
         raise UserError(f"genotypes=[] and arch={written(numbers)}: name at least one network to train")
     return found

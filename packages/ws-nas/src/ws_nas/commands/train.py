@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch.distributed as dist
 
@@ -27,7 +27,7 @@ from ws_nas.training.data import stream_of
 from ws_nas.training.module import FamilyModule
 from ws_nas.training.pictures import Scoring, open_data
 
-__all__ = ["GENOTYPE_FILE", "execute", "open_family", "run", "scoring_of"]
+__all__ = ["GENOTYPE_FILE", "Trained", "execute", "fit", "open_family", "run", "scoring_of"]
 
 GENOTYPE_FILE = "genotype.json"
 
@@ -64,12 +64,30 @@ def scoring_of(options: dict[str, Any], family: Family, data: SelectionData, mea
     return Scoring(family, data.data, measured, data.train, device=device, **options["scoring"])
 
 
-def execute(options: dict[str, Any], command: str) -> Report:
-    """Train by a plain config, or go on with a training.
+class Trained(NamedTuple):
+    """What a training leaves in memory.
+
+    Attributes:
+        data: What it trained on.
+        space: The space.
+        family: As it is after the last epoch, with a scorer.
+        scoring: Scores sub-networks on the pictures that architectures were chosen by.
+        metrics: What ``effkit.lightning.train`` returned.
+    """
+
+    data: SelectionData
+    space: Space
+    family: Family
+    scoring: Scoring
+    metrics: dict[str, Any]
+
+
+def fit(options: dict[str, Any], folder: Path | None = None) -> Trained:
+    """Train by a plain config.
 
     Args:
         options: All keys of the command ``train``.
-        command: For the report's title.
+        folder: The run folder; the running command's if not given.
     """
     set_threads(options["threads"])
     seed_everything(options["seed"])
@@ -83,10 +101,21 @@ def execute(options: dict[str, Any], command: str) -> Report:
         scheduler=options["scheduler"],
         preprocessing=data.preprocessing,
     )
-    metrics = train(options, family.network, data, module=module)
-    folder = Path(metrics["folder"])
-    family.load_state_dict(load_checkpoint(folder / "checkpoints" / "last.ckpt")["family"])
+    metrics = train(options, family.network, data, module=module, folder=folder)
+    family.load_state_dict(load_checkpoint(Path(metrics["folder"]) / "checkpoints" / "last.ckpt")["family"])
     family.scorer = scoring
+    return Trained(data, space, family, scoring, metrics)
+
+
+def execute(options: dict[str, Any], command: str) -> Report:
+    """Train by a plain config, or go on with a training.
+
+    Args:
+        options: All keys of the command ``train``.
+        command: For the report's title.
+    """
+    data, space, family, scoring, metrics = fit(options)
+    folder = Path(metrics["folder"])
     genotype = agreed(space, family)
     found = scoring.scores([genotype]) if family.inherits else None
     cost = space.cost(genotype)

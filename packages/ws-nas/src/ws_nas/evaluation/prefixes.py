@@ -108,21 +108,22 @@ def walk_prefixes(
             deep(depth + 1, some, pictures.advance(chains[some[0]][depth]))
 
     def wide(depth: int, prefixes: list[list[int]], pictures: _Pictures) -> None:
-        while prefixes:
-            ended = [(u, [i for i in some if len(chains[i]) == depth]) for u, some in enumerate(prefixes)]
-            if at := [u for u, some in ended if some]:
-                arrived([some for _, some in ended if some], pictures.take(at).scored)
-            steps: dict[Hashable, list[tuple[int, list[int]]]] = {}
-            for u, some in enumerate(prefixes):
-                for key, members in _children(chains, some, depth).items():
-                    steps.setdefault(key, []).append((u, members))
-            parts, prefixes = [], []
-            for taking in steps.values():
-                step = chains[taking[0][1][0]][depth]
-                parts.append(pictures.take([u for u, _ in taking]).advance(step))
-                prefixes += [members for _, members in taking]
-            if parts:
-                pictures, depth = _joined(parts), depth + 1
+        ended = [(u, [i for i in some if len(chains[i]) == depth]) for u, some in enumerate(prefixes)]
+        if at := [u for u, some in ended if some]:
+            arrived([some for _, some in ended if some], pictures.take(at).scored)
+        steps: dict[Hashable, list[tuple[int, list[int]]]] = {}
+        for u, some in enumerate(prefixes):
+            for key, members in _children(chains, some, depth).items():
+                steps.setdefault(key, []).append((u, members))
+        # Side by side goes what has one shape: chains of several depths reach a stage after different numbers of steps.
+        alike: dict[Hashable, list[tuple[_Pictures, list[list[int]]]]] = {}
+        for taking in steps.values():
+            step = chains[taking[0][1][0]][depth]
+            further = pictures.take([u for u, _ in taking]).advance(step)
+            shape = tuple(further.scored[0].shape[1:])
+            alike.setdefault(shape, []).append((further, [members for _, members in taking]))
+        for parts in alike.values():
+            wide(depth + 1, [some for _, more in parts for some in more], _joined([part for part, _ in parts]))
 
     first = None if calibration is None else [x[None] for x in calibration]
     deep(0, list(range(len(chains))), _Pictures(first, [x[None] for x in scored]))

@@ -17,6 +17,7 @@ from ws_nas.evaluation.splits import Splits
 from ws_nas.evaluation.stacked import StackedChains
 from ws_nas.spaces.space import Genotype, Space
 from ws_nas.supernets.networks.chain import ChainNetwork
+from ws_nas.supernets.networks.darts import DartsNetwork
 
 __all__ = ["METHODS", "Recipe", "StandaloneScores", "train_standalone"]
 
@@ -34,6 +35,9 @@ class Recipe:
         momentum: Of SGD.
         weight_decay: Of all parameters.
         label_smoothing: Of the cross entropy in training.
+        auxiliary: Weight of the loss of the auxiliary head, of networks that have one.
+        drop_path: How often what an edge gives is dropped in the last epoch, rising linearly from 0, in cells of DARTS.
+        cutout: Side of a square in each training picture that is set to 0, at a place drawn anew each time.
     """
 
     epochs: int = 12
@@ -42,13 +46,19 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
+    auxiliary: float = 0.0
+    drop_path: float = 0.0
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         for field in ("epochs", "batch_size"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"recipe.{field}={value!r} must be a whole number of at least 1")
-        for field, most in (("lr", math.inf), ("momentum", 1.0), ("weight_decay", math.inf), ("label_smoothing", 1.0)):
+        if isinstance(self.cutout, bool) or not isinstance(self.cutout, int) or self.cutout < 0:
+            raise UserError(f"recipe.cutout={self.cutout!r} must be a whole number of at least 0")
+        below_one = dict.fromkeys(("momentum", "label_smoothing", "drop_path"), 1.0)
+        for field, most in {**dict.fromkeys(("lr", "weight_decay", "auxiliary"), math.inf), **below_one}.items():
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < most:
                 below = "" if most == math.inf else f" and below {most:g}"
@@ -116,7 +126,10 @@ def train_standalone(
         raise UserError(
             f"recipe.batch_size={recipe.batch_size} is more than the {len(data.train[1])} pictures to train on"
         )
-    stackable = _can_stack(space, genes[0])
+    with torch.device("meta"):
+        sample = space.build(genes[0])
+    _check_network(sample, recipe, space)
+    stackable = isinstance(sample, ChainNetwork) and sample.head.dropout.p == 0
     if method == "stacked" and not stackable:
         raise UserError(f"method=stacked: space={space.name} is no chain without dropout; choose auto or sequential")
     data = Splits(*((x.to(device), y.to(device)) for x, y in data))
@@ -128,7 +141,7 @@ def train_standalone(
         some = jobs[start : start + size]
         fresh = [_initial(space, g, s) for g, s in some]
         if size == 1:
-            trained = _Single(fresh[0])
+            trained = _Single(fresh[0], recipe.auxiliary)
         else:
             trained = StackedChains(fresh, [g for g, _ in some], space.layout.resolution)  # type: ignore[arg-type]
         with part(f"{len(jobs)} stand-alone networks", start / len(jobs), (start + len(some)) / len(jobs)):
@@ -148,10 +161,16 @@ def train_standalone(
     return StandaloneScores(*table.unbind(2), networks=kept)
 
 
-def _can_stack(space: Space, genotype: Genotype) -> bool:
-    with torch.device("meta"):
-        network = space.build(genotype)
-    return isinstance(network, ChainNetwork) and network.head.dropout.p == 0
+def _check_network(network: nn.Module, recipe: Recipe, space: Space) -> None:
+    """Refuse parts of a recipe that a space's networks have no use for."""
+    cells = isinstance(network, DartsNetwork)
+    if recipe.drop_path and not cells:
+        raise UserError(f"recipe.drop_path={recipe.drop_path} is of cells of DARTS, not of space={space.name}")
+    if recipe.auxiliary and not (isinstance(network, DartsNetwork) and network.auxiliary is not None):
+        raise UserError(
+            f"recipe.auxiliary={recipe.auxiliary} needs an auxiliary head: space=darts with space.auxiliary=true, "
+            f"not this space={space.name}"
+        )
 
 
 def _initial(space: Space, genotype: Genotype, seed: int) -> nn.Module:
@@ -163,15 +182,22 @@ def _initial(space: Space, genotype: Genotype, seed: int) -> nn.Module:
 class _Single(nn.Module):
     """One network with the interface of a stack."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, auxiliary: float) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.auxiliary = network, auxiliary
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x[0])[None]
 
     def loss(self, x: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        return functional.cross_entropy(self.network(x[0]), labels[0], label_smoothing=label_smoothing)
+        how = {"label_smoothing": label_smoothing}
+        if not self.auxiliary:
+            return functional.cross_entropy(self.network(x[0]), labels[0], **how)
+        assert isinstance(self.network, DartsNetwork)
+        logits, second = self.network.with_auxiliary(x[0])
+        assert second is not None
+        first = functional.cross_entropy(logits, labels[0], **how)
+        return first + self.auxiliary * functional.cross_entropy(second, labels[0], **how)
 
     def unstack(self, number: int, network: nn.Module) -> None:
         """The network has been trained in place."""
@@ -200,14 +226,33 @@ def _train(
     networks.train()
     for epoch in range(recipe.epochs):
         report_progress(f"epoch {epoch + 1} of {recipe.epochs}", epoch / recipe.epochs)
+        if recipe.drop_path:
+            assert isinstance(networks, _Single)
+            assert isinstance(networks.network, DartsNetwork)
+            networks.network.set_drop_path(recipe.drop_path * epoch / max(1, recipe.epochs - 1))
         orders = {seed: torch.randperm(len(labels), generator=source) for seed, source in sources.items()}
         order = torch.stack([orders[seed] for seed in seeds])
         for step in range(steps):
             chosen = order[:, step * recipe.batch_size : (step + 1) * recipe.batch_size]
             optimizer.zero_grad()
-            networks.loss(pictures[chosen], labels[chosen], recipe.label_smoothing).backward()
+            shown = pictures[chosen]
+            if recipe.cutout:
+                shown = _cut_out(shown, recipe.cutout, sources, seeds)
+            networks.loss(shown, labels[chosen], recipe.label_smoothing).backward()
             optimizer.step()
             schedule.step()
+
+
+def _cut_out(pictures: Tensor, side: int, sources: dict[int, torch.Generator], seeds: Sequence[int]) -> Tensor:
+    """Squares around random pixels of (K, B, C, H, W) set to 0; networks of one seed see the same."""
+    count, height, width = pictures.shape[1], *pictures.shape[3:]
+    kept: dict[int, Tensor] = {}
+    for seed, source in sources.items():
+        y, x = (torch.randint(n, (count, 1), generator=source) for n in (height, width))
+        rows, columns = (torch.arange(n)[None] - at + side // 2 for n, at in ((height, y), (width, x)))
+        hit = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
+        kept[seed] = ~hit
+    return pictures * torch.stack([kept[seed] for seed in seeds])[:, :, None].to(pictures)
 
 
 def _measure(networks: nn.Module, part: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:

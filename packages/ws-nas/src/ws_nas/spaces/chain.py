@@ -36,6 +36,8 @@ class MobileChainSpace(Space):
     """
 
     def __init__(self, name: str, sizes: ChainSizes, resolution: int, named: Mapping[str, str] | None = None) -> None:
+        if sizes.stem < 1:
+            raise UserError(f"space.width={sizes.stem} must be at least 1")
         if resolution < 1 or sizes.classes < 1 or sizes.in_channels < 1:
             raise UserError(
                 f"space={name}: in_channels={sizes.in_channels}, resolution={resolution} and classes={sizes.classes} "

@@ -16,7 +16,7 @@ from ws_nas.supernets.networks.cell_201 import (
     make_operation,
     run_cell,
 )
-from ws_nas.supernets.networks.parts import copy_weights, plain_norm, pooled
+from ws_nas.supernets.networks.parts import copy_weights, like, plain_norm, pooled
 from ws_nas.supernets.norm import norm_factory, rows_of
 from ws_nas.supernets.supernet import Supernet
 
@@ -131,6 +131,7 @@ class Supernet201(Supernet):
         genes = self.check(genotype)
         norm = plain_norm(self.affine, self.track)
         network = Network201(self.sizes, genes, norm, plain_norm(True, self.track), norm)
+        like(network, self)
         for name in ("stem", "reductions", "last", "classifier"):
             copy_weights(self.get_submodule(name), network.get_submodule(name))
         for i, cell in enumerate(network.cells):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ws_nas.supernets.networks.chain import ChainNetwork, ChainSizes, Head, make_layer, make_stem
-from ws_nas.supernets.networks.parts import copy_weights, plain_norm
+from ws_nas.supernets.networks.parts import copy_weights, like, plain_norm
 from ws_nas.supernets.norm import norm_factory, rows_of
 from ws_nas.supernets.supernet import Step, Supernet
 
@@ -81,6 +81,7 @@ class ChainSupernet(Supernet):
         """The sub-network as a plain module; see the base class."""
         genes = self.check(genotype)
         network = ChainNetwork(self.sizes, genes, plain_norm(self.affine, self.track))
+        like(network, self)
         for source, target in zip(self.path_modules(genes), [network.stem, *network.layers, network.head], strict=True):
             copy_weights(source, target)
         return network.train(self.training)

@@ -20,7 +20,7 @@ from ws_nas.supernets.networks.darts import (
     run_stem,
 )
 from ws_nas.supernets.networks.darts_parts import OPERATIONS, make_operation
-from ws_nas.supernets.networks.parts import copy_weights, plain_norm, pooled
+from ws_nas.supernets.networks.parts import copy_weights, like, plain_norm, pooled
 from ws_nas.supernets.norm import norm_factory
 from ws_nas.supernets.supernet import Supernet
 
@@ -106,6 +106,7 @@ class DartsSupernet(Supernet):
         """The sub-network as a plain module; see the base class."""
         genes = self.check(genotype)
         network = DartsNetwork(self.sizes, genes, plain_norm(self.affine, self.track), plain_norm(True, self.track))
+        like(network, self)
         copy_weights(self.stem, network.stem)
         copy_weights(self.classifier, network.classifier)
         for i, cell in enumerate(network.cells):

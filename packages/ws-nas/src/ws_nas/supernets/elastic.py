@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ws_nas.supernets.networks.mobile import Block, BlockShape, divisible
-from ws_nas.supernets.networks.parts import ACTIVATIONS, Norm
+from ws_nas.supernets.networks.parts import ACTIVATIONS, Norm, like
 from ws_nas.supernets.norm import BatchNorm
 
 __all__ = ["ElasticBatchNorm", "ElasticBlock", "ElasticConv2d"]
@@ -153,6 +153,7 @@ class ElasticBlock(nn.Module):
     def export(self, kernel: int, expand: int, norm: Norm) -> Block:
         """The block of some kernel and expansion, with copies of its weights."""
         wide, block = self.shape.wide(expand), Block(self.shape, kernel, expand, norm)
+        like(block, self)
         parts = (
             (block.expand, self.expand, self.expand_norm, wide, self.shape.source, 1),
             (block.filter, self.filter, self.filter_norm, wide, wide, kernel),

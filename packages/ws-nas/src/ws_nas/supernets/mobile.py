@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ws_nas.supernets.elastic import ElasticBatchNorm, ElasticBlock
 from ws_nas.supernets.networks.mobile import Head, MobileNetwork, MobileSizes, blocks_of, make_stem
-from ws_nas.supernets.networks.parts import copy_weights, plain_norm
+from ws_nas.supernets.networks.parts import copy_weights, like, plain_norm
 from ws_nas.supernets.norm import norm_factory
 from ws_nas.supernets.supernet import Step, Supernet
 
@@ -94,6 +94,7 @@ class ElasticSupernet(Supernet):
         chosen = chosen_blocks(self.sizes, self.check(genotype))
         norm = plain_norm(self.affine, self.track)
         network = MobileNetwork(self.sizes, chosen, norm)
+        like(network, self)
         copy_weights(self.stem, network.stem)
         copy_weights(self.head, network.head)
         made = [

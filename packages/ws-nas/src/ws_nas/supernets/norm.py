@@ -105,6 +105,7 @@ class Collecting(_Session):
     def __init__(self, architectures: int = 1) -> None:
         self.architectures = architectures
         self._sums: dict[BatchNorm, tuple[Tensor, Tensor, Tensor]] = {}
+        self._kind = torch.float32
 
     def normalise(self, layer: BatchNorm, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W), or the stacked batches of several architectures, each by itself."""
@@ -128,6 +129,7 @@ class Collecting(_Session):
         return found
 
     def _add(self, layer: BatchNorm, rows: tuple[int, ...], count: int, mean: Tensor, var: Tensor) -> None:
+        self._kind = torch.promote_types(self._kind, mean.dtype)
         mean, var = mean.detach().double(), var.detach().double()
         if layer not in self._sums:
             zeros = mean.new_zeros(self.architectures, mean.shape[1])
@@ -142,14 +144,13 @@ class Collecting(_Session):
         """What was collected, by layer; rows of architectures that do not use a layer hold NaN.
 
         Returns:
-            Shapes (C,) for one architecture, (G, C) for several; dtype of the layer's weights, or float32.
+            Shapes (C,) for one architecture, (G, C) for several; float32, or float64 where activations are.
         """
         found = {}
         for layer, (n, first, second) in self._sums.items():
             mean = first / n
             var = (second / n - mean**2).clamp_min(0) * (n / (n - 1))
-            kind = torch.float32 if layer.weight is None else layer.weight.dtype
-            pair = (mean.to(kind), var.to(kind))
+            pair = (mean.to(self._kind), var.to(self._kind))
             found[layer] = Moments(pair[0][0], pair[1][0]) if self.architectures == 1 else Moments(*pair)
         return found
 

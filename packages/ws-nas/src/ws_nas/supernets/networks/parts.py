@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "Norm", "conv_norm", "copy_weights", "plain_norm", "pooled"]
+__all__ = ["ACTIVATIONS", "Norm", "conv_norm", "copy_weights", "like", "plain_norm", "pooled"]
 
 Norm: TypeAlias = Callable[[int], nn.BatchNorm2d]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish}
@@ -29,6 +29,12 @@ def conv_norm(
 def pooled(x: Tensor) -> Tensor:
     """Global average: (B, C, H, W) to (B, C)."""
     return x.mean((2, 3))
+
+
+def like(module: nn.Module, other: nn.Module) -> nn.Module:
+    """Bring a module to the device and the precision of another's parameters."""
+    first = next(other.parameters())
+    return module.to(device=first.device, dtype=first.dtype)
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
