@@ -230,7 +230,7 @@ class GhostNet(nn.Module):
         if global_pool is not None:
             self.global_pool = SelectAdaptivePool2d(pool_type=global_pool).train(self.training)
             self.flatten = nn.Flatten(1) if global_pool else nn.Identity()
-        like: Any = self.conv_head.weight
+        like = next(self.parameters())  # of what is left of it: timm's pruning may have taken the head's conv away
         dd: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         new = Linear(self.head_hidden_size, num_classes, **dd) if num_classes > 0 else nn.Identity()
         self.classifier = new.train(self.training)
