@@ -115,8 +115,9 @@ def build_trainer(
             # Foreign strategies write folders of their own.
             plugins=[environment] if foreign else [environment, AtomicCheckpointIO()],
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    except (MisconfigurationException, MemoryError, ValueError, TypeError) as error:
+        said = " ".join(str(error).split()) or f"{options} asks for more than there is memory for"
+        raise UserError(f"trainer: {said}") from error
     _check_tasks(trainer)
     own_ranks(trainer)
     return trainer
