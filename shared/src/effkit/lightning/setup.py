@@ -88,6 +88,9 @@ def build_trainer(
     count_epochs(options)
     options = _resolve_hardware(options, device, precision)
     check_arguments(Trainer, options, "trainer.", also=["enable_progress_bar"])
+    for key in ("accumulate_grad_batches", "num_nodes"):  # Lightning divides by the one and multiplies by the other
+        if options.get(key, 1) < 1:
+            raise UserError(f"trainer.{key}={options[key]!r} must be a whole number of at least 1")
     bar = options.pop("enable_progress_bar", None)
     bar = sys.stderr.isatty() if bar is None else bar
     callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
