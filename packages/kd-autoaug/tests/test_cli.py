@@ -103,6 +103,7 @@ def test_bench_step(answer, tmp_path):
         (["cache", "info", "cache.path=nowhere"], ["nowhere"]),
         (["preview", "nowhere.png"], ["nowhere.png"]),
         (["preview", "operators=[rotat]"], ["rotat", "rotate"]),
+        (["analyze", "teacher.options=-inf"], ["teacher.options=-inf", "mapping"]),
         (["analyze", "magnitudes=[-1]"], ["-1"]),
         (["suggest", "budget=2"], ["budget", "2"]),
     ],
