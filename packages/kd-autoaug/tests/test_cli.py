@@ -83,6 +83,7 @@ def test_bench_step(answer, tmp_path):
         (["train", "model.name=nan"], ["model.name=nan", "text"]),
         (["train", "model.name=resnet18", "+model.options.depth=3"], ["resnet18", "depth"]),
         (["train", "trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches=0", "at least 1"]),
+        (["train", "trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch=0", "at least 1"]),
         (["train", "policy.m=99", "trainer.max_epochs=1"], ["99"]),
         (["train", "loss=paper"], ["teacher", "distill"]),
         (["train", "policy=nope"], ["policy", "nope"]),

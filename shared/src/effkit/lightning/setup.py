@@ -88,8 +88,8 @@ def build_trainer(
     count_epochs(options)
     options = _resolve_hardware(options, device, precision)
     check_arguments(Trainer, options, "trainer.", also=["enable_progress_bar"])
-    for key in ("accumulate_grad_batches", "num_nodes"):  # Lightning divides by the one and multiplies by the other
-        if options.get(key, 1) < 1:
+    for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"):  # Lightning divides by them unasked
+        if options.get(key) is not None and options[key] < 1:
             raise UserError(f"trainer.{key}={options[key]!r} must be a whole number of at least 1")
     bar = options.pop("enable_progress_bar", None)
     bar = sys.stderr.isatty() if bar is None else bar
