@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from effkit.bench import Bench
-from effkit.timing import peak_bytes
+from effkit.timing.memory import peak_bytes
 from ws_nas.evaluation.splits import digits_splits
 from ws_nas.families.base import Batch
 from ws_nas.families.darts import DARTS
