@@ -106,6 +106,16 @@ def test_p_darts_goes_through_its_stages():
     assert drops == pytest.approx([0, 0, 0.4, 0.4, 0.7, 0.7])
     assert len(family.supernet.cells) == 4
     assert family.mixture.skips(family.derived()) <= 2
+    with pytest.raises(UserError, match=r"trainer\.max_epochs=2 is fewer than the 3 stages of family=p_darts"):
+        family_of("p_darts", "darts_tiny", cells=[3, 3, 4]).begin_epoch(Progress(0, 2, 1))
+    dropped = next(
+        g
+        for g in family.space.sample_many(50, 0)
+        if not family.masks[2][0][0, 1 + g[1]] or not family.masks[2][0][1, 1 + g[2]]
+    )
+    with pytest.raises(UserError, match=r"was dropped at node 0, and has no trained weights"):
+        family.net_of(dropped)
+    assert family.net_of(family.derived()) is family.supernet
     other = family_of("p_darts", "darts_tiny", cells=[3, 3, 4], warmup=1, dtype=torch.float32)
     other.load_state_dict(copy.deepcopy(family.state_dict()))
     assert (other.stage, other.derived()) == (2, family.derived())

@@ -38,9 +38,12 @@ def test_soft_cross_entropy_is_least_for_the_same_answers():
 
 def test_stages_share_the_epochs():
     assert [stage_of((1, 1, 2), Progress(e, 4, 1)) for e in range(4)] == [0, 1, 2, 2]
+    assert [stage_of((1,) * 6, Progress(e, 3, 1)) for e in range(3)] == [0, 3, 5]
     family = family_of("ofa")
+    with pytest.raises(UserError, match=r"trainer\.max_epochs=1 trains the teacher only"):
+        family.begin_epoch(Progress(0, 1, 1))
     stages = [stage_of(family.shares, Progress(e, 59, 1)) for e in range(59)]
-    assert [stages.count(s) for s in range(6)] == [18, 12, 3, 12, 2, 12]
+    assert [stages.count(s) for s in range(6)] == [18, 12, 2, 12, 3, 12]
 
 
 def test_progressive_shrinking_lets_in_one_kind_after_the_other():

@@ -165,12 +165,13 @@ def draw_search(family: Family, folder: Path) -> list[Path]:
 
 
 def agreed(space: Space, family: Family) -> tuple[int, ...]:
-    """The derived genotype; with several processes that of the first, for all."""
+    """The derived genotype; of several processes, all of which derive at the same time, that of the first."""
+    found = family.derived()
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return family.derived()
-    held = [family.derived() if dist.get_rank() == 0 else None]
+        return found
+    held = [found]
     dist.broadcast_object_list(held, 0)
-    return space.check(held[0] or ())
+    return space.check(held[0])
 
 
 def run(cfg: Any) -> Report:

@@ -183,8 +183,11 @@ class Family:
         Args:
             images: ``(B, C, H, W)`` with B at least 2.
         """
-        with Collecting():
-            return [self.net_of(genotype)(images, genotype) for genotype in self._probes]
+        found = []
+        for genotype in self._probes:
+            with Collecting():  # one each: elastic layers have other channels in each
+                found.append(self.net_of(genotype)(images, genotype))
+        return found
 
     @cached_property
     def _probes(self) -> list[Genotype]:

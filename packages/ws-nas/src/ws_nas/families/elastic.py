@@ -78,12 +78,14 @@ class BigNAS(SPOS):
 
 
 def stage_of(shares: Sequence[float], progress: Progress) -> int:
-    """The stage of an epoch; every stage with a share has at least one epoch, as far as there are enough.
+    """The stage of an epoch; the first epoch is always the first stage's, and few epochs leave stages out.
 
     Args:
         shares: Of the stages, in any unit.
         progress: Where the training stands.
     """
+    if progress.epoch == 0:
+        return 0
     total, done = sum(shares), 0.0
     place = (progress.epoch + 0.5) / progress.epochs
     for stage, share in enumerate(shares):
@@ -140,6 +142,8 @@ class OFA(SPOS):
 
     def begin_epoch(self, progress: Progress) -> None:
         """Go to the stage of the epoch."""
+        if progress.epochs < 2:
+            raise UserError("trainer.max_epochs=1 trains the teacher only: family=ofa needs at least 2, better many")
         super().begin_epoch(progress)
         stage = stage_of(self.shares, progress)
         if stage == self.stage:

@@ -141,12 +141,13 @@ class PDARTS(Relaxed):
         self.alphas = self.of_stages[stage]  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(self.alphas.parameters(), **self.adam)  # type: ignore[arg-type]
 
-    def _length(self, epochs: int) -> int:
-        return max(1, epochs // len(self.mixtures))
-
     def begin_epoch(self, progress: Progress) -> None:
         """Go to the stage of the epoch, and set its dropout."""
-        length = self._length(progress.epochs)
+        if progress.epochs < len(self.mixtures):
+            raise UserError(
+                f"trainer.max_epochs={progress.epochs} is fewer than the {len(self.mixtures)} stages of family=p_darts"
+            )
+        length = progress.epochs // len(self.mixtures)
         stage = min(progress.epoch // length, len(self.mixtures) - 1)
         while self.stage < stage:
             kept = [
