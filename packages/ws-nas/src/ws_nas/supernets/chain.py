@@ -58,7 +58,8 @@ class ChainSupernet(Supernet):
         shared, order = self.stem(x), list(range(count))
         stacked = shared.expand(count, *shared.shape)
         for layer, options in enumerate(self.layers):
-            parts, after = [], []
+            parts: list[Tensor] = []
+            after: list[int] = []
             for gene, option in enumerate(options):  # type: ignore[arg-type]
                 places = [i for i, path in enumerate(order) if genotypes[path][layer] == gene]
                 if not places:
