@@ -149,8 +149,8 @@ def test_snas_follows_one_loss_and_pays_for_what_is_dear():
     family.training_step(batch(), 0)
     assert not torch.equal(family.alphas.values[0], before)
     assert all(p.grad is not None for p in family.network.parameters())
-    dear = family_of("snas", resource=1e6, lr=0.1, start=1.0, end=1.0)
-    for step in range(60):
+    dear = family_of("snas", resource=1e6, lr=0.3, start=1.0, end=1.0)
+    for step in range(20):
         dear.training_step(batch(), step)
     cheapest = min(dear.space, key=lambda g: dear.space.cost(g).macs)
     assert dear.derived() == cheapest
@@ -208,8 +208,8 @@ def test_latency_losses():
 def test_a_penalty_pulls_towards_what_is_cheap():
     space = get_space("digits_chain", width=4)
     least = min(space.cost(g).macs for g in space)
-    family = family_of("proxyless", mode="full", penalty="sum", reference=float(least), weight=1e3, lr=0.1)
-    for step in range(40):
+    family = family_of("proxyless", mode="full", penalty="sum", reference=float(least), weight=1e3, lr=0.3)
+    for step in range(15):
         family.update(batch(), step)
     assert space.cost(family.derived()).macs == least
     with pytest.raises(UserError, match=r"family\.penalty=sum needs family\.reference, the macs wished for"):
@@ -368,9 +368,8 @@ def test_zero_one_loss_drives_gates_apart():
     assert float(family.penalty().detach()) == pytest.approx(
         -1e4 * float(((torch.tensor([0.3, -0.3, -0.2]).sigmoid() - 0.5) ** 2).mean()), rel=1e-4
     )
-    for _ in range(60):
-        gradients, _ = family.gradients(batch(), 0)
-        family.apply(gradients)
+    for _ in range(60):  # so strong that the pictures' part of the gradient is nothing beside it
+        family.apply(torch.autograd.grad(family.penalty(), list(family.alphas.values)))
     gates = family.probabilities()[0]
     assert (gates[:, 0] > 0.9).all()
     assert (gates[:, 1:] < 0.1).all()
