@@ -140,6 +140,7 @@ def train_standalone(
     for start in range(0, len(jobs), size):
         some = jobs[start : start + size]
         fresh = [_initial(space, g, s) for g, s in some]
+        trained: _Single | StackedChains
         if size == 1:
             trained = _Single(fresh[0], recipe.auxiliary)
         else:
