@@ -28,7 +28,7 @@ LINES = {
     ],
     "build-table": [
         [*QUICK, "seeds=[0]", "space.width=1", "parts=held_out", "data.limit=40"],
-        [*QUICK, "seeds=[0,0]"],
+        ["recipe.epochs=1", "recipe.batch_size=899", "threads=1", "device=cpu", "seeds=[0]", "space.width=1"],
     ],
     "export": [["genotype=0000"], ["run=trained", "calibration=16"]],
     "bench": [BENCH],

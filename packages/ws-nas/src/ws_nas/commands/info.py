@@ -24,7 +24,7 @@ def run(cfg: Any) -> Report:
     chosen = {space.format(g): g for g in read_genotypes(space, options["genotypes"])} or dict(space.named)
     costs = {name: space.cost(genotype) for name, genotype in chosen.items()}
     layout = space.layout
-    facts = [
+    facts: list[list[Any]] = [
         ["genotypes", f"{space.size():,}"],
         ["genes", len(space.choices)],
         ["pictures", f"{layout.in_channels} x {layout.resolution} x {layout.resolution}"],

@@ -140,6 +140,7 @@ def train_standalone(
     for start in range(0, len(jobs), size):
         some = jobs[start : start + size]
         fresh = [_initial(space, g, s) for g, s in some]
+        trained: _Single | StackedChains
         if size == 1:
             trained = _Single(fresh[0], recipe.auxiliary)
         else:
@@ -158,7 +159,8 @@ def train_standalone(
                 networks.append(network.eval().cpu())
     table = torch.tensor(found, dtype=torch.float64).view(len(genes), len(seeds), 4)
     kept = [networks[i * len(seeds) : (i + 1) * len(seeds)] for i in range(len(genes))] if keep else None
-    return StandaloneScores(*table.unbind(2), networks=kept)
+    val_accuracy, val_loss, test_accuracy, test_loss = table.unbind(2)
+    return StandaloneScores(val_accuracy, val_loss, test_accuracy, test_loss, kept)
 
 
 def _check_network(network: nn.Module, recipe: Recipe, space: Space) -> None:
@@ -190,14 +192,15 @@ class _Single(nn.Module):
         return self.network(x[0])[None]
 
     def loss(self, x: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        how = {"label_smoothing": label_smoothing}
+        def entropy(logits: Tensor) -> Tensor:
+            return functional.cross_entropy(logits, labels[0], label_smoothing=label_smoothing)
+
         if not self.auxiliary:
-            return functional.cross_entropy(self.network(x[0]), labels[0], **how)
+            return entropy(self.network(x[0]))
         assert isinstance(self.network, DartsNetwork)
         logits, second = self.network.with_auxiliary(x[0])
         assert second is not None
-        first = functional.cross_entropy(logits, labels[0], **how)
-        return first + self.auxiliary * functional.cross_entropy(second, labels[0], **how)
+        return entropy(logits) + self.auxiliary * entropy(second)
 
     def unstack(self, number: int, network: nn.Module) -> None:
         """The network has been trained in place."""

@@ -6,6 +6,7 @@ matter of the space. Sampling is uniform over the valid genotypes; operators nev
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 from abc import ABC, abstractmethod
@@ -266,17 +267,17 @@ class Space(ABC):
         return isinstance(genotype, tuple) and self._fits(genotype) and self.is_valid(genotype)
 
     @property
-    def hash(self) -> str:
+    def hash(self) -> builtins.str:
         """Hex digest of the name and the sizes: what checkpoints and tables carry to be told apart."""
         content = {"name": self.name, "choices": self.choices, "layout": self.layout, "sizes": self.sizes}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
-    def space_id(self) -> str:
+    def space_id(self) -> builtins.str:
         """Name and hash, as supernets carry them."""
         return f"{self.name}:{self.hash}"
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> builtins.str:
         sizes = ", ".join(f"{key}={value!r}" for key, value in self.sizes.items())
         return f"{type(self).__name__}({self.name!r}, {sizes})"
 
@@ -286,10 +287,10 @@ class Space(ABC):
             for gene, options in zip(genotype, self.choices, strict=True)
         )
 
-    def _below(self) -> str:
+    def _below(self) -> builtins.str:
         return str(self.choices[0]) if len(set(self.choices)) == 1 else str(self.choices)
 
-    def _why_invalid(self, genotype: Genotype) -> str:
+    def _why_invalid(self, genotype: Genotype) -> builtins.str:
         return ""
 
     def _check_index(self, index: int) -> int:

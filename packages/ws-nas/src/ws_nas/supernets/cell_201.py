@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ws_nas.supernets.networks.cell_201 import (
     EDGES,
+    Cell,
     Network201,
     Sizes201,
     average,
+    make_convolution,
     make_frame,
-    make_operation,
     run_cell,
 )
 from ws_nas.supernets.networks.parts import copy_weights, like, plain_norm, pooled
@@ -46,7 +48,7 @@ class Supernet201(Supernet):
         norm, frame = norm_factory(affine, track_running_stats), norm_factory(True, track_running_stats)
         self.cells = nn.ModuleList(
             nn.ModuleList(
-                nn.ModuleDict({str(gene): make_operation(gene, width, norm) for gene in CONVOLUTIONS}) for _ in EDGES
+                nn.ModuleDict({str(gene): make_convolution(gene, width, norm) for gene in CONVOLUTIONS}) for _ in EDGES
             )
             for width in sizes.widths
             for _ in range(sizes.cells)
@@ -137,5 +139,5 @@ class Supernet201(Supernet):
         for i, cell in enumerate(network.cells):
             for e, gene in enumerate(genes):
                 if gene in CONVOLUTIONS:
-                    copy_weights(self._edge(i, e, gene), cell.edges[e])  # type: ignore[index, union-attr]
+                    copy_weights(self._edge(i, e, gene), cast(Cell, cell).edges[e])
         return network.train(self.training)

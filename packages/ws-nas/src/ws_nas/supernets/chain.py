@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +59,9 @@ class ChainSupernet(Supernet):
         shared, order = self.stem(x), list(range(count))
         stacked = shared.expand(count, *shared.shape)
         for layer, options in enumerate(self.layers):
-            parts, after = [], []
-            for gene, option in enumerate(options):  # type: ignore[arg-type]
+            parts: list[Tensor] = []
+            after: list[int] = []
+            for gene, option in enumerate(cast(nn.ModuleList, options)):
                 places = [i for i, path in enumerate(order) if genotypes[path][layer] == gene]
                 if not places:
                     continue

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ws_nas.supernets.networks.darts import (
     NODES,
     PAIRS,
+    Cell,
     DartsNetwork,
     DartsSizes,
     cell_edges,
@@ -110,8 +111,9 @@ class DartsSupernet(Supernet):
         copy_weights(self.stem, network.stem)
         copy_weights(self.classifier, network.classifier)
         for i, cell in enumerate(network.cells):
-            copy_weights(self.inputs[i], cell.inputs)  # type: ignore[arg-type]
+            assert isinstance(cell, Cell)
+            copy_weights(self.inputs[i], cell.inputs)
             for node, edges in enumerate(cell_edges(self.genes(i, genes))):
                 for k, (source, op) in enumerate(edges):
-                    copy_weights(self.operation(i, source, node, op), cell.operations[2 * node + k])  # type: ignore[index]
+                    copy_weights(self.operation(i, source, node, op), cell.operations[2 * node + k])
         return network.train(self.training)

@@ -161,9 +161,10 @@ class ElasticBlock(nn.Module):
         )
         with torch.no_grad():
             for plain, conv, elastic, target, source, size in parts:
-                plain[0].weight.copy_(conv.kernel_weight(size, target, source))  # type: ignore[index]
+                assert isinstance(plain, nn.Sequential)
+                plain[0].weight.copy_(conv.kernel_weight(size, target, source))  # type: ignore[operator]
                 for name, value in elastic.state_dict().items():
-                    plain[1].state_dict()[name].copy_(value[:target] if value.dim() else value)  # type: ignore[index]
+                    plain[1].state_dict()[name].copy_(value[:target] if value.dim() else value)
             if self.squeeze is not None:
                 assert block.squeeze is not None
                 found = block.squeeze

@@ -83,11 +83,8 @@ class ElasticSupernet(Supernet):
     def path_modules(self, genotype: tuple[int, ...]) -> list[nn.Module]:
         """Stem, the blocks that run, head; of a block its whole weights, of which the path may use a part."""
         chosen = chosen_blocks(self.sizes, genotype)
-        return [
-            self.stem,
-            *(self.stages[s][i] for s, blocks in enumerate(chosen) for i in range(len(blocks))),
-            self.head,
-        ]  # type: ignore[index]
+        taken = [self.stages[s][i] for s, blocks in enumerate(chosen) for i in range(len(blocks))]  # type: ignore[index]
+        return [self.stem, *taken, self.head]
 
     def export(self, genotype: Sequence[int]) -> nn.Module:
         """The sub-network as a plain module; see the base class."""

@@ -119,11 +119,11 @@ class Collecting(_Session):
             )
         if len(rows) > 1 and x.is_cuda:
             stacked = x.unflatten(0, (len(rows), -1))
-            var, mean = torch.var_mean(stacked, (1, 3, 4), correction=0)
+            var, mean = torch.var_mean(stacked.to(_wide(x)), (1, 3, 4), correction=0)
             self._add(layer, rows, count, mean, var)
             return _scaled(layer, stacked, mean, var).flatten(0, 1)
         # With momentum 1 the layer's own function leaves mean and variance where running ones would be: one pass.
-        mean, var = (torch.zeros(len(rows), x.shape[1], dtype=x.dtype, device=x.device) for _ in range(2))
+        mean, var = (torch.zeros(len(rows), x.shape[1], dtype=_wide(x), device=x.device) for _ in range(2))
         found = _each(layer, x, mean, var, training=True)
         self._add(layer, rows, count, mean, var * ((count - 1) / count))
         return found
@@ -180,6 +180,11 @@ class Applying(_Session):
         return _scaled(layer, stacked, mean[index], var[index]).flatten(0, 1)
 
 
+def _wide(x: Tensor) -> torch.dtype:
+    """What statistics of activations are kept in."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def _each(layer: BatchNorm, x: Tensor, mean: Tensor, var: Tensor, *, training: bool) -> Tensor:
     """One architecture after another: on a CPU the fastest, for each stays in its caches."""
     affine, parts = layer.scale_and_shift(x.shape[1]), x.chunk(len(mean))
@@ -193,7 +198,7 @@ def _each(layer: BatchNorm, x: Tensor, mean: Tensor, var: Tensor, *, training: b
         return torch.cat(done)
     found = torch.empty_like(x)
     for part, to, m, v in zip(parts, found.chunk(len(mean)), mean, var, strict=True):
-        unused = (x.new_empty(0), x.new_empty(0))
+        unused = (m.new_empty(0), m.new_empty(0))
         torch.native_batch_norm(part, *affine, m, v, training, 1.0, layer.eps, out=(to, *unused))
     return found
 
@@ -207,4 +212,5 @@ def _scaled(layer: BatchNorm, stacked: Tensor, mean: Tensor, var: Tensor) -> Ten
     shift = -mean * scale
     if bias is not None:
         shift = shift + bias
-    return torch.addcmul(shift[:, None, :, None, None], stacked, scale[:, None, :, None, None])
+    found = torch.addcmul(shift[:, None, :, None, None], stacked, scale[:, None, :, None, None])
+    return found.to(stacked.dtype)

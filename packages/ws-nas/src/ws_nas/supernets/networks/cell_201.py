@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ws_nas.supernets.networks.parts import Norm, plain_norm, pooled
 
-__all__ = ["EDGES", "OPERATIONS", "Cell", "Network201", "Reduction", "Sizes201", "average", "make_operation"]
+__all__ = ["EDGES", "OPERATIONS", "Cell", "Network201", "Reduction", "Sizes201", "average", "make_convolution"]
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -50,10 +50,8 @@ def _conv(source: int, target: int, kernel: int, norm: Norm, stride: int = 1, bi
     return nn.Sequential(nn.ReLU(), conv, norm(target))
 
 
-def make_operation(gene: int, channels: int, norm: Norm) -> nn.Module | None:
-    """What an edge computes with weights; ``None`` for operations without."""
-    if gene not in (2, 3):
-        return None
+def make_convolution(gene: int, channels: int, norm: Norm) -> nn.Module:
+    """What an edge computes with weights: gene 2 or 3."""
     affine = norm(1).affine  # a convolution has a bias where its norm has none, as the benchmark's networks
     return _conv(channels, channels, 1 if gene == 2 else 3, norm, bias=not affine)
 
@@ -64,8 +62,9 @@ class Cell(nn.Module):
     def __init__(self, genotype: Sequence[int], channels: int, norm: Norm) -> None:
         super().__init__()
         self.genotype = tuple(genotype)
-        made = [make_operation(gene, channels, norm) for gene in genotype]
-        self.edges = nn.ModuleList(nn.Identity() if one is None else one for one in made)
+        self.edges = nn.ModuleList(
+            make_convolution(gene, channels, norm) if gene in (2, 3) else nn.Identity() for gene in genotype
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
