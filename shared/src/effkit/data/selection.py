@@ -62,9 +62,9 @@ class SelectionData(PreparedData):
         return self.data.preprocessing
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # the data set's
         """The data set's name."""
-        return self.data.name
+        return str(self.data.name)
 
     @property
     def batch_size(self) -> int:

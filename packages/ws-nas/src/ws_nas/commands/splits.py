@@ -80,5 +80,5 @@ def calibration_pictures(data: SelectionData, count: int) -> list[Tensor]:
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 2:
         raise UserError(f"calibration={written(count)} must be a whole number of at least 2")
-    pictures = plain_pictures(data.train)
+    pictures = plain_pictures(data.train, data.data)
     return [x for x, _ in labelled(pictures, min(count, len(pictures)), _BATCH, data.data)]

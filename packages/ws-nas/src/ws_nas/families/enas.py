@@ -77,8 +77,8 @@ class ENAS(Family):
             number(value, f"family.{field}", least=0, whole=True)
         for field, value in (("samples", samples), ("hidden", hidden), ("layers", layers)):
             number(value, f"family.{field}", least=1, whole=True)
-        for field, value in (("lr", lr), ("eps", eps), ("clip", clip), ("temperature", temperature), ("tanh", tanh)):
-            number(value, f"family.{field}", above=0)
+        for field, share in (("lr", lr), ("eps", eps), ("clip", clip), ("temperature", temperature), ("tanh", tanh)):
+            number(share, f"family.{field}", above=0)
         number(entropy_weight, "family.entropy_weight", least=0)
         number(decay, "family.decay", least=0, below=1)
         self.updates, self.samples, self.clip, self.candidates = updates, samples, clip, candidates

@@ -109,8 +109,8 @@ class PDARTS(Relaxed):
         for field, values, least in (("cells", cells, 3), ("kept", kept, 1)):
             for value in values:
                 number(value, f"family.{field}", least=least, whole=True)
-        for value in dropout:
-            number(value, "family.dropout", least=0, below=1)
+        for share in dropout:
+            number(share, "family.dropout", least=0, below=1)
         falls = all(a > b for a, b in pairwise(kept))
         if not falls or kept[0] != len(OPERATIONS) + 1 or kept[-1] != 1:
             raise UserError(f"family.kept={written(list(kept))} must fall from {len(OPERATIONS) + 1} to 1")

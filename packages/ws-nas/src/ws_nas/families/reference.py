@@ -40,7 +40,7 @@ def reference_second_order(
             slope = torch.zeros_like(parameter) if slope is None else slope
             step = slope + group["weight_decay"] * parameter
             buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
-            moved -= group["lr"] * (step if buffer is None else group["momentum"] * buffer + step)
+            moved.sub_(group["lr"] * (step if buffer is None else group["momentum"] * buffer + step))
     leaves = [v.detach().requires_grad_() for v in values]
     found = torch.autograd.grad(val_loss(ahead, leaves), [*leaves, *ahead.parameters()], allow_unused=True)
     direct = [torch.zeros_like(v) if g is None else g for v, g in zip(leaves, found, strict=False)]
@@ -50,12 +50,12 @@ def reference_second_order(
     def nudged(times: float) -> list[Tensor]:
         with torch.no_grad():
             for parameter, direction in zip(parameters, v, strict=True):
-                parameter += times * eps * direction
+                parameter.add_(times * eps * direction)
         return list(torch.autograd.grad(train_loss(model, leaves), leaves))
 
     above, below = nudged(1.0), nudged(-2.0)
     with torch.no_grad():
         for parameter, direction in zip(parameters, v, strict=True):
-            parameter += eps * direction
+            parameter.add_(eps * direction)
     difference = [(a - b) / (2 * eps) for a, b in zip(above, below, strict=True)]
     return [d - group["lr"] * x for d, x in zip(direct, difference, strict=True)]

@@ -202,8 +202,11 @@ def mixture_of(supernet: nn.Module, *, recompute: bool = False) -> Mixture:
     Raises:
         UserError: If the space has no mixture.
     """
-    for kind, made in ((ChainSupernet, ChainMixture), (Supernet201, Mixture201), (DartsSupernet, DartsMixture)):
-        if isinstance(supernet, kind):
-            return made(supernet, recompute=recompute)  # type: ignore[operator]
+    if isinstance(supernet, ChainSupernet):
+        return ChainMixture(supernet, recompute=recompute)
+    if isinstance(supernet, Supernet201):
+        return Mixture201(supernet, recompute=recompute)
+    if isinstance(supernet, DartsSupernet):
+        return DartsMixture(supernet, recompute=recompute)
     space = str(getattr(supernet, "space_id", type(supernet).__name__)).split(":")[0]
     raise UserError(f"space={space} has no mixture of operations: use a family that trains single paths, e.g. spos")

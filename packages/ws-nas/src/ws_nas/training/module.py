@@ -134,7 +134,7 @@ class FamilyModule(Classifier):
         if schedule is not None:
             schedule.step()
         if batch_idx + 1 >= trainer.num_training_batches:
-            found = {**found, **family.end_epoch(self._endless())}
+            self._note(family.end_epoch(self._endless()), 1)
         self._note(found, len(images))
         return found["loss"]
 

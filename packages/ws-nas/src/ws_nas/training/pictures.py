@@ -37,7 +37,7 @@ def open_data(options: Mapping[str, Any], layout: Layout) -> DataModule:
     given = {k: v for k, v in options.items() if k not in ("image_size", "in_chans")}
     kind = DATASETS[choose("data.name", str(given.get("name")), DATASETS)]
     # Data sets without the key have colours, always.
-    grey = {"in_chans": layout.in_channels} if "in_chans" in data_arguments(kind) else {}
+    grey: dict[str, Any] = {"in_chans": layout.in_channels} if "in_chans" in data_arguments(kind) else {}
     data = create_data(**given, image_size=layout.resolution, **grey)
     for what, asked, there in (
         ("channels", layout.in_channels, data.in_chans),
