@@ -52,7 +52,7 @@ def make_splits(options: Mapping[str, Any], layout: Layout) -> Splits:
                 )
         return digits_splits(options["split_seed"])
     data = open_data(options["data"], layout)
-    data.setup()
+    data.setup("fit")
     chosen = SelectionData(data, options["held_out"])
     count = len(chosen.train) + len(chosen.val)
     needed = 4 * count * layout.in_channels * layout.resolution**2

@@ -108,9 +108,7 @@ class FamilyModule(Classifier):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # type: ignore[override]
         """One update of the weights, and of the architecture where the family has one."""
         trainer, family = self.trainer, self.family
-        if (
-            batch_idx and family.progress.epoch != trainer.current_epoch
-        ):  # resumed within an epoch, which does not start
+        if self._told != self._progress():  # resumed within an epoch, which does not start then
             self.on_train_epoch_start()
         optimizer: Any = self.optimizers()
         images, labels = self._arrived(batch)
