@@ -133,7 +133,7 @@ def _supernet(family: str, epochs: int, width: int, folder: Path) -> dict[str, A
     """Train as ``ws-nas train`` does, and score all sub-networks by their losses."""
     torch.set_num_threads(1)
     words = [f"family={family}", f"trainer.max_epochs={epochs}", "device=cpu", "trainer=cpu", "threads=1", "logger=csv"]
-    words += ["trainer.enable_progress_bar=false", *([] if width == WIDTH else [f"+space.width={width}"])]
+    words += ["trainer.enable_progress_bar=false", f"space.width={width}"]
     options = plain(compose("ws-nas", "ws_nas.configs", "train", words))
     trained = fit(options, folder / "run")
     found = trained.scoring.scores(list(trained.space))
