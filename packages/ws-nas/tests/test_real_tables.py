@@ -44,14 +44,14 @@ def test_rank_correlations_of_the_literature(cells, macro):
 def test_opens_in_two_seconds_and_300_megabytes():
     path = shared_data("nas_bench_201", "nas_bench_201_12ep.csv")
     space = get_space("nas_bench_201")
-    tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()  # the processor's seconds: other jobs of the machine do not count
+    assert TabularBenchmark(path, space).query("421211", "c10_test_12") == 69.55
+    assert time.process_time() - start < 2
+    tracemalloc.start()  # apart, for it slows everything down
     table = TabularBenchmark(path, space)
-    assert table.query("421211", "c10_test_12") == 69.55
-    seconds = time.perf_counter() - start
+    assert len(table.values("c10_test_12")) == 15_625
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert seconds < 2
     assert peak < 300e6
 
 
