@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from tnt_vit.inference.optimize import optimize_for_inference as optimize_for_inference
     from tnt_vit.model import TNT as TNT
     from tnt_vit.model import AttentionMaps as AttentionMaps
+    from tnt_vit.pyramid import PyramidTNT as PyramidTNT
 
 __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "PyramidTNT": "tnt_vit.pyramid",
         "TNT": "tnt_vit.model",
         "AttentionMaps": "tnt_vit.model",
         "InferenceTNT": "tnt_vit.inference.optimize",

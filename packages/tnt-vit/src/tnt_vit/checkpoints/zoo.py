@@ -15,10 +15,12 @@ from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from effkit.errors import UserError, choose
+from tnt_vit.checkpoints.pyramids import PYRAMIDS, build_pyramid
 
 # This module is imported as soon as timm is, which may be in the middle of tnt_vit.model's own imports.
 if TYPE_CHECKING:
     from tnt_vit.model import TNT
+    from tnt_vit.pyramid import PyramidTNT
 
 __all__ = ["VARIANTS", "Variant", "create_model", "full_name", "list_models"]
 
@@ -133,12 +135,12 @@ for _name in VARIANTS:
 
 def full_name(name: str) -> str:
     """A variant's whole name: ``tnt_s`` is short for ``tnt_s_patch16_224``. Whether there is one is not checked."""
-    return name if name in VARIANTS else f"{name}_patch16_224"
+    return name if name in VARIANTS or name in PYRAMIDS else f"{name}_patch16_224"
 
 
 def list_models() -> list[str]:
     """Names that :func:`create_model` knows."""
-    return list(VARIANTS)
+    return [*VARIANTS, *PYRAMIDS]
 
 
 def create_model(
@@ -147,8 +149,8 @@ def create_model(
     *,
     ema: bool | Literal["auto"] = "auto",
     **overrides: Any,
-) -> TNT:
-    """Build a TNT by name.
+) -> TNT | PyramidTNT:
+    """Build a TNT or a PyramidTNT by name.
 
     Args:
         name: One of :func:`list_models`; ``tnt_s`` is short for ``tnt_s_patch16_224``.
@@ -156,7 +158,7 @@ def create_model(
             (downloads when they are not cached).
         ema: Of a checkpoint with averaged weights beside others: ``"auto"`` takes the averaged ones, as timm's loader
             does; true insists on them, false on the others.
-        **overrides: Arguments of :class:`~tnt_vit.model.TNT`; with a checkpoint, another ``num_classes`` keeps the
+        **overrides: Arguments of :class:`~tnt_vit.model.TNT` or :class:`~tnt_vit.pyramid.PyramidTNT`; with a checkpoint, another ``num_classes`` keeps the
             classifier fresh.
 
     Returns:
@@ -170,13 +172,13 @@ def create_model(
         10
     """
     full = full_name(name)
-    if full not in VARIANTS:
-        choose("name", name, list(VARIANTS))
-    build = globals()[registered_name(full)]
+    if full not in list_models():
+        choose("name", name, list_models())
+    build = build_pyramid(full) if full in PYRAMIDS else globals()[registered_name(full)]
     if pretrained is False or pretrained is None:
         return build(**overrides)
     if pretrained is True:
-        if not VARIANTS[full].hub:
+        if full in PYRAMIDS or not VARIANTS[full].hub:
             having = [n for n, v in VARIANTS.items() if v.hub]
             raise UserError(
                 f"there are no published weights for {full}; give a path, or use one of {', '.join(having)}"

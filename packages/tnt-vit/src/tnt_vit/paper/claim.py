@@ -105,6 +105,7 @@ def train_experiment(name: str, folder: Path, *overrides: str, callbacks: tuple[
     data, model = build_data_and_model(cfg, fresh_head=True)
     metrics = train(cfg, model, data, folder=folder, callbacks=callbacks)
     curve = [float(row["val_top1"]) for row in read_rows(folder / "metrics.csv")]
+    assert isinstance(model, TNT)  # the experiments of this claim
     return Trained(name, model, data, metrics, curve)
 
 

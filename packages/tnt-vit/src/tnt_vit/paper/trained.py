@@ -10,7 +10,15 @@ from typing import Any
 from effkit.rows import Row
 from tnt_vit.paper import figures
 
-__all__ = ["accuracy_rows", "data_set_rows", "dense_rows", "fine_tuning_rows", "picture_rows", "speed_rows"]
+__all__ = [
+    "accuracy_rows",
+    "data_set_rows",
+    "dense_rows",
+    "fine_tuning_rows",
+    "picture_rows",
+    "pyramid_accuracy_rows",
+    "speed_rows",
+]
 
 NEEDS_WEIGHTS = "needs ImageNet's validation pictures and the published weights, which are not part of this package"
 NEEDS_TRAINING = "no weights of it are public: training takes ImageNet and 300 epochs on 8 GPUs"
@@ -18,6 +26,7 @@ QUOTED = "another model, quoted from its own publication; needs ImageNet and its
 UNSTATED = "the paper does not state the learning rate and batch size of fine-tuning"
 NEEDS_V100 = "timed on a V100 in the paper: a speed can only be compared on that GPU"
 NEEDS_FILES = "needs the data set's files, which are not part of this package"
+NEEDS_DISK = "needs ImageNet's validation pictures and the authors' weights, which are on a disk of Baidu's only"
 NEEDS_DETECTOR = "needs COCO, 8 GPUs and the authors' detection code, which was never released"
 NEEDS_SEGMENTER = "needs ADE20K, 8 GPUs and the authors' segmentation code, which was never released"
 
@@ -85,6 +94,23 @@ def accuracy_rows() -> list[Row]:
         if others_top5 is not None:
             rows.append(_row(table, name, "top-5", others_top5, **how, **found))
     return rows
+
+
+def pyramid_accuracy_rows() -> list[Row]:
+    """ImageNet accuracies of PyramidTNT, from the readme of the official code."""
+    return [
+        _row(
+            "pyramid",
+            name,
+            "top-1",
+            pyramid.top1,
+            NEEDS_DISK,
+            source="readme of the official code",
+            evidence="found",
+            command=f"tnt-vit eval model={pyramid.variant} model.pretrained=PATH data.root=PATH",
+        )
+        for name, pyramid in figures.PYRAMIDS.items()
+    ]
 
 
 def speed_rows() -> list[Row]:
