@@ -1,19 +1,11 @@
-"""The variants of PyramidTNT by name, here and in timm's registry, which has none of its own."""
+"""The variants of PyramidTNT by name; timm, which has none of them, learns them in :mod:`tnt_vit.checkpoints.zoo`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-
-# This module is imported as soon as timm is, which may be in the middle of tnt_vit.model's own imports.
-if TYPE_CHECKING:
-    from tnt_vit.pyramid import PyramidTNT
-
-__all__ = ["PYRAMIDS", "PyramidVariant", "build_pyramid"]
+__all__ = ["PYRAMIDS", "PyramidVariant", "pyramid_cfg"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,8 @@ PYRAMIDS: dict[str, PyramidVariant] = {
 }
 
 
-def _cfg(variant: PyramidVariant) -> dict[str, Any]:
+def pyramid_cfg(variant: PyramidVariant) -> dict[str, Any]:
+    """What timm is to know of a variant: its pictures, and the names of its first and last layer."""
     side = variant.args["img_size"]
     return {
         "url": "",  # the authors' weights are on a disk of Baidu's only
@@ -60,48 +53,10 @@ def _cfg(variant: PyramidVariant) -> dict[str, Any]:
         "crop_pct": 0.9,
         "interpolation": "bicubic",
         "fixed_input_size": True,
-        "mean": IMAGENET_INCEPTION_MEAN,
-        "std": IMAGENET_INCEPTION_STD,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
         "first_conv": "patch_embed.common_conv.0",
         "classifier": "head",
         "paper_ids": "arXiv:2201.00978",
         "paper_name": "PyramidTNT: Improved Transformer-in-Transformer Baselines with Pyramid Architecture",
     }
-
-
-default_cfgs = generate_default_cfgs({name: _cfg(variant) for name, variant in PYRAMIDS.items()})
-
-
-def _entry_point(name: str) -> Callable[..., PyramidTNT]:
-    def build(pretrained: bool = False, **kwargs: Any) -> PyramidTNT:
-        from tnt_vit.checkpoints.pyramid_weights import adapt_pyramid
-        from tnt_vit.pyramid import PyramidTNT
-
-        kwargs.pop("cache_dir", None)
-        args = {**PYRAMIDS[name].args, **kwargs}
-        out_indices = args.pop("out_indices", tuple(range(len(args["depths"]))))
-        return build_model_with_cfg(
-            PyramidTNT,
-            name,
-            pretrained,
-            pretrained_filter_fn=adapt_pyramid,
-            feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-            **args,
-        )
-
-    build.__name__ = build.__qualname__ = name
-    build.__module__ = __name__
-    build.__doc__ = f"PyramidTNT, {PYRAMIDS[name].official} of the official code: {PYRAMIDS[name].args}."
-    return build
-
-
-for _name in PYRAMIDS:
-    _build = _entry_point(_name)
-    globals()[_name] = _build
-    __all__ += [_name]  # timm reads a module's __all__ to list its models
-    register_model(_build)
-
-
-def build_pyramid(name: str) -> Callable[..., PyramidTNT]:
-    """What builds a variant; takes ``pretrained`` and arguments of :class:`~tnt_vit.pyramid.PyramidTNT`."""
-    return globals()[name]

@@ -286,7 +286,7 @@ def load_checkpoint(
 def save_checkpoint(
     model: TNT | PyramidTNT, path: str | os.PathLike[str], *, preprocessing: Preprocessing | None = None
 ) -> Path:
-    """Save weights in timm's names (of a PyramidTNT, the official ones), so that timm can load them; whole or not at all.
+    """Save weights in timm's names, of a PyramidTNT in the official ones; whole or not at all.
 
     Args:
         model: The model.

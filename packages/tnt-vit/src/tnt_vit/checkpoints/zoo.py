@@ -15,7 +15,7 @@ from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from effkit.errors import UserError, choose
-from tnt_vit.checkpoints.pyramids import PYRAMIDS, build_pyramid
+from tnt_vit.checkpoints.pyramids import PYRAMIDS, pyramid_cfg
 
 # This module is imported as soon as timm is, which may be in the middle of tnt_vit.model's own imports.
 if TYPE_CHECKING:
@@ -99,7 +99,10 @@ def registered_name(name: str) -> str:
     return f"effkit_{name}" if VARIANTS[name].hub else name
 
 
-default_cfgs = generate_default_cfgs({registered_name(name): _cfg(variant) for name, variant in VARIANTS.items()})
+default_cfgs = generate_default_cfgs(
+    {registered_name(name): _cfg(variant) for name, variant in VARIANTS.items()}
+    | {name: pyramid_cfg(variant) for name, variant in PYRAMIDS.items()}
+)
 
 
 def _entry_point(name: str) -> Callable[..., TNT]:
@@ -120,16 +123,40 @@ def _entry_point(name: str) -> Callable[..., TNT]:
             **{**VARIANTS[name].args, **kwargs},
         )
 
-    build.__name__ = build.__qualname__ = public
-    build.__module__ = __name__
     build.__doc__ = f"TNT as in {VARIANTS[name].table or 'no table of the paper'}: {VARIANTS[name].args}."
     return build
 
 
-for _name in VARIANTS:
-    _build = _entry_point(_name)
-    globals()[_build.__name__] = _build
-    __all__ += [_build.__name__]  # timm reads a module's __all__ to list its models
+def _pyramid_entry_point(name: str) -> Callable[..., PyramidTNT]:
+    def build(pretrained: bool = False, **kwargs: Any) -> PyramidTNT:
+        from tnt_vit.checkpoints.pyramid_weights import adapt_pyramid
+        from tnt_vit.pyramid import PyramidTNT
+
+        kwargs.pop("cache_dir", None)
+        args = {**PYRAMIDS[name].args, **kwargs}
+        out_indices = args.pop("out_indices", tuple(range(len(args["depths"]))))
+        return build_model_with_cfg(
+            PyramidTNT,
+            name,
+            pretrained,
+            pretrained_filter_fn=adapt_pyramid,
+            feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+            **args,
+        )
+
+    build.__doc__ = f"PyramidTNT, {PYRAMIDS[name].official} of the official code: {PYRAMIDS[name].args}."
+    return build
+
+
+_ENTRY_POINTS: dict[str, Callable[..., Any]] = {
+    **{registered_name(name): _entry_point(name) for name in VARIANTS},
+    **{name: _pyramid_entry_point(name) for name in PYRAMIDS},
+}
+for _public, _build in _ENTRY_POINTS.items():
+    _build.__name__ = _build.__qualname__ = _public
+    _build.__module__ = __name__
+    globals()[_public] = _build
+    __all__ += [_public]  # timm reads a module's __all__ to list its models
     register_model(_build)
 
 
@@ -158,8 +185,8 @@ def create_model(
             (downloads when they are not cached).
         ema: Of a checkpoint with averaged weights beside others: ``"auto"`` takes the averaged ones, as timm's loader
             does; true insists on them, false on the others.
-        **overrides: Arguments of :class:`~tnt_vit.model.TNT` or :class:`~tnt_vit.pyramid.PyramidTNT`; with a checkpoint, another ``num_classes`` keeps the
-            classifier fresh.
+        **overrides: Arguments of :class:`~tnt_vit.model.TNT` or :class:`~tnt_vit.pyramid.PyramidTNT`; with a
+            checkpoint, another ``num_classes`` keeps the classifier fresh.
 
     Returns:
         The model, in training mode if fresh, in evaluation mode if it has weights.
@@ -174,7 +201,7 @@ def create_model(
     full = full_name(name)
     if full not in list_models():
         choose("name", name, list_models())
-    build = build_pyramid(full) if full in PYRAMIDS else globals()[registered_name(full)]
+    build = _ENTRY_POINTS[full if full in PYRAMIDS else registered_name(full)]
     if pretrained is False or pretrained is None:
         return build(**overrides)
     if pretrained is True:

@@ -35,7 +35,8 @@ def build_model(
     """Build the network that a ``model`` group describes.
 
     Args:
-        cfg: Keys of ``configs/model_args.yaml`` or, for a PyramidTNT, ``configs/pyramid_args.yaml``; null means "as the variant has it".
+        cfg: Keys of ``configs/model_args.yaml`` or, for a PyramidTNT, ``configs/pyramid_args.yaml``; null means
+            "as the variant has it".
         num_classes: Classes of the data, used where ``cfg`` does not say; else those of the weights, if it names some.
         in_chans: Channels of the data, likewise.
 
@@ -84,8 +85,8 @@ def _check_keys(kind: type, args: Mapping[str, Any], arguments: set[str]) -> Non
     for key in args:
         if key not in arguments:
             raise UserError(
-                f"model.{key}={written(args[key])} is no argument of {kind.__name__}, which model.name={args['name']} is; "
-                f"use {', '.join(sorted(arguments))}"
+                f"model.{key}={written(args[key])} is no argument of model.name={args['name']}, a {kind.__name__}; use "
+                f"one of {', '.join(sorted(arguments))}"
             )
 
 

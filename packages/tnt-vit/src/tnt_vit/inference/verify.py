@@ -47,7 +47,8 @@ def compare_with_torch(model: TNT | PyramidTNT, run: Runner, inputs: Iterable[tu
         A row a batch, the verdict (``match`` or ``differs``) last.
     """
     ours = copy.deepcopy(model).cpu().float().eval()
-    ours.backend = "torch"
+    if isinstance(ours, TNT):
+        ours.backend = "torch"
     exact = copy.deepcopy(ours).double()
     rows: list[list[Any]] = []
     with torch.no_grad():

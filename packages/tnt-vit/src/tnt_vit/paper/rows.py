@@ -26,9 +26,8 @@ def paper_rows(table: str | int | Iterable[str | int] | None = None) -> list[Row
     """The rows, table by table; nothing is computed before a row is evaluated.
 
     Args:
-        table: Only these: numbers of tables, ``"complexity"`` (section 2.2), ``"legacy"``, ``"pyramid"`` (PyramidTNT), ``"elsewhere"``
-            (accuracies
-            that others report), ``"fig3"`` to ``"fig7"``; all if not given.
+        table: Only these: numbers of tables, ``"complexity"`` (section 2.2), ``"legacy"``, ``"pyramid"`` (PyramidTNT),
+            ``"elsewhere"`` (accuracies that others report), ``"fig3"`` to ``"fig7"``; all if not given.
 
     Returns:
         Rows for ``effkit.rows.evaluate``.

@@ -42,8 +42,8 @@ def _check_size(size: tuple[int, int], step: int) -> None:
         if side % step:
             near = sorted({max(side // step, 1) * step, -(-side // step) * step})
             raise UserError(
-                f"img_size={size[0]}x{size[1]} must be a multiple of {step}, the pixels of the widest pooling cell; near "
-                f"{side}: {' or '.join(map(str, near))}"
+                f"img_size={size[0]}x{size[1]} must be a multiple of {step}, the pixels of the widest pooling cell; "
+                f"near {side}: {' or '.join(map(str, near))}"
             )
 
 

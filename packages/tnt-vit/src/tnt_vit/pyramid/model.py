@@ -159,9 +159,7 @@ class PyramidTNT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Initialise as the official code: linears and tables truncated normal, biases of the attention standard
-        normal, convolutions normal by their fan-out.
-        """
+        """Initialise as the official code; the attention's bias tables are standard normal there, too."""
         if self.outer_pos.is_meta:
             return
         for table in (self.outer_pos, self.inner_pos):
@@ -195,7 +193,7 @@ class PyramidTNT(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay must leave alone; the attention's biases are decayed, as in the official code."""
+        """Parameters that weight decay must leave alone; not the attention's biases, as in the official code."""
         return {"outer_pos", "inner_pos"}
 
     @torch.jit.ignore
