@@ -105,6 +105,22 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+def _dense(args: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """Arguments without timm's ``output_stride``, and that; who asks for a stride shows pictures of any size."""
+    stride = args.pop("output_stride", None)
+    if stride is None:
+        return args, None
+    if not args.get("features_only"):
+        raise UserError(f"output_stride={stride!r} is of feature maps: give features_only=True with it")
+    return {"dynamic_img_size": True, **args}, stride
+
+
+def _strided(features: Any, output_stride: int, step: int) -> Any:
+    from tnt_vit.layers.strides import with_stride
+
+    return with_stride(features, output_stride, step)
+
+
 def _entry_point(name: str) -> Callable[..., TNT]:
     public = registered_name(name)
 
@@ -113,15 +129,17 @@ def _entry_point(name: str) -> Callable[..., TNT]:
         from tnt_vit.model import TNT
 
         kwargs.pop("cache_dir", None)
-        out_indices = kwargs.pop("out_indices", 3)
-        return build_model_with_cfg(
+        args, stride = _dense({**VARIANTS[name].args, **kwargs})
+        out_indices = args.pop("out_indices", 3)
+        model = build_model_with_cfg(
             TNT,
             public,
             pretrained,
             pretrained_filter_fn=adapt_state,
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-            **{**VARIANTS[name].args, **kwargs},
+            **args,
         )
+        return model if stride is None else _strided(model, stride, max(model.model.patch_size))
 
     build.__doc__ = f"TNT as in {VARIANTS[name].table or 'no table of the paper'}: {VARIANTS[name].args}."
     return build
@@ -133,9 +151,9 @@ def _pyramid_entry_point(name: str) -> Callable[..., PyramidTNT]:
         from tnt_vit.pyramid import PyramidTNT
 
         kwargs.pop("cache_dir", None)
-        args = {**PYRAMIDS[name].args, **kwargs}
+        args, stride = _dense({**PYRAMIDS[name].args, **kwargs})
         out_indices = args.pop("out_indices", tuple(range(len(args["depths"]))))
-        return build_model_with_cfg(
+        model = build_model_with_cfg(
             PyramidTNT,
             name,
             pretrained,
@@ -143,6 +161,7 @@ def _pyramid_entry_point(name: str) -> Callable[..., PyramidTNT]:
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
             **args,
         )
+        return model if stride is None else _strided(model, stride, model.model.size_step)
 
     build.__doc__ = f"PyramidTNT, {PYRAMIDS[name].official} of the official code: {PYRAMIDS[name].args}."
     return build
