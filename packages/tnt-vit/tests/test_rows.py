@@ -15,7 +15,7 @@ from tnt_vit.paper.recipe import recipe_config
 from tnt_vit.paper.rows import ORDER, PAPER, paper_rows
 
 ROWS = paper_rows()
-TABLES = [
+TABLES = [*map(str, range(1, 14)), "complexity", "legacy", "pyramid", "elsewhere", *(f"fig{n}" for n in range(3, 8))]
     *map(str, range(1, 14)),
     "complexity",
     "legacy",

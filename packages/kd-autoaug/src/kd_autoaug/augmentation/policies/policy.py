@@ -140,6 +140,8 @@ class Policy(PolicyTable):
             "fill": self.fill,
             "cutout_fill": self.cutout_fill,
             "interpolation": self.interpolation,
+            # Only where there is one: what was kept under earlier fingerprints stays valid.
+            **({"blur_from": self.space.blur_from} if self._sampler.has_blur else {}),
         }
 
     def fingerprint(self) -> str:

@@ -1,8 +1,8 @@
 """timm's configuration strings, such as ``rand-m9-mstd0.5-inc1`` and ``original-mstd0.5``, by timm 1.0.31's rules.
 
 Where timm passes over a mistake in silence (a key without a number or given twice, an unknown transform set) this
-parser refuses it. Gaussian blur is no operator here, so ``3a`` and ``3aw`` are refused, as is AugMix, which blends
-several pictures.
+parser refuses it. ``3a`` is DeiT III's three-augment. RandAugment's transform sets ``t3a`` and ``t3aw`` are refused,
+as is AugMix, which blends several pictures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from effkit.errors import UserError, choose
 from kd_autoaug.augmentation.policies import autoaugment
-from kd_autoaug.augmentation.policies.law import NO_SIDE
+from kd_autoaug.augmentation.policies.entries import Entry
+from kd_autoaug.augmentation.policies.law import NO_SIDE, Law
 from kd_autoaug.augmentation.policies.options import Noise, look_of
 from kd_autoaug.augmentation.policies.space import LawSpace
 from kd_autoaug.augmentation.policies.spaces import space
@@ -48,6 +49,24 @@ WEIGHTS: dict[Op, float] = {
     Op.POSTERIZE: 0.05,
     Op.INVERT: 0.05,
 }
+# DeiT III's three-augment: one of solarize, grey and a blur of random width, each with a probability of a third.
+THREE_AUGMENT = (
+    (Entry(Op.SOLARIZE, 1.0, 5.0),),
+    (Entry(Op.COLOR, 1.0, 10.0),),
+    (Entry(Op.GAUSSIAN_BLUR, 1.0, 10.0),),
+)
+_THREE_SPACE = LawSpace(
+    name="timm_3a",
+    source="timm 1.0.31 timm/data/auto_augment.py",
+    operators=(Op.SOLARIZE, Op.COLOR, Op.GAUSSIAN_BLUR),
+    maximum=10.0,
+    fill=128,
+    laws={
+        Op.SOLARIZE: Law(256.0, truncate="scaled", cap=256.0),
+        Op.COLOR: Law(0.5, offset=0.5, direction=-1.0, lowest=0.0, highest=0.5),  # timm's Desaturate: from half to grey
+        Op.GAUSSIAN_BLUR: Law(2.0),  # timm's GaussianBlurRand
+    },
+)
 _LIMIT = 10.0  # of levels, unless mmax lifts it
 _NUMBERS = {"rand": {"m": int, "n": int, "p": float, "mstd": float, "mmax": int, "inc": int}}
 _HPARAMS = ("translate_const", "translate_pct", "img_mean", "interpolation", "magnitude_std", "magnitude_max")
@@ -63,7 +82,7 @@ def timm_table(text: str, hparams: Mapping[str, Any] | None = None) -> PolicyTab
 
     Args:
         text: Such as ``"rand-m9-n3-p0.5-mstd0.5-mmax10-inc1"``, ``"rand-m9-tweights"``, ``"original-mstd0.5"``,
-            ``"v0r"``.
+            ``"v0r"``, ``"3a"``.
         hparams: timm's: ``img_mean`` (fill), ``interpolation`` (Pillow's number or several), ``translate_pct``,
             ``magnitude_std``, ``magnitude_max``; the last two win over the string. ``translate_const`` is accepted and
             changes nothing, as in timm, whose policies translate relative to the side.
@@ -76,10 +95,10 @@ def timm_table(text: str, hparams: Mapping[str, Any] | None = None) -> PolicyTab
             what is no operator here.
     """
     head, *sections = text.split("-")
-    if head in ("augmix", "3a"):
-        needs = "blends several augmented pictures into one" if head == "augmix" else "needs Gaussian blur"
+    if head == "augmix":
+        needs = "blends several augmented pictures into one"
         raise UserError(f"policy={text!r}: {head} {needs}, which is no operator of this package; try 'rand-m9-inc1'")
-    choose("policy", head, ["rand", *AUTOAUGMENT])
+    choose("policy", head, ["rand", "3a", *AUTOAUGMENT])
     given = {} if hparams is None else dict(hparams)
     for key in given:
         choose("hparams", key, _HPARAMS)
@@ -92,6 +111,8 @@ def timm_table(text: str, hparams: Mapping[str, Any] | None = None) -> PolicyTab
         raise UserError(f"hparams={given!r}: magnitude_std and magnitude_max must not be negative")
     look = _look_of_timm(given)
     noise = Noise(std, upper) if std > 0 else None
+    if head == "3a":
+        return PolicyTable(text, THREE_AUGMENT, space=_translated(_THREE_SPACE, given), noise=noise, **look)
     if head != "rand":
         rows, name = AUTOAUGMENT[head]
         return PolicyTable(text, rows, space=_space(name, given), noise=noise, **look)
@@ -129,7 +150,7 @@ def _sections(text: str, head: str, sections: list[str]) -> dict[str, Any]:
     for section in sections:
         if head == "rand" and section.startswith("t"):
             if section[1:] in ("3a", "3aw"):
-                raise UserError(f"policy={text!r}: t{section[1:]} needs Gaussian blur, no operator of this package")
+                raise UserError(f"policy={text!r}: transform set t{section[1:]} is not known here; 3a itself is")
             put("t", choose(f"policy={text!r}: transform set t", section[1:], ["weights"]))
             continue
         key, number = re.fullmatch(r"(\D*)(.*)", section).groups()  # type: ignore[union-attr]
@@ -156,6 +177,11 @@ def _look_of_timm(given: Mapping[str, Any]) -> dict[str, Any]:
 def _space(name: str, given: Mapping[str, Any]) -> LawSpace:
     found = space(name)
     assert isinstance(found, LawSpace)
+    return _translated(found, given)
+
+
+def _translated(found: LawSpace, given: Mapping[str, Any]) -> LawSpace:
+    """The space with timm's ``translate_pct``, if it is given."""
     percent = given.get("translate_pct")
     if percent is None:
         return found
@@ -163,4 +189,4 @@ def _space(name: str, given: Mapping[str, Any]) -> LawSpace:
         raise UserError(f"hparams.translate_pct={percent!r} must be a number of 0 or more")
     sided = {op: law for op, law in found.laws.items() if law.side != NO_SIDE}
     laws = {**found.laws, **{op: dataclasses.replace(law, scale=float(percent)) for op, law in sided.items()}}
-    return dataclasses.replace(found, name=f"{name}[translate_pct={percent:g}]", laws=laws)
+    return dataclasses.replace(found, name=f"{found.name}[translate_pct={percent:g}]", laws=laws)
