@@ -16,17 +16,6 @@ from tnt_vit.paper.rows import ORDER, PAPER, paper_rows
 
 ROWS = paper_rows()
 TABLES = [*map(str, range(1, 14)), "complexity", "legacy", "pyramid", "elsewhere", *(f"fig{n}" for n in range(3, 8))]
-    *map(str, range(1, 14)),
-    "complexity",
-    "legacy",
-    "pyramid",
-    "elsewhere",
-    "fig3",
-    "fig4",
-    "fig5",
-    "fig6",
-    "fig7",
-]
 # Counted by this package only: the row shows the count and compares it with nothing.
 NO_GOLDEN = {("5", "TNT-S-2"), ("8", "4 words of width 96"), ("9", "TNT-B@384"), ("pyramid", "PyramidTNT-M")}
 
