@@ -12,6 +12,7 @@ each: the tests are too small to fill two cores with threads. ``-n`` decides oth
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import re
 import signal
@@ -69,6 +70,17 @@ def pytest_configure(config: pytest.Config) -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, default)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there now (torch, transformers, all tests) to later sweeps of the garbage collector no more."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let go of it: bindings that look for leaks at the end of the process would name all that is still held."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

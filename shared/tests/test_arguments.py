@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
-from effkit.arguments import check_arguments, input_file, named_below, named_path
+from effkit.arguments import check_arguments, foreign, input_file, named_below, named_path
 from effkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -117,3 +117,19 @@ def test_paths_are_text_and_not_empty(tmp_path):
     for path, said in ((tmp_path, "is no file"), (tmp_path / "b.txt", "does not exist")):
         with pytest.raises(UserError, match=said):
             input_file("text", str(path))
+
+
+def test_a_librarys_error_about_values_is_one_line():
+    def build(heads):
+        assert 48 % heads == 0, "dim should be\ndivisible by heads"
+
+    with pytest.raises(UserError, match=r"^heads=5: dim should be$"), foreign("heads=5"):
+        build(5)
+    with pytest.raises(UserError, match=r"^heads=0: integer"), foreign("heads=0"):
+        build(0)
+    with pytest.raises(UserError, match=r"^ours$"), foreign("heads=1"):
+        raise UserError("ours")
+    with pytest.raises(UserError, match=r"^much: MemoryError$"), foreign("much"):
+        raise MemoryError
+    with pytest.raises(FileNotFoundError), foreign("a file"):
+        raise FileNotFoundError("not about values")

@@ -207,6 +207,7 @@ def test_doctor_says_what_loads(run, tmp_path):
         (["generate", "hi", "model=tiny_random", "method=esaa"], ["esaa"]),
         (["generate", "hi", "model=tiny_random", "temperature=-1"], ["temperature", "-1"]),
         (["generate", "hi", "model=tiny_random", "watch_layer=7"], ["watch_layer", "7"]),
+        (["calibrate", "model=tiny_random", "model.options.seed=xyz"], ["model.options.seed='xyz'", "whole number"]),
         (["calibrate", "out=maps.pt"], [".safetensors", "maps.pt"]),
         (["calibrate", "compressor.path=x.safetensors"], ["compressor.path"]),
         (["recall", "length=5"], ["length", "5"]),

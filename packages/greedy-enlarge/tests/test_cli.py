@@ -264,6 +264,8 @@ def test_export_needs_torch_and_timm_only(run, tmp_path, name):
         del sys.modules[found.name]
 
 
+LATENCY = ["spec=tiny", "moves.kinds=[depth]", "points=2", "device=cpu"]
+
 MISTAKES = {
     "name": (["count", "spec=efficientnet_b"], ["spec='efficientnet_b'", "did you mean"]),
     "file": (["count", "spec=nowhere/net.json"], ["spec='nowhere/net.json' is not a file"]),
@@ -279,6 +281,13 @@ MISTAKES = {
     "racing keys": (["search", f"budget={B1}", "racing={sample: [3]}"], ["key of racing", "did you mean 'samples'"]),
     "racing text": (["search", f"budget={B1}", "racing=fast"], ["racing='fast' must be a mapping"]),
     "other space": (["search", f"budget={B1}", "evaluator=table"], ["recorded for another space"]),
+    "a path that is none": (["regret", "path=-inf"], ["path=-inf", "must be a path"]),
+    "rounds that are none": (["latency", *LATENCY, "min_rounds=[]"], ["min_rounds", "[]"]),
+    "threads that are none": (["latency", *LATENCY, "threads=1e30"], ["threads", "1e+30"]),
+    "no run": (["eval", "run=[]"], ["run=[]", "path"]),
+    "no file": (["export", "spec=tiny", "out=3.7"], ["out=3.7"]),
+    "no share": (["train", "drop_path_rate=-inf"], ["drop_path_rate=-inf", "[0, 1)"]),
+    "no rate": (["train", "drop_rate=null"], ["drop_rate=null", "[0, 1)"]),
     "no table": (["regret", "path=nowhere.csv"], ["path='nowhere.csv'"]),
     "table budget": (["table", "budget=100"], ["MACs below the start's"]),
     "table samples": (["table", "samples=[100]"], ["samples=100: proxy training goes by whole epochs"]),

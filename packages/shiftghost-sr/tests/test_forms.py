@@ -115,6 +115,7 @@ def test_bench_compares_the_same_network(run, tmp_path):
         (["export", "model=net.safetensors", "to=tflite"], ["to='tflite'", "onnx"]),
         (["export", "model=net.safetensors", "to=torch_export", "opset=18"], ["opset=18"]),
         (["bench", "providers=[fast]"], ["providers='fast'", "deployed"]),
+        (["bench", "seed=-inf"], ["seed", "-inf"]),
         (["bench", "frames=[8]"], ["frames"]),
         (["bench", "direction=left"], ["direction='left'"]),
     ],

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 
 import tnt_vit
+from effkit.checkpoints import SUFFIXES
 from tnt_vit.checkpoints.sizes import infer_sizes
 from tnt_vit.checkpoints.zoo import VARIANTS
 from tnt_vit.commands import convert
@@ -84,7 +85,7 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize("suffix", convert.SUFFIXES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("layout", SOURCES)
 def test_every_layout_becomes_timms(tmp_path, layout, suffix):
     model = small()

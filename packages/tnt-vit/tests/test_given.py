@@ -6,7 +6,6 @@ What is known exactly runs fast, what can be computed runs module by module, the
 import copy
 import logging
 
-import peft
 import pytest
 import safetensors.torch
 import timm
@@ -79,6 +78,7 @@ def subclassed(old):
 
 def adapted(model):
     """LoRA as peft injects it, with adapters that do something."""
+    peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules=["qk", "v", "fc1"], init_lora_weights=False)
     torch.manual_seed(1)
     peft.inject_adapter_in_model(config, model)

@@ -20,8 +20,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from effkit.errors import UserError, written
 
-__all__ = ["check_arguments", "input_file", "named_below", "named_path", "renamed"]
+__all__ = ["check_arguments", "foreign", "input_file", "named_below", "named_path", "renamed"]
 
+# What constructors raise for values they cannot take; not what the operating system says about files.
+_OF_VALUES = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
+    *(RuntimeError, TypeError, ValueError),
+)
 _LISTS: tuple[Any, ...] = (list, tuple, Sequence, Collection, Iterable)
 _MAPPINGS: tuple[Any, ...] = (dict, Mapping)
 _PLAIN = {bool: "true or false", int: "a whole number", float: "a number", str: "text", types.NoneType: "null"}
@@ -93,6 +98,28 @@ def named_below(prefix: str, names: Iterable[str]) -> AbstractContextManager[Non
         names: The arguments; see :func:`renamed`.
     """
     return renamed({name: f"{prefix}{name}" for name in names})
+
+
+@contextmanager
+def foreign(what: str) -> Iterator[None]:
+    """Let a library's own errors about values that a user chose be one line that says what it was given.
+
+    For constructors of other people, whose arguments nobody here knows the ranges of. Around nothing else: inside it a
+    bug of ours would look like a mistake of the user.
+
+    Args:
+        what: What was to be made of which values, e.g. ``"model.name=vit_tiny with num_heads=5"``.
+
+    Raises:
+        UserError: In place of any error that wrong values cause; ours pass as they are.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except _OF_VALUES as error:
+        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"{what}: {said}") from error
 
 
 def input_file(field: str, value: Any) -> str:

@@ -15,7 +15,10 @@ from effkit.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["write_safetensors", "write_state", "write_torch"]
+__all__ = ["SUFFIXES", "write_safetensors", "write_state", "write_torch"]
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+"""What files of weights may be called: the first is a safetensors file, the others are torch's."""
 
 
 def write_safetensors(

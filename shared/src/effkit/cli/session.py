@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from effkit.cli.explain import debugging, one_line, raised_by
 from effkit.cli.mistakes import explain_composition
 from effkit.cli.shell import check_shell
+from effkit.cli.shipped import Repository
 from effkit.cli.targets import check_config
 from effkit.cli.words import booleans_read
 from effkit.errors import UserError, choose, nearest
@@ -98,6 +99,7 @@ class _Loader(ConfigLoaderImpl):
 
     def __init__(self, path: ConfigSearchPath, package: str) -> None:
         super().__init__(path)
+        self.repository = Repository(path)
         self.package = package
         self._held: Any = None
 

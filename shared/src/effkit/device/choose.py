@@ -16,6 +16,7 @@ from effkit.errors import UserError, choose
 __all__ = ["PRECISIONS", "autocast", "resolve_device", "resolve_precision", "seed_everything", "set_threads"]
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_MOST_THREADS = 4096  # more than any machine has cores; torch takes a C int
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -106,16 +107,16 @@ def set_threads(threads: int | None = None) -> int:
     """Set the number of CPU threads of torch's operators.
 
     Args:
-        threads: 1 or more; `None` leaves torch's choice (``OMP_NUM_THREADS``, or the number of cores).
+        threads: 1 to 4,096; `None` leaves torch's choice (``OMP_NUM_THREADS``, or the number of cores).
 
     Returns:
         The number in use.
 
     Raises:
-        UserError: If it is no positive integer.
+        UserError: If it is no integer in that range.
     """
     if threads is not None:
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise UserError(f"threads must be a positive integer or null, got {threads!r}")
+        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= _MOST_THREADS:
+            raise UserError(f"threads must be an integer from 1 to {_MOST_THREADS} or null, got {threads!r}")
         torch.set_num_threads(threads)
     return torch.get_num_threads()

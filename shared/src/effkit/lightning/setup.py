@@ -88,6 +88,9 @@ def build_trainer(
     count_epochs(options)
     options = _resolve_hardware(options, device, precision)
     check_arguments(Trainer, options, "trainer.", also=["enable_progress_bar"])
+    for key in ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes"):  # Lightning divides by them unasked
+        if options.get(key) is not None and options[key] < 1:
+            raise UserError(f"trainer.{key}={options[key]!r} must be a whole number of at least 1")
     bar = options.pop("enable_progress_bar", None)
     bar = sys.stderr.isatty() if bar is None else bar
     callbacks = [*callbacks, *([RichProgressBar(console_kwargs={"stderr": True})] if bar else [])]
@@ -115,8 +118,9 @@ def build_trainer(
             # Foreign strategies write folders of their own.
             plugins=[environment] if foreign else [environment, AtomicCheckpointIO()],
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+    except (MisconfigurationException, MemoryError, ValueError, TypeError) as error:
+        said = " ".join(str(error).split()) or f"{options} asks for more than there is memory for"
+        raise UserError(f"trainer: {said}") from error
     _check_tasks(trainer)
     own_ranks(trainer)
     return trainer

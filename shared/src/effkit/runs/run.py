@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effkit.arguments import named_path
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError, choose
 from effkit.runs.records import (
@@ -58,7 +59,7 @@ class Run:
         Raises:
             UserError: If it is no run folder, a record in it is missing or broken, or it is of another package.
         """
-        folder = Path(path).expanduser()
+        folder = Path(named_path("run", path)).expanduser()
         _check_folder(folder, str(path))
         hydra = read_yaml(folder / ".hydra" / "hydra.yaml").get("hydra") or {}
         sources = (hydra.get("runtime") or {}).get("config_sources") or []

@@ -75,8 +75,10 @@ def compare(
         ("min_rounds", min_rounds),
         ("threads", 1 if threads is None else threads),
     ):
-        if value < 1:
-            raise UserError(f"{argument} must be at least 1, got {value}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{argument} must be a whole number of at least 1, got {value!r}")
+    if isinstance(min_seconds, bool) or not isinstance(min_seconds, int | float) or not min_seconds >= 0:
+        raise UserError(f"min_seconds must be a number of at least 0, got {min_seconds!r}")
     if max_rounds < min_rounds:
         raise UserError(f"max_rounds must be at least min_rounds={min_rounds}, got {max_rounds}")
     if clock == "events" and device.type != "cuda":

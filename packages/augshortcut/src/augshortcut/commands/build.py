@@ -15,10 +15,10 @@ from augshortcut.checkpoints.files import holds_paths, load_checkpoint, load_pat
 from augshortcut.config import preset
 from augshortcut.injection.augment import augment
 from augshortcut.models.zoo import OFFICIAL, create_model
-from effkit.arguments import named_below, renamed
+from effkit.arguments import check_arguments, foreign, named_below, renamed
 from effkit.data import DataModule, Preprocessing, create_data
 from effkit.device import resolve_device, seed_everything, set_threads
-from effkit.errors import UserError
+from effkit.errors import UserError, written
 from effkit.runs import PICTURE_KEYS, Run, given_words
 
 __all__ = ["Opened", "build_data_and_model", "build_model", "open_both", "open_network", "plain", "set_up"]
@@ -28,6 +28,36 @@ def plain(cfg: Any, *keys: str) -> dict[str, Any]:
     """Some keys of a config (all if none is named), with plain lists and dictionaries."""
     values: Any = OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else dict(cfg)
     return {key: values[key] for key in keys} if keys else values
+
+
+def _network(
+    *,
+    name: str,
+    pretrained: bool | str,
+    paths: str | None,
+    img_size: int | tuple[int, int] | None,
+    patch_size: int | tuple[int, int] | None,
+    embed_dim: int | list[int] | None,
+    depth: int | list[int] | None,
+    num_heads: int | list[int] | None,
+    in_chans: int | None,
+    num_classes: int | None,
+    drop_rate: float | None,
+    drop_path_rate: float | None,
+    args: dict[str, Any] | None,
+) -> None:
+    """The keys of ``configs/model_args.yaml``, each with its kind."""
+
+
+def checked(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The group ``model``, plain.
+
+    Raises:
+        UserError: If a value is of another kind than its key asks for.
+    """
+    values = plain(model)
+    check_arguments(_network, values, "model.")
+    return values
 
 
 def set_up(cfg: Any) -> torch.device:
@@ -60,19 +90,20 @@ def build_model(
     Raises:
         ValueError: If an argument does not fit.
     """
-    args = {k: v for k, v in plain(model).items() if v is not None}
-    args.update(args.pop("args", None) or {})
+    args = {k: v for k, v in checked(model).items() if v is not None}
+    others = args.pop("args", None) or {}
+    args.update(others)
     name, pretrained, paths = args.pop("name"), args.pop("pretrained", False), args.pop("paths", None)
     if num_classes is not None:
         args.setdefault("num_classes", num_classes)
     if in_chans is not None:
         args.setdefault("in_chans", in_chans)
+    keys = {key: f"model.args.{key}" if key in others else f"model.{key}" for key in args}
+    given = ", ".join(f"{keys[key]}={written(value)}" for key, value in args.items())
     try:
-        with named_below("model.", ["name"]):
+        with named_below("model.", ["name"]), foreign(f"model.name={name} with {given or 'nothing else'}"):
             network = create_model(name, pretrained=pretrained is True, **args)
-    except TypeError as error:  # an argument that this network does not take
-        raise UserError(f"model.name={name}: {error}") from error
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         if pretrained is not True:
             raise
         raise UserError(
@@ -108,7 +139,7 @@ def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, nn.
         ValueError: If an argument does not fit, or files are missing.
     """
     data = create_data(**plain(cfg, "data")["data"])
-    model = plain(cfg, "model")["model"]
+    model = checked(cfg.model)
     kept = data.preprocessing
     _take_size(model, kept.size[0])
     side = model.get("img_size")

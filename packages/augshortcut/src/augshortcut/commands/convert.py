@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +14,14 @@ from augshortcut.commands.build import plain
 from augshortcut.injection.augment import augment
 from augshortcut.models.zoo import create_model
 from augshortcut.reference import official_logits
-from effkit.checkpoints import check_fit, read_checkpoint
+from effkit.arguments import named_path
+from effkit.checkpoints import SUFFIXES, check_fit, read_checkpoint
 from effkit.errors import UserError
+from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 
 __all__ = ["convert_checkpoint", "model_for", "run"]
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
 _BASES = {192: "deit_tiny_patch16_224", 384: "deit_small_patch16_224", 768: "deit_base_patch16_224"}
 _PARITY = 1e-9  # in float64, relative to the largest logit
 
@@ -60,10 +60,8 @@ def convert_checkpoint(src: str | os.PathLike[str], dst: str | os.PathLike[str])
         FileNotFoundError: If there is no such file.
         ValueError: If it is of no such layout.
     """
-    target = Path(dst).expanduser()
-    if target.suffix not in SUFFIXES:
-        raise UserError(f"dst={str(dst)!r} must end in one of {', '.join(SUFFIXES)}")
-    stored = read_checkpoint(Path(src).expanduser(), expect=lambda name: name.startswith(("blocks.", "cls_token")))
+    target = check_output_file("dst", dst, SUFFIXES)
+    stored = read_checkpoint(named_path("src", src), expect=lambda name: name.startswith(("blocks.", "cls_token")))
     if target.exists() and target.samefile(stored.path):
         raise UserError(f"dst={str(dst)!r} is the source itself; give another name")
     state, config = convert_official(stored.state)

@@ -15,6 +15,7 @@ from augshortcut.metrics.bound import collapse_bound
 from augshortcut.metrics.capture import as_tokens, block_names
 from augshortcut.metrics.diversity import diversity
 from augshortcut.plots.layers import draw_bound, draw_layers, draw_norms, draw_similarity
+from effkit.arguments import check_arguments
 from effkit.cli import run_dir
 from effkit.data import Preprocessing, find_pictures
 from effkit.report import Report, Table
@@ -78,12 +79,13 @@ def run(cfg: Any) -> Report:
     Raises:
         ValueError: If pictures or model cannot be opened, or a name is not known.
     """
+    options = plain(cfg, "metrics", "layers", "prefix_tokens", "outlier_ratio", "drop_outliers")
+    check_arguments(diversity, options)
     device = set_up(cfg)
     found = open_network(cfg)
     kept = found.preprocessing or _preprocessing(found.model)
     images = kept.batch(find_pictures(list(cfg.images) or PICTURES)).to(device)
     model = found.model.to(device)
-    options = plain(cfg, "metrics", "layers", "prefix_tokens", "outlier_ratio", "drop_outliers")
     rows = diversity(model, images, **options)
     folder = run_dir()
     note = f"{len(images)} pictures; {'trained' if found.trained else 'random'} weights"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from augshortcut.commands.build import open_network, set_up
+from augshortcut.commands.build import open_network, plain, set_up
 from augshortcut.injection.fold import fold
-from effkit.checkpoints import write_state
+from effkit.checkpoints import SUFFIXES, write_state
 from effkit.cli import run_dir
 from effkit.cost import measure
-from effkit.errors import UserError
+from effkit.outputs import check_output_file
 from effkit.report import Report, Table
 
 __all__ = ["run"]
@@ -34,9 +33,8 @@ def run(cfg: Any) -> Report:
         ValueError: If the model cannot be opened or has no paths.
     """
     device = set_up(cfg)
-    out = Path(cfg.out) if cfg.out else run_dir() / "folded.safetensors"
-    if out.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserError(f"out={str(out)!r} must end in .safetensors, .pth or .pt")
+    name = plain(cfg, "out")["out"]
+    out = run_dir() / "folded.safetensors" if name is None else check_output_file("out", name, SUFFIXES)
     found = open_network(cfg)
     model = found.model.to(device)
     folded = fold(model)

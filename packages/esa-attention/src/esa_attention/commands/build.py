@@ -87,7 +87,8 @@ def build_subject(cfg: Any) -> Subject:
     if group["device_map"] is not None:
         options["device_map"] = group["device_map"]
     options |= {"device": device, "dtype": dtype}
-    model = build_model(name, path, **options)
+    with named_below("model.options.", group["options"]):
+        model = build_model(name, path, **options)
     shape = geometry(model)
     config = esa_config(plain(cfg.esa), group["sizes"], shape.trained_context)
     rank = min(group["rank"] or 128, shape.key_dim)

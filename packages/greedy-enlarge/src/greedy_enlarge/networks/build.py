@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from effkit.errors import UserError
+from effkit.errors import UserError, written
 from greedy_enlarge.families import FAMILIES, family_of
 from greedy_enlarge.families.mbconv import arch_string
 from greedy_enlarge.spec import ArchSpec
@@ -31,7 +31,7 @@ def build(
         A randomly initialised network from ``(B, in_chans, H, W)`` to ``(B, classes)``, in training mode.
 
     Raises:
-        UserError: If the network is not one its family can be.
+        UserError: If the network is not one its family can be, or a rate is no share.
 
     Example:
         >>> from greedy_enlarge.families import base
@@ -39,6 +39,9 @@ def build(
         5288548
     """
     family_of(spec)
+    for name, rate in (("drop_rate", drop_rate), ("drop_path_rate", drop_path_rate)):
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise UserError(f"{name}={written(rate)} must be a number in [0, 1)")
     shared = {"num_classes": spec.classes, "in_chans": spec.in_chans, "drop_rate": drop_rate}
     shared |= {"drop_path_rate": drop_path_rate, "device": device, "dtype": dtype}
     model: nn.Module = _BUILDERS[spec.family](spec, shared)

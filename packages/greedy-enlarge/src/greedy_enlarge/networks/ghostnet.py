@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from timm.layers import DropPath, Linear, SelectAdaptivePool2d, get_device_dtype
+from timm.layers import DropPath, Linear, SelectAdaptivePool2d
 from timm.models._efficientnet_blocks import SqueezeExcite
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import checkpoint_seq
@@ -230,7 +230,8 @@ class GhostNet(nn.Module):
         if global_pool is not None:
             self.global_pool = SelectAdaptivePool2d(pool_type=global_pool).train(self.training)
             self.flatten = nn.Flatten(1) if global_pool else nn.Identity()
-        dd = get_device_dtype(self)
+        like = next(self.parameters())  # of what is left of it: timm's pruning may have taken the head's conv away
+        dd: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
         new = Linear(self.head_hidden_size, num_classes, **dd) if num_classes > 0 else nn.Identity()
         self.classifier = new.train(self.training)
 

@@ -111,7 +111,7 @@ def standalone_source(spec: ArchSpec, name: str) -> str:
         large = spec.family == "ghostnet_large"
         imports = [
             "import math", "from types import SimpleNamespace", "", "import torch",
-            "from timm.layers import DropPath, Linear, SelectAdaptivePool2d, get_device_dtype", *imports,
+            "from timm.layers import DropPath, Linear, SelectAdaptivePool2d", *imports,
             "from timm.models._efficientnet_blocks import SqueezeExcite",
             "from timm.models._features import feature_take_indices",
             "from timm.models._manipulate import checkpoint_seq", "from torch import Tensor, nn",

@@ -7,6 +7,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
+from effkit.arguments import named_path
 from effkit.errors import UserError
 from greedy_enlarge.search.recording import Recorded, Repeats, parse
 from greedy_enlarge.spec import ArchSpec
@@ -67,7 +68,7 @@ def _text(path: str | os.PathLike[str] | None) -> str:
     if not path:
         names = " or ".join(PACKAGED)
         raise UserError(f"evaluator.path is not set: give {names}, or a recorded table, evaluator.path=FILE")
-    file = Path(path).expanduser()
+    file = Path(named_path("evaluator.path", path)).expanduser()
     if not file.is_file():
         raise UserError(f"evaluator.path={str(path)!r} is not a file, and no table of this package: {PACKAGED[0]} is")
     try:

@@ -149,6 +149,8 @@ class Subject:
         chosen = _spread("train_limit", data.num_train, train_limit)
         train_images, train_labels = data.pictures("train", chosen), data.labels("train")[chosen]
         spec = dict(network or {"name": "digits_cnn"})
+        if not isinstance(spec.get("options") or {}, Mapping):
+            raise UserError(f"teacher.options={spec['options']!r} must be a mapping of keys and values")
 
         def build() -> nn.Module:
             options = dict(spec.get("options") or {})

@@ -10,6 +10,7 @@ from kd_autoaug.commands.build import cache_path, set_up
 from kd_autoaug.commands.knowing import check_knowing
 from kd_autoaug.commands.parts import build_everything
 from kd_autoaug.commands.train import fit, run_report
+from kd_autoaug.commands.trained import expected_rows
 
 __all__ = ["run"]
 
@@ -17,6 +18,7 @@ __all__ = ["run"]
 def run(cfg: Any) -> Report:
     """Train a student beside a frozen teacher that sees the same pictures, or from the cache of its answers."""
     device = set_up(cfg)
+    expected_rows(cfg)  # what cannot be shown is told before the work
     with never_left_empty(cache_path(cfg)):
         parts = build_everything(cfg)
         if parts.module.teacher is not None:

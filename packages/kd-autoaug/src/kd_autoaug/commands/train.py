@@ -38,6 +38,7 @@ def fit(cfg: Mapping[str, Any], parts: Parts, folder: Path | None = None) -> dic
 def run(cfg: Any) -> Report:
     """Train with cross-entropy, with or without label smoothing; no teacher."""
     set_up(cfg)
+    expected_rows(cfg)  # what cannot be shown is told before the work
     weight = build_loss(cfg).weight
     if weight > 0:
         raise UserError(f"loss.weight={weight} needs a teacher: `train` has none, use `kd-autoaug distill`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,5 +111,7 @@ def expected_rows(cfg: Mapping[str, Any]) -> tuple[list[list[Any]], list[str]]:
     """The published figure that a config names, as a row beside ours, and what is known of its recipe, as lines."""
     expected = cfg.get("expected") or {}
     top1, evidence = expected.get("top1"), expected.get("evidence") or []
+    if isinstance(evidence, str) or not isinstance(evidence, Sequence):
+        raise UserError(f"expected.evidence={evidence!r} must be a list of lines")
     source = expected.get("source") or "source not given"
     return [] if top1 is None else [[f"published top1, {source}", top1]], [str(line) for line in evidence]

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from effkit.arguments import foreign
 from effkit.errors import UserError, choose, nearest
 from kd_autoaug.networks.cifar_resnet import CifarResNet
 from kd_autoaug.networks.digits_cnn import DigitsCNN
@@ -58,6 +59,8 @@ def create_network(
     for field, value in (("num_classes", num_classes), ("in_chans", in_chans), ("image_size", image_size)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise UserError(f"{field}={value!r} must be a whole number of at least 1")
+    if not isinstance(name, str):
+        raise UserError(f"model.name={name!r} must be text")
     if name not in NETWORKS:
         return _timm_network(name, num_classes, in_chans, image_size, options)
     build = NETWORKS[name]
@@ -84,7 +87,5 @@ def _timm_network(
     config = timm.models.get_pretrained_cfg(architecture)
     if image_size is not None and config is not None and config.fixed_input_size:
         options = {"img_size": image_size, **options}
-    try:
+    with foreign(f"model.name={name!r} of timm cannot be built with {options}"):
         return timm.create_model(name.removeprefix("timm/"), num_classes=num_classes, in_chans=in_chans, **options)
-    except TypeError as error:  # how timm's models answer to an argument they do not have
-        raise UserError(f"model.name={name!r} of timm cannot be built with {options}: {error}") from error

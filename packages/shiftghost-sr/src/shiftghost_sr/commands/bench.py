@@ -148,6 +148,7 @@ def bench_report(
     names = check_providers(_USUAL if providers is None else providers, PROVIDERS)
     (pictures,) = check_counts("batch", batch)
     sides = _frames(frames)
+    seed_everything(seed)
     how = {"threads": threads, "min_rounds": min_rounds, "min_seconds": min_seconds}
     bench = Bench("shiftghost-sr", device=device, precision=precision, x_name="lr_pixels", **how)  # type: ignore[arg-type]
     built = build_providers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effkit.arguments import check_arguments, input_file, renamed
+from effkit.checkpoints import SUFFIXES
 from effkit.cli import run_dir
 from effkit.errors import UserError
 from effkit.outputs import check_output_file
@@ -28,7 +29,7 @@ def run(cfg: Any) -> Report:
     """
     options = plain(cfg)
     out = run_dir() / "ghost.safetensors" if options["out"] is None else options["out"]
-    check_output_file("out", out, (".safetensors", ".pth", ".pt"))
+    check_output_file("out", out, SUFFIXES)
     ghost = read_ghost(options["ghost"])
     if ghost is None:
         raise UserError("ghost=null leaves the network as it is; name a kind, e.g. ghost=default")

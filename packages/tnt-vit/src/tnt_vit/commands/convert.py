@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from effkit.arguments import check_arguments
-from effkit.checkpoints import Checkpoint
+from effkit.checkpoints import SUFFIXES, Checkpoint
 from effkit.errors import UserError
 from effkit.outputs import check_output_file
 from effkit.report import Report, Table
@@ -33,9 +33,8 @@ from tnt_vit.commands.options import options
 from tnt_vit.inference.preprocessing import preprocessing
 from tnt_vit.model import TNT
 
-__all__ = ["SUFFIXES", "convert_checkpoint", "run"]
+__all__ = ["convert_checkpoint", "run"]
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
 _PARITY = 1e-10  # in float64, relative to the largest logit: other summation orders stay far below
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from effkit.arguments import check_arguments
 from effkit.checkpoints import check_folder
 from effkit.errors import UserError, choose
 from esa_attention.evaluation.models.geometries import PUBLISHED, TINY_FAMILIES, config_for
@@ -72,6 +73,7 @@ def _tiny(path: Any, *, device: Any, dtype: torch.dtype, family: str = "llama", 
 
     from esa_attention.evaluation.models.blank import blank_model, placed
 
+    check_arguments(_tiny, {"family": family, "seed": seed})
     config = config_for("tiny_random", family=family, **overrides)
     model_class = getattr(transformers, f"{TINY_FAMILIES[family][0]}ForCausalLM")
     return placed(blank_model(model_class, config, seed=seed), device, dtype)
@@ -80,6 +82,7 @@ def _tiny(path: Any, *, device: Any, dtype: torch.dtype, family: str = "llama", 
 def _constructed(path: Any, **options: Any) -> Any:
     from esa_attention.evaluation.models.constructed import constructed_induction
 
+    check_arguments(constructed_induction, options)
     return constructed_induction(**options)
 
 
@@ -113,6 +116,7 @@ def _byte_lm(path: str | os.PathLike[str] | None, *, device: Any, dtype: torch.d
     from esa_attention.evaluation.models.byte_lm import load_byte_lm, train_byte_lm
 
     if path is None:
+        check_arguments(train_byte_lm, options)
         return placed(train_byte_lm(**options).model, device, dtype)
     if options:
         raise UserError(f"path={os.fspath(path)!r} is a trained byte_lm and takes no {', '.join(options)}")

@@ -39,6 +39,9 @@ def trace(model: nn.Module, channels: int, size: int = 16) -> fx.GraphModule:
     model = copy.deepcopy(model)
     try:
         graph = _Tracer().trace(model)
+        for node in graph.nodes:
+            if isinstance(node.type, str):  # an annotation that was not evaluated: torch 2.11 cannot pickle it
+                node.type = None
         traced = fx.GraphModule(model, graph)
     except Exception as error:  # whatever a network's own code raises on a proxy
         raise NotTraceable(f"{type(model).__name__} is no one graph ({_line(error)})") from error
