@@ -99,10 +99,10 @@ def registered_name(name: str) -> str:
     return f"effkit_{name}" if VARIANTS[name].hub else name
 
 
-default_cfgs = generate_default_cfgs(
-    {registered_name(name): _cfg(variant) for name, variant in VARIANTS.items()}
-    | {name: pyramid_cfg(variant) for name, variant in PYRAMIDS.items()}
-)
+_cfgs: Any = {registered_name(name): _cfg(variant) for name, variant in VARIANTS.items()} | {
+    name: pyramid_cfg(variant) for name, variant in PYRAMIDS.items()
+}
+default_cfgs = generate_default_cfgs(_cfgs)
 
 
 def _dense(args: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
@@ -131,7 +131,7 @@ def _entry_point(name: str) -> Callable[..., TNT]:
         kwargs.pop("cache_dir", None)
         args, stride = _dense({**VARIANTS[name].args, **kwargs})
         out_indices = args.pop("out_indices", 3)
-        model = build_model_with_cfg(
+        model: Any = build_model_with_cfg(
             TNT,
             public,
             pretrained,
@@ -153,7 +153,7 @@ def _pyramid_entry_point(name: str) -> Callable[..., PyramidTNT]:
         kwargs.pop("cache_dir", None)
         args, stride = _dense({**PYRAMIDS[name].args, **kwargs})
         out_indices = args.pop("out_indices", tuple(range(len(args["depths"]))))
-        model = build_model_with_cfg(
+        model: Any = build_model_with_cfg(
             PyramidTNT,
             name,
             pretrained,
