@@ -8,7 +8,7 @@ import torch
 
 import tnt_vit
 from tnt_vit import TNT
-from tnt_vit.stem import fold_word_filters, patchify
+from tnt_vit.layers.stem import fold_word_filters, patchify
 
 SMALL = {
     "img_size": 32,
