@@ -15,7 +15,7 @@ LINES = {
     "eval": [[*SMALL, "data=digits", "data.limit=64"]],
     "predict": [["chelsea", *SMALL, "model.num_classes=10"]],
     "bench": [["model=tnt_ti", "threads=1", *TIMES]],
-    "summary": [["variants=[tnt_ti]"], ["layers_of=tnt_ti"]],
+    "summary": [["variants=[tnt_ti,pyramid_tnt_ti]"], ["layers_of=tnt_ti"]],
     "reproduce": [["table=5"]],
     "export": [[*SMALL, "model.num_classes=10", "to=torch_export"]],
     "convert": [["src=a.safetensors", "dst=b.safetensors"]],

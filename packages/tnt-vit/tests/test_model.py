@@ -8,7 +8,7 @@ import torch
 
 import tnt_vit
 from tnt_vit import TNT
-from tnt_vit.stem import fold_word_filters, patchify
+from tnt_vit.layers.stem import fold_word_filters, patchify
 
 SMALL = {
     "img_size": 32,
@@ -242,6 +242,10 @@ BAD = [
     ({"in_chans": 2.5}, ["in_chans", "2.5"]),
     ({"num_classes": -1}, ["num_classes", "-1"]),
     ({"drop_path_rate": 1.0}, ["drop_path_rate", "1.0"]),
+    ({"pos_drop_rate": -1.0}, ["pos_drop_rate", "-1.0"]),
+    ({"proj_drop_rate": float("nan")}, ["proj_drop_rate", "nan"]),
+    ({"attn_drop_rate": float("-inf")}, ["attn_drop_rate", "-inf"]),
+    ({"drop_rate": 1e30}, ["drop_rate", "1e+30"]),
     ({"mlp_ratio": 0}, ["mlp_ratio", "0"]),
     ({"se_ratio": -0.5}, ["se_ratio", "-0.5"]),
     ({"positions": "all"}, ["positions", "all", "both"]),

@@ -12,8 +12,8 @@ from tnt_vit import TNT, optimize_for_inference
 from tnt_vit.inference.folding import fold_attention, fold_norm, fold_stem
 from tnt_vit.inference.packed import PackedLinear, packed_kernels
 from tnt_vit.layers import Attention
+from tnt_vit.layers.stem import WordEmbed
 from tnt_vit.reference import reference_forward
-from tnt_vit.stem import WordEmbed
 
 BASE = {
     "img_size": 32,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tnt_vit.checkpoints.zoo import list_models
+from tnt_vit.checkpoints.pyramids import PYRAMIDS
+from tnt_vit.checkpoints.zoo import VARIANTS
 from tnt_vit.paper.cost import variant_cost
 from tnt_vit.paper.summary import summary_report
 
 
 def test_all_variants_beside_the_papers_figures() -> None:
-    sizes, split = summary_report().tables
-    assert [row[0] for row in sizes.rows] == [row[0] for row in split.rows] == list_models()
+    sizes, split, pyramids = summary_report().tables
+    assert [row[0] for row in sizes.rows] == [row[0] for row in split.rows] == list(VARIANTS)
+    assert [row[0] for row in pyramids.rows] == list(PYRAMIDS)
+    assert pyramids.rows[1] == ["pyramid_tnt_s", 256, 31_953_200, 32.0, 3_283_341_312, 3.3]
     rows = {row[0]: dict(zip(sizes.columns, row, strict=True)) for row in sizes.rows}
     base = rows["tnt_b_patch16_224"]
     assert (base["params"], base["unused"], base["printed, M"]) == (65_428_680, 125_440, 65.6)
@@ -31,6 +34,13 @@ def test_layers_of_one_variant() -> None:
     assert layers.rows[-1][3:5] == [cost.params, cost.macs]
     assert "blocks.11.attn_in" in [row[0] for row in layers.rows]
     assert report.to_json()["tables"][0]["rows"][0][3] == cost.params
+
+
+def test_layers_of_a_pyramid() -> None:
+    report = summary_report(["pyramid_tnt_ti"], layers_of="pyramid_tnt_ti", depth=2)
+    pyramids, layers = report.tables
+    assert pyramids.rows[0][2] == 10_578_529
+    assert layers.rows[-1][3:5] == [10_578_529, 586_434_560]
 
 
 def test_mistakes() -> None:

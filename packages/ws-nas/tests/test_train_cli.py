@@ -161,7 +161,7 @@ def test_mistakes_are_one_line(run, words, said):
 
 def test_genotypes_of_other_spaces_are_refused(run, trained):
     result = run("eval", f"run={trained}", "genotypes=['0121']")
-    assert_one_line_mistake("ws-nas", result, ["genotypes: '0121'", "the run's space nb201_tiny"])
+    assert_one_line_mistake("ws-nas", result, ["genotypes='0121'", "the run's space nb201_tiny"])
 
 
 LINES = {

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from effkit.errors import UserError
-from tnt_vit.checks import check_architecture, check_input, parse_blocks
 from tnt_vit.layers import Attention, TNTBlock, resample_positions
+from tnt_vit.layers.checks import check_architecture, check_input, parse_blocks
 from tnt_vit.layers.graphs import graph_of
 from tnt_vit.layers.maps import AttentionMaps, attention_maps, word_features
+from tnt_vit.layers.stem import WordEmbed
 from tnt_vit.ops import resolve_backend
-from tnt_vit.stem import WordEmbed
 
 __all__ = ["TNT", "AttentionMaps"]
 
@@ -123,6 +123,10 @@ class TNT(nn.Module):
             inner_num_heads=inner_num_heads,
             inner_stride=inner_stride,
             mlp_ratio=mlp_ratio,
+            drop_rate=drop_rate,
+            pos_drop_rate=pos_drop_rate,
+            proj_drop_rate=proj_drop_rate,
+            attn_drop_rate=attn_drop_rate,
             drop_path_rate=drop_path_rate,
             se_ratio=se_ratio,
             positions=positions,

@@ -163,10 +163,10 @@ class AugmentTransform(v2.Transform):
         picture = isinstance(inpt, Tensor)
         if not picture and inpt.mode not in ("L", "RGB"):
             raise UserError(f"picture has mode {inpt.mode!r}, must be 'L' or 'RGB': convert('RGB') first")
-        if not picture and self.augment.only_policy and self.augment.policy is not None:
+        policy = self.augment.policy
+        if not picture and self.augment.only_policy and policy is not None and policy.mixture is None:
             index, view = self._numbers(1, params["key"])
             layers = self.augment.layers(index, view, (inpt.height, inpt.width))
-            policy = self.augment.policy
             return apply_to_picture(inpt, layers, fill=policy.fill, cutout_fill=policy.cutout_fill)
         images = inpt.as_subclass(torch.Tensor) if picture else VF.pil_to_tensor(inpt)
         single = images.ndim == 3

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from typing import Literal, overload
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from effkit.notes import say_once
 from kd_autoaug.augmentation import rng
 from kd_autoaug.augmentation.policies import frame
 from kd_autoaug.augmentation.policies.entries import check_probability
+from kd_autoaug.augmentation.policies.mixture import mixed
 from kd_autoaug.augmentation.policies.policy import Policy
 from kd_autoaug.ops.checks import check_images, colour
 from kd_autoaug.ops.dispatch import BACKENDS, apply
@@ -139,12 +141,21 @@ class BatchAugment:
                 if line := frame.advice(self.policy, (height, width)):
                     say_once(line, __name__)
             layers = self.policy.sample(self.seed, index, view, (height, width))
-            fill, cutout_fill = self.policy.fill, self.policy.cutout_fill
-            pictures = apply(pictures, layers, fill=fill, cutout_fill=cutout_fill, backend=self.backend)
+            pictures = self._by_policy(self.policy, pictures, layers, index, view)
         if words is not None:
             pictures = self._cut(pictures, words)
         out = self._restore(pictures, images.dtype)
         return (out, layers) if return_layers else out
+
+    def _by_policy(
+        self, policy: Policy, pictures: Tensor, layers: list[Layer], index: Tensor, view: Tensor | int
+    ) -> Tensor:
+        """Apply a policy's layers, as one chain or as chains that are mixed."""
+        how: dict[str, Any] = {"fill": policy.fill, "cutout_fill": policy.cutout_fill, "backend": self.backend}
+        run: Callable[..., Tensor] = partial(apply, **how)
+        if policy.mixture is None:
+            return run(pictures, layers)
+        return mixed(pictures, layers, policy.mixture, policy.mixture.words(self.seed, index, view), run)
 
     def layers(self, index: Tensor, view: Tensor | int, size: tuple[int, int]) -> list[Layer]:
         """What the policy does to some samples, without their pictures.

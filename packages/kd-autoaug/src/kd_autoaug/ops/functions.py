@@ -23,6 +23,7 @@ __all__ = [
     "contrast",
     "cutout",
     "equalize",
+    "gaussian_blur",
     "identity",
     "invert",
     "posterize",
@@ -154,6 +155,17 @@ def autocontrast(images: Tensor, *, backend: str = "auto") -> Tensor:
 def equalize(images: Tensor, *, backend: str = "auto") -> Tensor:
     """Equalise the histogram of every channel (``ImageOps.equalize``)."""
     return _run(Op.EQUALIZE, images, backend=backend)
+
+
+def gaussian_blur(images: Tensor, sigma: Number, *, backend: str = "auto") -> Tensor:
+    """Blur by a Gaussian, as Pillow approximates it: three box blurs along each axis.
+
+    Args:
+        images: uint8 ``(B, C, H, W)``.
+        sigma: Standard deviation in pixels; 0 is the picture.
+        backend: See :func:`kd_autoaug.ops.apply`.
+    """
+    return _run(Op.GAUSSIAN_BLUR, images, sigma, backend=backend)
 
 
 def invert(images: Tensor, *, backend: str = "auto") -> Tensor:

@@ -23,12 +23,15 @@ class Layer:
             affine operators.
         box: Of cutout: left, top, right, bottom in pixels, right and bottom not included, int64 ``(B, 4)``. May reach
             over the picture's edge.
+        blurs: Whether an operator may be a Gaussian blur, which GPU kernels leave to torch. ``None`` if nobody has
+            said: then it may.
     """
 
     op: Tensor
     arg: Tensor
     interpolation: Tensor
     box: Tensor
+    blurs: bool | None = None
 
     @classmethod
     def of(
@@ -46,7 +49,9 @@ class Layer:
             interpolation = torch.full((batch,), interpolation, dtype=torch.int64, device=device)
         if box is None:
             box = torch.zeros(batch, 4, dtype=torch.int64, device=device)
-        return cls(op.long(), arg.double(), interpolation.long(), box.long())
+        # On a GPU looking at the numbers would make the host wait.
+        blurs = bool((op == int(Op.GAUSSIAN_BLUR)).any()) if device.type == "cpu" else None
+        return cls(op.long(), arg.double(), interpolation.long(), box.long(), blurs)
 
     @classmethod
     def uniform(cls, op: Op, batch: int, arg: float = 0.0, interpolation: int = NEAREST) -> Layer:
@@ -55,11 +60,12 @@ class Layer:
 
     def to(self, device: torch.device | str) -> Layer:
         """The layer on another device."""
-        return Layer(*(t.to(device, non_blocking=True) for t in (self.op, self.arg, self.interpolation, self.box)))
+        moved = (t.to(device, non_blocking=True) for t in (self.op, self.arg, self.interpolation, self.box))
+        return Layer(*moved, blurs=self.blurs)
 
     def __len__(self) -> int:
         return len(self.op)
 
     def __getitem__(self, which: Tensor | slice) -> Layer:
         """The layer of some pictures."""
-        return Layer(self.op[which], self.arg[which], self.interpolation[which], self.box[which])
+        return Layer(self.op[which], self.arg[which], self.interpolation[which], self.box[which], self.blurs)

@@ -29,6 +29,7 @@ class Op(IntEnum):
     EQUALIZE = 14
     INVERT = 15
     CUTOUT = 16
+    GAUSSIAN_BLUR = 17
 
 
 class Kind(IntEnum):
@@ -40,6 +41,7 @@ class Kind(IntEnum):
     COLOR = 3
     STENCIL = 4
     CUTOUT = 5
+    BLUR = 6
 
 
 ARGUMENTS: dict[Op, str] = {
@@ -60,6 +62,7 @@ ARGUMENTS: dict[Op, str] = {
     Op.EQUALIZE: "none",
     Op.INVERT: "none",
     Op.CUTOUT: "none: the box says where",
+    Op.GAUSSIAN_BLUR: "standard deviation in pixels: 0 is the picture",
 }
 
 NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # Pillow's numbers
@@ -71,6 +74,7 @@ _SPECIAL = {
     Op.COLOR: Kind.COLOR,
     Op.SHARPNESS: Kind.STENCIL,
     Op.CUTOUT: Kind.CUTOUT,
+    Op.GAUSSIAN_BLUR: Kind.BLUR,
 }
 
 

@@ -62,6 +62,7 @@ _RANGES: dict[Op, tuple[float, float]] = {
     Op.POSTERIZE: (0.0, 11.0),
     Op.SOLARIZE: (-10.0, 300.0),
     Op.SOLARIZE_ADD: (-130.0, 300.0),
+    Op.GAUSSIAN_BLUR: (-0.5, 6.0),
 }
 # Arguments at which something changes its nature: always among those that are tried.
 _SPECIAL: dict[Op, tuple[float, ...]] = {
@@ -77,6 +78,7 @@ _SPECIAL: dict[Op, tuple[float, ...]] = {
     Op.POSTERIZE: tuple(float(b) for b in range(9)),
     Op.SOLARIZE: (0.0, 1.0, 127.5, 255.0, 256.0),
     Op.SOLARIZE_ADD: (0.0, 110.0, 255.0),
+    Op.GAUSSIAN_BLUR: (0.0, 0.1, 0.5, 1.0, 2.0, 1e-3, 2.0**0.5, 40.0),
 }
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kd_autoaug.ops.torch_backend import cutout
 
-__all__ = ["affine", "color", "cutout", "look_up", "sharpness"]
+__all__ = ["affine", "color", "cutout", "gaussian_blur", "look_up", "sharpness"]
 
 
 def _planes(images: Tensor) -> Iterator[list[Image.Image]]:
@@ -86,5 +86,15 @@ def sharpness(images: Tensor, factor: Tensor, out: Tensor | None = None) -> Tens
 
     def change(n: int, planes: list[Image.Image]) -> Sequence[Image.Image]:
         return [Image.blend(plane.filter(ImageFilter.SMOOTH), plane, factors[n]) for plane in planes]
+
+    return _each(images, change, out)
+
+
+def gaussian_blur(images: Tensor, sigma: Tensor, out: Tensor | None = None) -> Tensor:
+    """Blur every picture; see ``blur.gaussian_blur``."""
+    deviations = sigma.clamp(min=0).tolist()
+
+    def change(n: int, planes: list[Image.Image]) -> Sequence[Image.Image]:
+        return [plane.filter(ImageFilter.GaussianBlur(deviations[n])) for plane in planes]
 
     return _each(images, change, out)

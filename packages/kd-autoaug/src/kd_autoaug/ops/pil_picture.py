@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
 from kd_autoaug.ops.checks import colour
 from kd_autoaug.ops.layers import Layer
@@ -59,6 +59,8 @@ def pillow(
     if op == Op.SOLARIZE_ADD:
         table = [min(255, max(0, v + int(arg))) if v < 128 else v for v in range(256)]
         return image.point(table * len(image.getbands()))
+    if op == Op.GAUSSIAN_BLUR:
+        return image.filter(ImageFilter.GaussianBlur(max(0.0, arg)))
     image = image.copy()
     left, top, right, bottom = box
     if op == Op.CUTOUT and right > max(left, 0) and bottom > max(top, 0):

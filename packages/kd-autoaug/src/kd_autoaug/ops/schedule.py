@@ -148,6 +148,10 @@ class Run:
             result = self.module.color(images, layer.arg, out=images)
         elif kind == Kind.STENCIL:
             result = self.module.sharpness(images, layer.arg, out=images)
+        elif kind == Kind.BLUR:
+            by_pillow = self.backend == "auto" and images.device.type == "cpu"  # faster there at every size
+            module = pil_backend if by_pillow else self.module
+            result = module.gaussian_blur(images, layer.arg, out=images)
         else:
             result = self.module.cutout(images, layer.box, self.cutout_fill, out=images)
         if result is not images:

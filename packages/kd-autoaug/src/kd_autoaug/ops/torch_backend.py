@@ -1,4 +1,4 @@
-"""The operators in plain torch, on any device: five functions that the dispatcher chooses among."""
+"""The operators in plain torch, on any device: six functions that the dispatcher chooses among."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from kd_autoaug.ops.affine_torch import affine, column
+from kd_autoaug.ops.blur import gaussian_blur
 from kd_autoaug.ops.tables import PLANE, blend, grey
 
-__all__ = ["affine", "color", "cutout", "look_up", "sharpness"]
+__all__ = ["affine", "color", "cutout", "gaussian_blur", "look_up", "sharpness"]
 
 
 def look_up(images: Tensor, tables: Tensor, out: Tensor | None = None) -> Tensor:

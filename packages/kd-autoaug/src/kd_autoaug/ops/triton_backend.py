@@ -1,7 +1,8 @@
 """The operators as two Triton kernels per layer, for CUDA devices, with Pillow's exact bits.
 
 Nothing here reads a tensor on the host, so a call can be captured in a CUDA graph and replayed with other pictures and
-other operators in the same tensors. The first call for a kind of input compiles: make it outside the capture.
+other operators in the same tensors; Gaussian blurs among them only if the layer's ``blurs`` was not false. The first
+call for a kind of input compiles: make it outside the capture.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from effkit.errors import UserError
 from effkit.triton import check_runs, kernels, launch, power_of_two
+from kd_autoaug.ops.blur import gaussian_blur
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.operators import Op
 
@@ -139,6 +141,17 @@ def _write(images: Tensor, out: Tensor, scratch: _Scratch, table: Tensor | None,
     )
 
 
+def _blurred(images: Tensor, layer: Layer) -> tuple[Tensor, Layer]:
+    """Pictures blurred where a layer says so, and the layer without that.
+
+    By torch, and all pictures are computed: which ones are to be blurred, nobody looks.
+    """
+    wanted = layer.op == int(Op.GAUSSIAN_BLUR)
+    blurred = gaussian_blur(images, torch.where(wanted, layer.arg, 0.0)).contiguous()
+    rest = torch.where(wanted, int(Op.IDENTITY), layer.op)
+    return blurred, Layer(rest, layer.arg, layer.interpolation, layer.box, False)
+
+
 def apply_layers(
     images: Tensor,
     layers: Sequence[Layer],
@@ -171,7 +184,11 @@ def apply_layers(
     ready = [layer.to(device) for layer in layers] or [Layer.of(torch.full((batch,), int(Op.IDENTITY), device=device))]
     images = images.contiguous()
     scratch = _Scratch(batch, channels, device)
+    if table is not None and ready[-1].blurs is not False:  # the last kernel writes levels, and the blur wants bytes
+        ready.append(Layer.of(torch.full((batch,), int(Op.IDENTITY), device=device)))
     for number, layer in enumerate(ready):
+        if layer.blurs is not False:
+            images, layer = _blurred(images, layer)
         last = table if number == len(ready) - 1 else None
         out = torch.empty_like(images, dtype=torch.uint8 if last is None else last.dtype)
         _prepare(images, layer, scratch)

@@ -19,9 +19,12 @@ from torch import Tensor
 from effkit.checkpoints import Checkpoint, check_fit, read_checkpoint, write_state
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
-from tnt_vit.checks import check_architecture
+from tnt_vit.checkpoints.pyramid_weights import is_pyramid, load_pyramid
 from tnt_vit.layers import resample_positions
+from tnt_vit.layers.checks import check_architecture
 from tnt_vit.model import TNT
+from tnt_vit.pyramid import PyramidTNT
+from tnt_vit.pyramid.checks import STEM_STRIDE
 
 __all__ = [
     "GRID_KEY",
@@ -43,6 +46,7 @@ Ema = bool | Literal["auto"]
 GRID_KEY = "tnt_vit.grid"
 """Key of the position table's rows and columns in the metadata of a safetensors file, as ``16x12``."""
 
+_NAMES = ("blocks.", "cls_token", "stages.", "outer_pos")  # what names of a TNT or a PyramidTNT begin with
 _STEM = "pixel_embed.proj.weight"
 # Official name -> timm name, tried in this order; whole words between dots.
 _OFFICIAL = {
@@ -113,7 +117,7 @@ def read_weights(path: str | os.PathLike[str], ema: Ema = "auto") -> Checkpoint:
         ValueError: If the file holds no tensors by name, NaN or infinite values, or not the weights that ``ema`` asks
             for.
     """
-    return read_checkpoint(path, ema=ema, expect=lambda name: name.startswith(("blocks.", "cls_token")))
+    return read_checkpoint(path, ema=ema, expect=lambda name: name.startswith(_NAMES))
 
 
 def read_state(weights: str | os.PathLike[str] | Checkpoint) -> dict[str, Tensor]:
@@ -134,8 +138,10 @@ def read_state(weights: str | os.PathLike[str] | Checkpoint) -> dict[str, Tensor
     found = weights if isinstance(weights, Checkpoint) else read_weights(weights)
     state = to_timm_names(found.state)
     if "cls_token" not in state or "patch_pos" not in state:
+        pyramid = "; they are a PyramidTNT's" if is_pyramid(found.state) else ""
         raise UserError(
             f"weights {str(found.path)!r} hold no TNT: cls_token and patch_pos are missing among {len(state)} tensors"
+            f"{pyramid}"
         )
     return state
 
@@ -154,11 +160,12 @@ def stored_grid(weights: Checkpoint, patch_size: tuple[int, int]) -> tuple[int, 
     if found is not None:
         return int(found[1]), int(found[2])
     known = Preprocessing.from_metadata(weights.metadata, str(weights.path))
-    table = to_timm_names(weights.state).get("patch_pos")
+    pyramid = is_pyramid(weights.state)
+    table = weights.state["outer_pos"] if pyramid else to_timm_names(weights.state).get("patch_pos")
     if known is None or table is None or table.dim() != 3:
         return None
     grid = (known.size[0] // patch_size[0], known.size[1] // patch_size[1])
-    return grid if grid[0] * grid[1] == table.shape[1] - 1 else None
+    return grid if grid[0] * grid[1] == table.shape[1] - (0 if pyramid else 1) else None  # no class token
 
 
 def _fitted(table: Tensor, grid: tuple[int, int] | None, wanted: tuple[int, int]) -> Tensor:
@@ -220,7 +227,7 @@ def classes_of(weights: Checkpoint) -> int | None:
 
 
 def load_checkpoint(
-    model: TNT,
+    model: TNT | PyramidTNT,
     path: str | os.PathLike[str] | Checkpoint,
     *,
     strict_head: bool = True,
@@ -247,12 +254,15 @@ def load_checkpoint(
         ValueError: If names or shapes do not fit; the first ones are named.
     """
     found = path if isinstance(path, Checkpoint) else read_weights(path, ema)
+    pixels = (STEM_STRIDE, STEM_STRIDE) if isinstance(model, PyramidTNT) else model.patch_size  # of a sentence
     if img_size is None:
-        grid = stored_grid(found, model.patch_size)
+        grid = stored_grid(found, pixels)
     else:
         size = (img_size, img_size) if isinstance(img_size, int) else img_size
-        check_architecture(img_size=size, patch_size=model.patch_size)
-        grid = (size[0] // model.patch_size[0], size[1] // model.patch_size[1])
+        check_architecture(img_size=size, patch_size=pixels)
+        grid = (size[0] // pixels[0], size[1] // pixels[1])
+    if isinstance(model, PyramidTNT):
+        return load_pyramid(model, found, strict_head=strict_head, grid=grid)
     state = adapt_state(read_state(found), model, grid)
     stem = state.get(_STEM)
     if stem is not None and stem.dim() == 4 and stem.shape[1] == 3 != model.in_chans:
@@ -273,8 +283,10 @@ def load_checkpoint(
     return left
 
 
-def save_checkpoint(model: TNT, path: str | os.PathLike[str], *, preprocessing: Preprocessing | None = None) -> Path:
-    """Save weights in timm's names, so that timm can load them; whole or not at all.
+def save_checkpoint(
+    model: TNT | PyramidTNT, path: str | os.PathLike[str], *, preprocessing: Preprocessing | None = None
+) -> Path:
+    """Save weights in timm's names, of a PyramidTNT in the official ones; whole or not at all.
 
     Args:
         model: The model.

@@ -15,10 +15,12 @@ from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from effkit.errors import UserError, choose
+from tnt_vit.checkpoints.pyramids import PYRAMIDS, pyramid_cfg
 
 # This module is imported as soon as timm is, which may be in the middle of tnt_vit.model's own imports.
 if TYPE_CHECKING:
     from tnt_vit.model import TNT
+    from tnt_vit.pyramid import PyramidTNT
 
 __all__ = ["VARIANTS", "Variant", "create_model", "full_name", "list_models"]
 
@@ -97,7 +99,26 @@ def registered_name(name: str) -> str:
     return f"effkit_{name}" if VARIANTS[name].hub else name
 
 
-default_cfgs = generate_default_cfgs({registered_name(name): _cfg(variant) for name, variant in VARIANTS.items()})
+_cfgs: Any = {registered_name(name): _cfg(variant) for name, variant in VARIANTS.items()} | {
+    name: pyramid_cfg(variant) for name, variant in PYRAMIDS.items()
+}
+default_cfgs = generate_default_cfgs(_cfgs)
+
+
+def _dense(args: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """Arguments without timm's ``output_stride``, and that; who asks for a stride shows pictures of any size."""
+    stride = args.pop("output_stride", None)
+    if stride is None:
+        return args, None
+    if not args.get("features_only"):
+        raise UserError(f"output_stride={stride!r} is of feature maps: give features_only=True with it")
+    return {"dynamic_img_size": True, **args}, stride
+
+
+def _strided(features: Any, output_stride: int, step: int) -> Any:
+    from tnt_vit.layers.strides import with_stride
+
+    return with_stride(features, output_stride, step)
 
 
 def _entry_point(name: str) -> Callable[..., TNT]:
@@ -108,37 +129,64 @@ def _entry_point(name: str) -> Callable[..., TNT]:
         from tnt_vit.model import TNT
 
         kwargs.pop("cache_dir", None)
-        out_indices = kwargs.pop("out_indices", 3)
-        return build_model_with_cfg(
+        args, stride = _dense({**VARIANTS[name].args, **kwargs})
+        out_indices = args.pop("out_indices", 3)
+        model: Any = build_model_with_cfg(
             TNT,
             public,
             pretrained,
             pretrained_filter_fn=adapt_state,
             feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-            **{**VARIANTS[name].args, **kwargs},
+            **args,
         )
+        return model if stride is None else _strided(model, stride, max(model.model.patch_size))
 
-    build.__name__ = build.__qualname__ = public
-    build.__module__ = __name__
     build.__doc__ = f"TNT as in {VARIANTS[name].table or 'no table of the paper'}: {VARIANTS[name].args}."
     return build
 
 
-for _name in VARIANTS:
-    _build = _entry_point(_name)
-    globals()[_build.__name__] = _build
-    __all__ += [_build.__name__]  # timm reads a module's __all__ to list its models
+def _pyramid_entry_point(name: str) -> Callable[..., PyramidTNT]:
+    def build(pretrained: bool = False, **kwargs: Any) -> PyramidTNT:
+        from tnt_vit.checkpoints.pyramid_weights import adapt_pyramid
+        from tnt_vit.pyramid import PyramidTNT
+
+        kwargs.pop("cache_dir", None)
+        args, stride = _dense({**PYRAMIDS[name].args, **kwargs})
+        out_indices = args.pop("out_indices", tuple(range(len(args["depths"]))))
+        model: Any = build_model_with_cfg(
+            PyramidTNT,
+            name,
+            pretrained,
+            pretrained_filter_fn=adapt_pyramid,
+            feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+            **args,
+        )
+        return model if stride is None else _strided(model, stride, model.model.size_step)
+
+    build.__doc__ = f"PyramidTNT, {PYRAMIDS[name].official} of the official code: {PYRAMIDS[name].args}."
+    return build
+
+
+_ENTRY_POINTS: dict[str, Callable[..., Any]] = {
+    **{registered_name(name): _entry_point(name) for name in VARIANTS},
+    **{name: _pyramid_entry_point(name) for name in PYRAMIDS},
+}
+for _public, _build in _ENTRY_POINTS.items():
+    _build.__name__ = _build.__qualname__ = _public
+    _build.__module__ = __name__
+    globals()[_public] = _build
+    __all__ += [_public]  # timm reads a module's __all__ to list its models
     register_model(_build)
 
 
 def full_name(name: str) -> str:
     """A variant's whole name: ``tnt_s`` is short for ``tnt_s_patch16_224``. Whether there is one is not checked."""
-    return name if name in VARIANTS else f"{name}_patch16_224"
+    return name if name in VARIANTS or name in PYRAMIDS else f"{name}_patch16_224"
 
 
 def list_models() -> list[str]:
     """Names that :func:`create_model` knows."""
-    return list(VARIANTS)
+    return [*VARIANTS, *PYRAMIDS]
 
 
 def create_model(
@@ -147,8 +195,8 @@ def create_model(
     *,
     ema: bool | Literal["auto"] = "auto",
     **overrides: Any,
-) -> TNT:
-    """Build a TNT by name.
+) -> TNT | PyramidTNT:
+    """Build a TNT or a PyramidTNT by name.
 
     Args:
         name: One of :func:`list_models`; ``tnt_s`` is short for ``tnt_s_patch16_224``.
@@ -156,8 +204,8 @@ def create_model(
             (downloads when they are not cached).
         ema: Of a checkpoint with averaged weights beside others: ``"auto"`` takes the averaged ones, as timm's loader
             does; true insists on them, false on the others.
-        **overrides: Arguments of :class:`~tnt_vit.model.TNT`; with a checkpoint, another ``num_classes`` keeps the
-            classifier fresh.
+        **overrides: Arguments of :class:`~tnt_vit.model.TNT` or :class:`~tnt_vit.pyramid.PyramidTNT`; with a
+            checkpoint, another ``num_classes`` keeps the classifier fresh.
 
     Returns:
         The model, in training mode if fresh, in evaluation mode if it has weights.
@@ -170,13 +218,13 @@ def create_model(
         10
     """
     full = full_name(name)
-    if full not in VARIANTS:
-        choose("name", name, list(VARIANTS))
-    build = globals()[registered_name(full)]
+    if full not in list_models():
+        choose("name", name, list_models())
+    build = _ENTRY_POINTS[full if full in PYRAMIDS else registered_name(full)]
     if pretrained is False or pretrained is None:
         return build(**overrides)
     if pretrained is True:
-        if not VARIANTS[full].hub:
+        if full in PYRAMIDS or not VARIANTS[full].hub:
             having = [n for n, v in VARIANTS.items() if v.hub]
             raise UserError(
                 f"there are no published weights for {full}; give a path, or use one of {', '.join(having)}"

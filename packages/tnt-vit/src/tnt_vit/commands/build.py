@@ -15,23 +15,28 @@ from effkit.data import DataModule, Preprocessing, create_data
 from effkit.device import resolve_device, seed_everything, set_threads
 from effkit.errors import UserError, written
 from effkit.runs import PICTURE_KEYS, given_words
+from tnt_vit.checkpoints.pyramids import PYRAMIDS
 from tnt_vit.checkpoints.weights import classes_of, load_checkpoint, read_weights
-from tnt_vit.checkpoints.zoo import create_model
+from tnt_vit.checkpoints.zoo import create_model, full_name
 from tnt_vit.commands.known import preprocessing_of_weights
 from tnt_vit.commands.options import options
 from tnt_vit.model import TNT
+from tnt_vit.pyramid import PyramidTNT
 
 __all__ = ["build_data_and_model", "build_model", "set_up"]
 
 
-_ARGUMENTS = {"name", "pretrained", "ema", *inspect.signature(TNT).parameters} - {"device", "dtype"}
+_BESIDE = {"name", "pretrained", "ema"}  # of the network's own arguments
 
 
-def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_chans: int | None = None) -> TNT:
+def build_model(
+    cfg: Mapping[str, Any], *, num_classes: int | None = None, in_chans: int | None = None
+) -> TNT | PyramidTNT:
     """Build the network that a ``model`` group describes.
 
     Args:
-        cfg: Keys of ``configs/model_args.yaml``; null means "as the variant has it".
+        cfg: Keys of ``configs/model_args.yaml`` or, for a PyramidTNT, ``configs/pyramid_args.yaml``; null means
+            "as the variant has it".
         num_classes: Classes of the data, used where ``cfg`` does not say; else those of the weights, if it names some.
         in_chans: Channels of the data, likewise.
 
@@ -50,13 +55,18 @@ def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_ch
         args.setdefault("num_classes", num_classes)
     if in_chans is not None:
         args.setdefault("in_chans", in_chans)
-    check_arguments(TNT, args, "model.")
+    if "name" not in args:
+        raise UserError("model.name is null: give the name of a variant")
+    kind = PyramidTNT if full_name(str(args.get("name"))) in PYRAMIDS else TNT
+    arguments = (_BESIDE | set(inspect.signature(kind).parameters)) - {"device", "dtype"}
+    _check_keys(kind, args, arguments)
+    check_arguments(kind, args, "model.")
     check_arguments(create_model, {k: args[k] for k in ("name", "pretrained", "ema") if k in args}, "model.")
     if args.get("pretrained") == "":
         raise UserError("model.pretrained= is empty: give true, false or the path of a checkpoint")
     pretrained, ema = args.pop("pretrained", False), args.pop("ema", "auto")
     if isinstance(pretrained, bool):
-        with named_below("model.", _ARGUMENTS):
+        with named_below("model.", arguments):
             return create_model(args.pop("name"), pretrained, **args)
     with named_below("model.", ["ema"]):
         stored = read_weights(pretrained, ema)
@@ -66,13 +76,23 @@ def build_model(cfg: Mapping[str, Any], *, num_classes: int | None = None, in_ch
             f"model.num_classes={args['num_classes']}, but the weights {str(stored.path)!r} tell {classes} classes "
             "apart: leave model.num_classes out"
         )
-    with named_below("model.", _ARGUMENTS):
+    with named_below("model.", arguments):
         network = create_model(args.pop("name"), **args)
     load_checkpoint(network, stored, strict_head=network.num_classes > 0)
     return network.eval()
 
 
-def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT]:
+def _check_keys(kind: type, args: Mapping[str, Any], arguments: set[str]) -> None:
+    """Refuse keys of the other kind of network, which a word on the command line may bring in beside a name."""
+    for key in args:
+        if key not in arguments:
+            raise UserError(
+                f"model.{key}={written(args[key])} is no argument of model.name={args['name']}, a {kind.__name__}; use "
+                f"one of {', '.join(sorted(arguments))}"
+            )
+
+
+def build_data_and_model(cfg: Any, *, fresh_head: bool) -> tuple[DataModule, TNT | PyramidTNT]:
     """Build the data of the ``data`` group and a network for its classes, channels and picture size.
 
     The picture size is the data's; a network that was not told its own takes it over, and two that disagree are

@@ -17,11 +17,10 @@ from effkit.arguments import named_path
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError, written
 from effkit.runs import PICTURE_KEYS, Run, given_words, refuse_words
-from tnt_vit.checkpoints.weights import load_checkpoint, read_state
+from tnt_vit.checkpoints.weights import classes_of, load_checkpoint, read_weights
 from tnt_vit.commands.build import build_model
 from tnt_vit.commands.known import earlier, preprocessing_of_weights
 from tnt_vit.inference.exported import load_exported
-from tnt_vit.model import TNT
 
 __all__ = ["Opened", "open_elsewhere", "open_exported", "open_network", "open_run"]
 
@@ -66,7 +65,7 @@ def open_run(path: str, which: str = "auto", given: Mapping[str, Any] | None = N
     if config.get("img_size") is None:
         config["img_size"] = kept.size
     # A folder of pictures that is gone has no names to count.
-    classes = len(kept.class_names) or len(read_state(weights).get("head.weight", ()))
+    classes = len(kept.class_names) or classes_of(read_weights(weights)) or 0
     model = build_model(config, num_classes=classes, in_chans=kept.channels)
     load_checkpoint(model, weights)
     return Opened(model.eval(), config["name"], weights, kept, run)
@@ -119,5 +118,5 @@ def open_network(cfg: Any) -> Opened:
     if found is not None:
         return found
     pretrained = cfg.model.pretrained
-    model: TNT = build_model(cfg.model)
+    model = build_model(cfg.model)
     return Opened(model, cfg.model.name, pretrained, preprocessing_of_weights(pretrained))

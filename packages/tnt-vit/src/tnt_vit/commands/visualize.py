@@ -17,11 +17,11 @@ from effkit.errors import UserError, choose
 from effkit.plots import save_png
 from effkit.report import Report, Table
 from tnt_vit.checkpoints.origin import RANDOM
-from tnt_vit.checks import check_architecture
 from tnt_vit.commands.build import set_up
 from tnt_vit.commands.opened import open_network
 from tnt_vit.commands.options import options
 from tnt_vit.commands.subject import Subject
+from tnt_vit.layers.checks import check_architecture
 from tnt_vit.model import TNT
 from tnt_vit.plots.attention import check_cell, class_attention, inner_attention, sentence_attention
 from tnt_vit.plots.drawing import check_blocks

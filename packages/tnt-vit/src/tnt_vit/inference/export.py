@@ -37,6 +37,7 @@ from tnt_vit.inference.formats import (
 from tnt_vit.inference.preprocessing import preprocessing as expected
 from tnt_vit.inference.verify import compare_with_torch
 from tnt_vit.model import TNT
+from tnt_vit.pyramid import PyramidTNT
 
 __all__ = ["check_export", "export_model"]
 
@@ -50,7 +51,7 @@ def _parse_batch(batch: str | int) -> int | None:
     return batch
 
 
-def _inputs(model: TNT, batches: list[int], prepare: Preprocessing | None) -> list[tuple[str, Tensor]]:
+def _inputs(model: TNT | PyramidTNT, batches: list[int], prepare: Preprocessing | None) -> list[tuple[str, Tensor]]:
     """Random pictures and photographs in batches of every size to be tried."""
     generator = torch.Generator().manual_seed(0)
     found = []
@@ -61,7 +62,7 @@ def _inputs(model: TNT, batches: list[int], prepare: Preprocessing | None) -> li
     return found
 
 
-def _facts(model: TNT, prepare: Preprocessing | None) -> dict[str, Any]:
+def _facts(model: TNT | PyramidTNT, prepare: Preprocessing | None) -> dict[str, Any]:
     """What a user of the file must do to pictures, in words that other libraries have too."""
     if prepare is None:
         return {"img_size": list(model.img_size)}
@@ -115,7 +116,7 @@ def check_export(
 
 
 def export_model(
-    model: TNT,
+    model: TNT | PyramidTNT,
     out: str | os.PathLike[str],
     to: Literal["onnx", "torch_export"] = "onnx",
     batch: Literal["dynamic"] | int = "dynamic",
@@ -129,11 +130,12 @@ def export_model(
     """Export a model: pictures ``(B, in_chans, H, W)`` in, logits ``(B, num_classes)`` out, float32, on any machine.
 
     Args:
-        model: A TNT; it stays as it is.
+        model: A TNT or PyramidTNT; it stays as it is.
         out: The file; its suffix must be that of the format (``.onnx``, ``.pt2``).
         to: ``onnx``, or ``torch_export`` for ``torch.export.load``.
         batch: ``dynamic`` for any number of pictures, or a fixed number.
-        optimize: Fold norms, stem and inner attention into fewer operators first, as ``optimize_for_inference`` does.
+        optimize: Fold norms, stem and inner attention into fewer operators first, as ``optimize_for_inference`` does; a
+            PyramidTNT is written as it is.
         opset: ONNX operator set; torch's choice if not given.
         check: Load the file and compare it with torch, on random pictures and photographs; a dynamic batch with 1 and 3
             pictures. A file that differs is not kept.
@@ -147,8 +149,10 @@ def export_model(
     Raises:
         ValueError: If an argument does not fit, or packages are missing.
     """
-    if not isinstance(model, TNT):
-        raise UserError(f"export_model takes a tnt_vit.TNT, got {type(model).__name__}; optimize=True rewrites it")
+    if not isinstance(model, TNT | PyramidTNT):
+        raise UserError(
+            f"export_model takes a tnt_vit.TNT or PyramidTNT, got {type(model).__name__}; optimize=True rewrites it"
+        )
     check_export(out, to, batch, optimize, opset, check)
     fixed, file = _parse_batch(batch), followed(Path(out).expanduser())
 
@@ -182,7 +186,7 @@ def export_model(
         ["to", to],
         ["batch", batch],
         ["picture", "x".join(map(str, (model.in_chans, *model.img_size)))],
-        ["optimize", optimize],
+        ["optimize", optimize and isinstance(model, TNT)],
         *details,
         ["size, MiB", size if files else None],
         ["weights", note],

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tnt_vit.checks import check_input
 from tnt_vit.inference.optimize import InferenceTNT
 from tnt_vit.inference.packed import PackedLinear
+from tnt_vit.layers.checks import check_input
+from tnt_vit.layers.stem import patchify
 from tnt_vit.model import TNT
-from tnt_vit.stem import patchify
 
 __all__ = ["ExportableTNT"]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tnt_vit.layers import Attention
-from tnt_vit.stem import WordEmbed, fold_word_filters
+from tnt_vit.layers.stem import WordEmbed, fold_word_filters
 
 __all__ = ["BilinearAttention", "fold_attention", "fold_norm", "fold_stem"]
 

@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from effkit.errors import UserError
 from tnt_vit.inference.exportable import ExportableTNT
 from tnt_vit.model import TNT
+from tnt_vit.pyramid import PyramidTNT
 
 __all__ = [
     "OPSETS",
@@ -55,13 +56,14 @@ def need_onnx(check: bool) -> None:
         raise UserError(f"files of ONNX need {', '.join(missing)}, not installed here: pip install 'tnt-vit[onnx]'")
 
 
-def prepared(model: TNT, optimize: bool) -> nn.Module:
-    """A copy on the CPU in float32 that computes with torch's own operators."""
+def prepared(model: TNT | PyramidTNT, optimize: bool) -> nn.Module:
+    """A copy on the CPU in float32 that computes with torch's own operators; ``optimize`` rewrites a TNT's."""
     plain = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
-    plain.backend, plain.dynamic_img_size = "torch", False
-    if not optimize:
+    plain.dynamic_img_size = False
+    if isinstance(plain, PyramidTNT):
         return plain
-    return ExportableTNT(plain)
+    plain.backend = "torch"
+    return ExportableTNT(plain) if optimize else plain
 
 
 def capture(module: nn.Module, x: Tensor, dynamic: bool) -> ExportedProgram:

@@ -19,15 +19,15 @@ from timm.layers import to_2tuple
 from torch import Tensor, nn
 
 from effkit.errors import UserError, choose
-from tnt_vit.checks import check_architecture, check_input
 from tnt_vit.inference.folding import fold_norm, fold_stem
 from tnt_vit.inference.halves import InnerHalf, Normalize, OuterHalf
 from tnt_vit.inference.packed import PackedLinear
 from tnt_vit.layers import KINDS, TNTBlock, resample_positions
+from tnt_vit.layers.checks import check_architecture, check_input
 from tnt_vit.layers.given import foreign, touched
+from tnt_vit.layers.stem import WordEmbed, patchify
 from tnt_vit.model import TNT
 from tnt_vit.ops import InnerParams, inner_stack, resolve_backend
-from tnt_vit.stem import WordEmbed, patchify
 
 __all__ = ["InferenceTNT", "optimize_for_inference"]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from effkit.report import Table
 from tnt_vit.inference.formats import Runner
 from tnt_vit.model import TNT
+from tnt_vit.pyramid import PyramidTNT
 
 __all__ = ["compare_with_torch", "tolerance"]
 
@@ -34,7 +35,7 @@ def tolerance(reference: Tensor, ours: Tensor) -> float:
     return 2 * rounding + _ULPS * torch.finfo(torch.float32).eps * float(reference.abs().max())
 
 
-def compare_with_torch(model: TNT, run: Runner, inputs: Iterable[tuple[str, Tensor]]) -> Table:
+def compare_with_torch(model: TNT | PyramidTNT, run: Runner, inputs: Iterable[tuple[str, Tensor]]) -> Table:
     """Compare a loaded file with torch.
 
     Args:
@@ -46,7 +47,8 @@ def compare_with_torch(model: TNT, run: Runner, inputs: Iterable[tuple[str, Tens
         A row a batch, the verdict (``match`` or ``differs``) last.
     """
     ours = copy.deepcopy(model).cpu().float().eval()
-    ours.backend = "torch"
+    if isinstance(ours, TNT):
+        ours.backend = "torch"
     exact = copy.deepcopy(ours).double()
     rows: list[list[Any]] = []
     with torch.no_grad():

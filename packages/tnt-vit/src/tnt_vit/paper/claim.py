@@ -24,7 +24,6 @@ from effkit.papers import Claim, ClaimRun, Findings
 from effkit.progress import report_progress
 from effkit.report import Table
 from tnt_vit.commands.build import build_data_and_model, set_up
-from tnt_vit.model import TNT
 from tnt_vit.paper.closed_forms import Sizes, macs, params
 from tnt_vit.plots.training import draw_curves, draw_gallery
 
@@ -57,14 +56,14 @@ class Trained:
 
     Attributes:
         name: How the report calls it.
-        model: The network with its final weights.
+        model: The network with its final weights; a TNT in the experiments of the claim.
         data: What it was trained on.
         metrics: What ``metrics.json`` holds.
         curve: Test accuracy after each epoch, percent.
     """
 
     name: str
-    model: TNT
+    model: Any
     data: DataModule
     metrics: dict[str, Any]
     curve: list[float]

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from tnt_vit.checks import check_architecture, parse_blocks
+from tnt_vit.layers.checks import check_architecture, parse_blocks
 
 if TYPE_CHECKING:
     from tnt_vit.model import TNT

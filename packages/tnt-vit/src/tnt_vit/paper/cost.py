@@ -15,12 +15,22 @@ import torch
 from effkit.cost import Cost, measure_image
 from effkit.rows import Row, Tolerance
 from tnt_vit.checkpoints.zoo import create_model
+from tnt_vit.model import TNT
 from tnt_vit.paper import figures
 from tnt_vit.paper.closed_forms import Sizes, dead_params, estimated_block_macs
 
-__all__ = ["complexity_rows", "context_cost_rows", "cost_rows", "timm_cost", "variant_cost"]
+__all__ = [
+    "complexity_rows",
+    "context_cost_rows",
+    "cost_rows",
+    "pyramid_cost",
+    "pyramid_cost_rows",
+    "timm_cost",
+    "variant_cost",
+]
 
 COUNTED = "structural count of the official design"
+README = "readme of the official code"
 ROUND = Tolerance("rounds_to")
 DEAD_TABLE = "; includes outer_tokens, a table of the official code that nothing reads"
 
@@ -35,7 +45,16 @@ def variant_cost(variant: str, **overrides: Any) -> tuple[Sizes, Cost]:
     """
     with torch.device("meta"):
         model = create_model(variant, backend="reference", **overrides)
+    assert isinstance(model, TNT)
     return Sizes.of(model), measure_image(model, model.img_size, model.in_chans)
+
+
+@cache
+def pyramid_cost(variant: str) -> Cost:
+    """Cost of a PyramidTNT for one picture of its own size."""
+    with torch.device("meta"):
+        model = create_model(variant)
+    return measure_image(model, model.img_size, model.in_chans)
 
 
 @cache
@@ -103,6 +122,40 @@ def cost_rows() -> list[Row]:
     for name in ("TNT-S@384", "TNT-B@384"):
         rows += _exact("9", name, f"tnt_{name[4].lower()}_patch16_384")
     return [*rows, *_exact("legacy", "TNT-S legacy", "tnt_s_legacy_patch16_224")]
+
+
+def pyramid_cost_rows() -> list[Row]:
+    """Sizes of PyramidTNT, beside the readme of the official code and exact counts made in that code."""
+    rows: list[Row] = []
+    for name, pyramid in figures.PYRAMIDS.items():
+        rows += _pyramid_rows(name, pyramid)
+    return rows
+
+
+def _pyramid_rows(name: str, pyramid: figures.Pyramid) -> list[Row]:
+    def millions() -> float:
+        return pyramid_cost(pyramid.variant).params / 1e6
+
+    def giga() -> float:
+        return pyramid_cost(pyramid.variant).macs / 1e9
+
+    found = {"source": README, "evidence": "found"}
+    first = _row("pyramid", name, "params", pyramid.params, millions, unit="M", **found)
+    if pyramid.variant == "pyramid_tnt_m":
+        found["source"] += "; 84.94 rounds to 84.9, and 85.0 is the whole number of millions"
+        first = _row(
+            "pyramid", name, "params, whole", pyramid.params, lambda: float(round(millions())), unit="M", **found
+        )
+    known = figures.EXACT.get(pyramid.variant)
+    same = {"source": COUNTED, "evidence": "computed", "tolerance": Tolerance("exact")}
+    return [
+        first,
+        _row("pyramid", name, "MACs", pyramid.macs, giga, unit="G", source=README, evidence="found"),
+        _row(
+            "pyramid", name, "params, all", known and known.params, lambda: pyramid_cost(pyramid.variant).params, **same
+        ),
+        _row("pyramid", name, "MACs, all", known and known.macs, lambda: pyramid_cost(pyramid.variant).macs, **same),
+    ]
 
 
 def _peer(table: str, name: str, metric: str, figure: float, model: str, img_size: int) -> Row:

@@ -23,6 +23,7 @@ __all__ = [
     "HYBRIDS",
     "IMAGENET",
     "POSITIONS",
+    "PYRAMIDS",
     "SEGMENTATION",
     "WORDS",
 ]
@@ -47,6 +48,9 @@ EXACT: dict[str, Cost] = {
     "tnt_s3_patch16_224": Cost(22_207_144, 4_687_016_448),
     "tnt_s4_patch16_224": Cost(22_051_000, 4_634_030_592),
     "tnt_s_m64_patch16_224": Cost(23_686_000, 5_108_494_848),
+    "pyramid_tnt_ti": Cost(10_578_529, 586_434_560),
+    "pyramid_tnt_s": Cost(31_953_200, 3_283_341_312),
+    "pyramid_tnt_b": Cost(156_990_072, 15_966_642_176),
 }
 
 
@@ -66,6 +70,23 @@ IMAGENET: dict[str, Trained] = {
     "TNT-S": Trained("tnt_s_patch16_224", 23.8, 5.2, 81.5, 95.7),
     "TNT-B": Trained("tnt_b_patch16_224", 65.6, 14.1, 82.9, 96.3),
     "TNT-S + SE": Trained("tnt_s_se_patch16_224", 24.7, 5.2, 81.7, 95.7),
+}
+
+
+class Pyramid(NamedTuple):
+    """A PyramidTNT as the readme of the official code has it: millions of parameters, GMACs, top-1 in percent."""
+
+    variant: str
+    params: float
+    macs: float
+    top1: float
+
+
+PYRAMIDS: dict[str, Pyramid] = {
+    "PyramidTNT-Ti": Pyramid("pyramid_tnt_ti", 10.6, 0.6, 75.2),
+    "PyramidTNT-S": Pyramid("pyramid_tnt_s", 32.0, 3.3, 82.0),
+    "PyramidTNT-M": Pyramid("pyramid_tnt_m", 85.0, 8.2, 83.5),
+    "PyramidTNT-B": Pyramid("pyramid_tnt_b", 157.0, 16.0, 84.1),
 }
 
 

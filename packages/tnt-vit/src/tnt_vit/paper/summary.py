@@ -11,10 +11,12 @@ from effkit.arguments import check_arguments
 from effkit.cost import measure_image
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table
-from tnt_vit.checkpoints.zoo import VARIANTS, create_model, full_name
+from tnt_vit.checkpoints.pyramids import PYRAMIDS
+from tnt_vit.checkpoints.zoo import VARIANTS, create_model, full_name, list_models
 from tnt_vit.commands.options import options
 from tnt_vit.paper import figures
 from tnt_vit.paper.closed_forms import Sizes, dead_params, macs, params
+from tnt_vit.paper.cost import pyramid_cost
 
 __all__ = ["run", "summary_report"]
 
@@ -33,7 +35,7 @@ def _printed() -> dict[str, tuple[float | None, float]]:
 
 def _full_name(field: str, name: str) -> str:
     full = full_name(name)
-    return full if full in VARIANTS else choose(field, name, list(VARIANTS))
+    return full if full in list_models() else choose(field, name, list_models())
 
 
 def _share(part: int, whole: int) -> float:
@@ -50,6 +52,16 @@ def _variant_table(names: Sequence[str]) -> Table:
         counts = [sum(params(sizes).values()), dead_params(sizes), millions, sum(macs(sizes).values()), giga]
         rows.append([name, VARIANTS[name].table or "no", sizes.img_size, *counts])
     return Table("Variants", columns, rows, COUNTS)
+
+
+def _pyramid_table(names: Sequence[str]) -> Table:
+    columns = ["variant", "pixels", "params", "readme, M", "MACs", "readme, G"]
+    printed = {p.variant: (p.params, p.macs) for p in figures.PYRAMIDS.values()}
+    rows: list[list[Any]] = []
+    for name in names:
+        cost, (millions, giga) = pyramid_cost(name), printed[name]
+        rows.append([name, PYRAMIDS[name].args["img_size"], cost.params, millions, cost.macs, giga])
+    return Table("PyramidTNT", columns, rows, "Counted in the networks; beside them the readme of the official code.")
 
 
 def _split_table(names: Sequence[str]) -> Table:
@@ -80,8 +92,8 @@ def summary_report(variants: Sequence[str] | None = None, *, layers_of: str | No
             in them.
 
     Returns:
-        Tables "Variants" (beside the paper's figures) and "Where the MACs go"; with ``layers_of`` also its parts and
-        its layers.
+        Tables "Variants" (beside the paper's figures), "Where the MACs go" and "PyramidTNT"; with ``layers_of`` also
+        its parts (of a TNT) and its layers.
 
     Raises:
         ValueError: If a variant is unknown or ``depth`` is negative.
@@ -92,12 +104,17 @@ def summary_report(variants: Sequence[str] | None = None, *, layers_of: str | No
     """
     if isinstance(variants, str):
         raise UserError(f"variants={variants!r} must be a list of names; give variants=[{variants}]")
-    names = list(VARIANTS) if variants is None else [_full_name("variants", name) for name in variants]
+    names = list_models() if variants is None else [_full_name("variants", name) for name in variants]
     if not names:
-        raise UserError(f"variants is an empty list; name one of {', '.join(VARIANTS)}, or leave it out for all")
-    tables = [_variant_table(names), _split_table(names)]
-    if layers_of is not None:
-        name = _full_name("layers_of", layers_of)
+        raise UserError(f"variants is an empty list; name one of {', '.join(list_models())}, or leave it out for all")
+    pyramids = [name for name in names if name in PYRAMIDS]
+    flat = [name for name in names if name in VARIANTS]
+    tables = [_variant_table(flat), _split_table(flat)] if flat else []
+    if pyramids:
+        tables.append(_pyramid_table(pyramids))
+    if layers_of is not None and (name := _full_name("layers_of", layers_of)) in PYRAMIDS:
+        tables.append(pyramid_cost(name).table(depth, title=f"{name}: layers"))
+    elif layers_of is not None:
         with torch.device("meta"):
             # The reference path: the paper's arithmetic, not the folded stem, which spends more MACs to be faster.
             model = create_model(name, backend="reference")

@@ -75,8 +75,7 @@ def _named(space: Space, value: Any) -> list[Genotype]:
     try:
         return read_genotypes(space, value)
     except UserError as error:
-        line = str(error).replace("genotype=", "genotypes: ").replace("space=", "the run's space ")
-        raise UserError(line) from error
+        raise UserError(str(error).replace("space=", "the run's space ")) from error
 
 
 def derived_of(opened: Run, space: Space) -> Genotype:

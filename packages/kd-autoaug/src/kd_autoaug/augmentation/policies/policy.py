@@ -61,6 +61,7 @@ class Policy(PolicyTable):
             fill=table.fill,
             cutout_fill=table.cutout_fill,
             interpolation=table.interpolation,
+            mixture=table.mixture,
         )
 
     @classmethod
@@ -118,9 +119,10 @@ class Policy(PolicyTable):
             size: Height and width of the pictures.
 
         Returns:
-            ``num_layers`` layers of B operators.
+            ``num_layers`` layers of B operators; of a mixture, chain after chain.
         """
-        return self._sampler.sample(seed, index, view, size)
+        layers = self._sampler.sample(seed, index, view, size)
+        return layers if self.mixture is None else self.mixture.shortened(layers, self.mixture.words(seed, index, view))
 
     def describe(self) -> dict[str, Any]:
         """The whole table, in plain values: what :meth:`fingerprint` hashes."""
@@ -140,6 +142,9 @@ class Policy(PolicyTable):
             "fill": self.fill,
             "cutout_fill": self.cutout_fill,
             "interpolation": self.interpolation,
+            # Only where there is one: what was kept under earlier fingerprints stays valid.
+            **({"blur_from": self.space.blur_from} if self._sampler.has_blur else {}),
+            **({"mixture": [self.mixture.width, self.mixture.depth]} if self.mixture is not None else {}),
         }
 
     def fingerprint(self) -> str:

@@ -17,7 +17,7 @@ from kd_autoaug.ops.operators import Op
 __all__ = ["Sampler"]
 
 # Words of a layer's stream; a policy that needs none of the last four does not draw them.
-_CHOICE, _APPLY, _SIGN, _INTERPOLATION, _LEVEL, _ACROSS, _DOWN = range(7)
+_CHOICE, _APPLY, _SIGN, _INTERPOLATION, _LEVEL, _ACROSS, _DOWN, _WIDTH = range(8)
 _WEIGHT_TOTAL = 1 << 30  # weights as integers: their cumulative sums are exact on every device
 _SIZES_KEPT = 64
 
@@ -42,8 +42,8 @@ class Sampler:
             levels = torch.arange(bins, dtype=torch.float64).expand(len(flat), bins)
         self.bins = bins
         self.base = policy.space.base(self.ops, levels) if flat else torch.zeros(0, 1, 2, dtype=torch.float64)
-        self.has_cutout = Op.CUTOUT in self.ops
-        self.words = 8 if self.has_cutout or policy.noise is not None or policy.random_bin else 4
+        self.has_cutout, self.has_blur = Op.CUTOUT in self.ops, Op.GAUSSIAN_BLUR in self.ops
+        self.words = 8 if self.has_cutout or self.has_blur or policy.noise is not None or policy.random_bin else 4
         self.constant = {
             "op": torch.tensor([int(op) for op in self.ops]),
             # A word is below its probability x 2^32 with exactly that probability.
@@ -83,13 +83,17 @@ class Sampler:
             drawn = boxes(style, argument.flatten(), words[_ACROSS].flatten(), words[_DOWN].flatten(), size)
             box = drawn.view(layers, batch, 4) * (op == Op.CUTOUT).unsqueeze(-1)
             argument = argument * (op != Op.CUTOUT)  # the extent is in the box
+        if self.has_blur:  # the argument is the widest
+            low = self.policy.space.blur_from
+            drawn = low + (argument - low) * rng.uniform(words[_WIDTH])
+            argument = torch.where(op == Op.GAUSSIAN_BLUR, drawn, argument)
         argument = argument * applied
         kinds = table["interpolation"]
         if len(kinds) == 1:
             interpolation = kinds.expand(layers, batch).contiguous()
         else:
             interpolation = kinds[rng.integers(words[_INTERPOLATION], len(kinds))]
-        return [Layer(op[k], argument[k], interpolation[k], box[k]) for k in range(layers)]
+        return [Layer(op[k], argument[k], interpolation[k], box[k], self.has_blur) for k in range(layers)]
 
     def _entries(self, words: Tensor, table: dict[str, Tensor]) -> Tensor:
         """Numbers of the entries drawn, ``(L, B)``, by the choice words ``(L, B)``."""

@@ -35,6 +35,7 @@ class Space(ABC):
         cutout_fill: Colour of cutout; ``None``: ``fill``.
         cutout: How a cutout's box comes about (:mod:`~kd_autoaug.augmentation.policies.boxes`).
         prob: Probability with which RandAugment applies each layer in this space.
+        blur_from: Narrowest Gaussian blur; the width is drawn uniformly from it to the argument.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Space(ABC):
     cutout_fill: Fill | None = None
     cutout: str = "none"
     prob: float = 1.0
+    blur_from: float = 0.1
 
     @abstractmethod
     def knows(self, op: Op) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from effkit.errors import UserError
 from kd_autoaug.augmentation.policies.entries import Entry, check_probability, entry
+from kd_autoaug.augmentation.policies.mixture import Mixture
 from kd_autoaug.augmentation.policies.options import Noise, checked, look_of, noise_of, weights_of
 from kd_autoaug.augmentation.policies.space import Fill, Space
 from kd_autoaug.augmentation.policies.spaces import space as find_space
@@ -30,6 +31,7 @@ class PolicyTable:
         cutout_fill: Colour of cutout; ``None``: ``fill``.
         interpolation: Pillow's numbers, one of which is drawn per operation.
         space: The space of the levels.
+        mixture: How the layers are chains that are mixed (AugMix); ``None``: they are one chain.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class PolicyTable:
         fill: Fill | None = None,
         cutout_fill: Fill | None = None,
         interpolation: Sequence[int] | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         """Hold a checked table; the class methods make one from what a user writes.
 
@@ -59,8 +62,9 @@ class PolicyTable:
             fill: Instead of the space's.
             cutout_fill: Instead of the space's.
             interpolation: Pillow's numbers, one of which is drawn per operation; instead of the space's.
+            mixture: Mix chains of layers, with ``draws`` as many as they have operators in all.
         """
-        self.name = name
+        self.name, self.mixture = name, mixture
         self.space = space
         self.rows = tuple(tuple(row) for row in rows)
         self.draws, self.weights, self.noise, self.random_bin = draws, weights, noise, random_bin
