@@ -60,8 +60,9 @@ class Layer:
 
     def to(self, device: torch.device | str) -> Layer:
         """The layer on another device."""
-        moved = (t.to(device, non_blocking=True) for t in (self.op, self.arg, self.interpolation, self.box))
-        return Layer(*moved, blurs=self.blurs)
+        parts = (self.op, self.arg, self.interpolation, self.box)
+        op, arg, interpolation, box = (t.to(device, non_blocking=True) for t in parts)
+        return Layer(op, arg, interpolation, box, self.blurs)
 
     def __len__(self) -> int:
         return len(self.op)

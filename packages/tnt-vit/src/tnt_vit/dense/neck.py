@@ -31,6 +31,12 @@ def _resample(chans: int, ratio: float) -> nn.Module:
     return nn.Sequential(*layers)
 
 
+def _nearest(reductions: Sequence[int], stride: int) -> int:
+    """Number of the map whose stride is nearest, in powers of two; of two that are, the finer one."""
+    far = [abs(math.log2(reduction / stride)) for reduction in reductions]
+    return far.index(min(far))
+
+
 class FeaturePyramid(nn.Module):
     """Maps at several strides, each with the coarser ones added to it (FPN).
 
@@ -70,10 +76,7 @@ class FeaturePyramid(nn.Module):
             raise UserError(f"out_chans={out_chans!r} must be a whole number of at least 1")
         self.reductions, self.strides, self.out_chans = tuple(reductions), tuple(strides), out_chans
         paired = len(in_chans) == len(strides)
-        self.sources = [
-            i if paired else min(range(len(reductions)), key=lambda j, s=stride: abs(math.log2(reductions[j] / s)))
-            for i, stride in enumerate(strides)
-        ]
+        self.sources = [i if paired else _nearest(reductions, stride) for i, stride in enumerate(strides)]
         for source, stride in zip(self.sources, strides, strict=True):
             if not math.log2(reductions[source] / stride).is_integer():
                 raise UserError(f"reductions={list(reductions)}: {reductions[source]} is no power of two from {stride}")
