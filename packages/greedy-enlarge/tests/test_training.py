@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from effkit.data import create_data
+from effkit.data.selection import SelectionData
 from effkit.errors import UserError
 from effkit.testing.images import write_image_folder
 from greedy_enlarge.families import base
@@ -17,7 +18,7 @@ from greedy_enlarge.search.greedy import Settings, search
 from greedy_enlarge.search.moves import Moves
 from greedy_enlarge.search.racing import Racing
 from greedy_enlarge.search.tasks import Task
-from greedy_enlarge.training.data import SelectionData, open_data
+from greedy_enlarge.training.data import open_data
 from greedy_enlarge.training.final import FreshTest, fresh_accuracy
 from greedy_enlarge.training.proxy import ProxyTrain, _Average, measure, recalibrate
 

@@ -84,7 +84,7 @@ RAND = [
 
 @pytest.mark.parametrize("text", [*RAND, "rand-mstd1-tweights", "rand-m9-n3-inc0-tweights-p1"])
 def test_rand_strings_equal_timm(text):
-    ours, theirs = Policy.from_name(text), timm_aa.rand_augment_transform(text)
+    ours, theirs = Policy.from_name(text), timm_aa.rand_augment_transform(text, {})
     assert ours.draws == theirs.num_layers
     assert [row[0].prob for row in ours.rows] == [op.prob for op in theirs.ops]
     assert [row[0].level for row in ours.rows] == [op.magnitude for op in theirs.ops]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image, ImageChops, ImageDraw
 from timm.data import auto_augment as timm_aa
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from effkit.errors import UserError
 from kd_autoaug.augmentation.policies.boxes import STYLES, boxes
@@ -151,7 +151,7 @@ def test_directions_are_torchvision_s_on_pictures(op, negative):
     for bin_number in (3, 17, 30):
         magnitude = float(transform._AUGMENTATION_SPACE[CAMEL[op]][0](31, *SIZE)[bin_number])
         theirs = transform._apply_image_or_video_transform(
-            image, CAMEL[op], -magnitude if negative else magnitude, "nearest", {}
+            image, CAMEL[op], -magnitude if negative else magnitude, InterpolationMode.NEAREST, {}
         )
         ours = affine(image, op, space("torchvision").argument(op, bin_number, SIZE, negative=negative))
         assert ImageChops.difference(ours, theirs).getbbox() is None

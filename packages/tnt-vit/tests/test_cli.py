@@ -81,6 +81,7 @@ def test_doctor_says_what_loads(run, tmp_path):
     ("words", "said"),
     [
         (["trian"], ["trian", "train"]),
+        (["train", "model.name=null"], ["model.name is null"]),
         (["train", "model=tnt_x"], ["tnt_x", "tnt_s"]),
         (["train", "trainer.max_epoch=3"], ["max_epoch", "max_epochs"]),
         (["train", "data=imagenet"], ["data.root"]),

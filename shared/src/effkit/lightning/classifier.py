@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -64,9 +64,14 @@ class Classifier(TrainedModule):
         label_smoothing: Weight of the uniform distribution in the target.
         preprocessing: What turns bytes into what the network sees; ``None`` leaves them as they come.
 
+    Attributes:
+        unsaved: Arguments of a subclass that are no plain values, and no part of checkpoints.
+
     Raises:
         UserError: If a value is out of range or a key is not known.
     """
+
+    unsaved: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -85,7 +90,7 @@ class Classifier(TrainedModule):
         # Plain containers only, so that torch.load(weights_only=True) reads the checkpoint.
         optimizer, scheduler, mixup = plain_options(optimizer), plain_options(scheduler), plain_options(mixup)
         super().__init__(model, optimizer=optimizer, ema=ema)
-        self.save_hyperparameters(ignore=["model", "preprocessing"], logger=False)
+        self.save_hyperparameters(ignore=["model", "preprocessing", *self.unsaved], logger=False)
         self.preprocessing = preprocessing
         self.mixup = _build_mixup(mixup, num_classes, label_smoothing)
         self.train_loss, self.val_loss = MeanLoss(), MeanLoss()

@@ -126,6 +126,25 @@ class StepCheckpoint(Checkpoint):
 
     # --- what -----------------------------------------------------------------------------------------------------
 
+    def keep_before(self, trainer: Trainer) -> bool:
+        """Write the state before the step that is under way, which cannot be finished.
+
+        Args:
+            trainer: In a training step that has updated nothing.
+
+        Returns:
+            Whether there is one: the first step of an epoch has the epoch's own checkpoint before it.
+        """
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        done = int(progress.current.completed)
+        if not done:
+            return False
+        for tracker in (progress.total, progress.current):  # as it is when a step has just ended
+            tracker.ready = tracker.started = tracker.processed  # type: ignore[attr-defined]
+            tracker.completed = tracker.processed - 1  # type: ignore[attr-defined]
+        self._save(trainer, done)
+        return True
+
     def _save(self, trainer: Trainer, batches: int) -> None:
         self._batches = batches
         try:

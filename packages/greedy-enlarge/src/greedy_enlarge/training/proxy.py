@@ -22,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from effkit.arguments import renamed
 from effkit.atomic import atomic
 from effkit.data.sampling import seeded
+from effkit.data.selection import SelectionData
 from effkit.device import resolve_device
 from effkit.errors import UserError
 from effkit.lightning import Classifier, build_trainer, quiet_lightning
@@ -30,7 +31,7 @@ from greedy_enlarge.growth.grow import grow
 from greedy_enlarge.networks.build import build
 from greedy_enlarge.search.tasks import Result, Task, seed_of
 from greedy_enlarge.spec import ArchSpec
-from greedy_enlarge.training.data import SelectionData, open_data
+from greedy_enlarge.training.data import open_data
 
 __all__ = ["ProxyTrain", "measure", "recalibrate"]
 
@@ -260,7 +261,7 @@ def measure(model: nn.Module, view: Any, device: Any = "cpu", split: str = "val"
 
     Args:
         model: The network.
-        view: :class:`~greedy_enlarge.training.data.SelectionData`, or a data module for another split.
+        view: :class:`~effkit.data.selection.SelectionData`, or a data module for another split.
         device: Where the network is.
         split: ``val``; ``test`` of a data module, once, for the final figures.
     """

@@ -55,6 +55,8 @@ def build_model(
         args.setdefault("num_classes", num_classes)
     if in_chans is not None:
         args.setdefault("in_chans", in_chans)
+    if "name" not in args:
+        raise UserError("model.name is null: give the name of a variant")
     kind = PyramidTNT if full_name(str(args.get("name"))) in PYRAMIDS else TNT
     arguments = (_BESIDE | set(inspect.signature(kind).parameters)) - {"device", "dtype"}
     _check_keys(kind, args, arguments)

@@ -14,6 +14,8 @@ __all__ = ["check_architecture", "check_input", "parse_blocks"]
 
 _POSITIVE = ("in_chans", "embed_dim", "inner_dim", "depth", "num_heads", "inner_num_heads", "inner_stride")
 
+_RATES = ("drop_rate", "pos_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
+
 
 def _whole(name: str, value: Any, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
@@ -56,8 +58,9 @@ def check_architecture(**args: Any) -> None:
             raise UserError(f"{heads}={args[heads]} must divide {dim}={args[dim]}; use one of {fits}")
     if "mlp_ratio" in args and not (args["mlp_ratio"] > 0 and math.isfinite(args["mlp_ratio"])):
         raise UserError(f"mlp_ratio must be a positive number, got {args['mlp_ratio']!r}")
-    if "drop_path_rate" in args and not 0 <= args["drop_path_rate"] < 1:
-        raise UserError(f"drop_path_rate must be in [0, 1), got {args['drop_path_rate']!r}")
+    for name in _RATES:
+        if name in args and not 0 <= args[name] < 1:
+            raise UserError(f"{name} must be in [0, 1), got {args[name]!r}")
     if "se_ratio" in args and (args["se_ratio"] < 0 or 0 < args["se_ratio"] * args["embed_dim"] < 1):
         raise UserError(
             f"se_ratio must be 0 or give at least one hidden channel of {args['embed_dim']}, got {args['se_ratio']!r}"

@@ -105,6 +105,10 @@ class PyramidTNT(nn.Module):
             num_classes=num_classes,
             global_pool=global_pool,
             mlp_ratio=mlp_ratio,
+            drop_rate=drop_rate,
+            pos_drop_rate=pos_drop_rate,
+            proj_drop_rate=proj_drop_rate,
+            attn_drop_rate=attn_drop_rate,
             drop_path_rate=drop_path_rate,
             se_ratio=se_ratio,
         )

@@ -240,9 +240,8 @@ class ESALayer(DynamicLayer):
             tokens_to_remove: Minus their number. A positive number is the length to keep, as transformers had it
                 before.
         """
-        held = self.get_seq_length()
-        length = held + tokens_to_remove if tokens_to_remove <= 0 else min(tokens_to_remove, held)
-        length = max(length, 0)
+        held, removed = self.get_seq_length(), int(tokens_to_remove)  # transformers 5.17 gives a tensor
+        length = max(held + removed if removed <= 0 else min(removed, held), 0)
         for buffer in self._buffers():
             buffer.crop(length)
         for window in self.derived.windows.values():

@@ -1,0 +1,1 @@
+"""What the commands do, one module a verb; ``run`` takes the composed config and returns the report."""

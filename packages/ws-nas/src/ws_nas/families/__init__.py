@@ -1,0 +1,1 @@
+"""The families of weight-sharing search, one class each, without Lightning."""

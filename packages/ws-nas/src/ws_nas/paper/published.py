@@ -1,0 +1,38 @@
+"""Where published tables are, if they are at hand; nothing here depends on them."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ws_nas.meters.tables.benchmark import TabularBenchmark
+
+__all__ = ["ABSENT", "column", "published_table", "tables_at_hand"]
+
+ABSENT = "needs the published tables in EFFKIT_DATA/nas_bench_201, or shared/data/nas_bench_201 above the checkout"
+_FOLDER = "nas_bench_201"
+
+
+def tables_at_hand() -> Path | None:
+    """The folder: in the one named by ``EFFKIT_DATA``, or in a ``shared/data`` above this file."""
+    named = os.environ.get("EFFKIT_DATA")
+    roots = [Path(named)] if named else [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
+    return next((root / _FOLDER for root in roots if (root / _FOLDER / "nas_bench_macro.csv").is_file()), None)
+
+
+@lru_cache(maxsize=4)
+def published_table(file: str) -> TabularBenchmark:
+    """A table by its file's name; there must be one."""
+    folder = tables_at_hand()
+    assert folder is not None
+    return TabularBenchmark(folder / file, "nas_bench_macro" if "macro" in file else "nas_bench_201")
+
+
+def column(file: str, name: str) -> np.ndarray:
+    """A column, in the order of its space, so that columns of two files fit."""
+    table = published_table(file)
+    order = np.argsort([table.space.index(g) for g in table])
+    return table.values(name)[order]

@@ -1,0 +1,1 @@
+"""Modules: operations, stand-alone networks (``networks``), and super-networks that hold them all."""

@@ -1,0 +1,1 @@
+"""Stand-alone networks from plain sizes and choices; they know no space."""

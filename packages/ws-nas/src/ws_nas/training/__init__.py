@@ -1,0 +1,1 @@
+"""What needs Lightning: one module around any family, its data, checkpoints and resuming."""
