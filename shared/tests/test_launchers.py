@@ -82,6 +82,7 @@ def test_slurm_that_refuses_or_does_not_answer(line, programs, monkeypatch):
 
 @pytest.mark.parametrize("address", ["somewhere", "127.0.0.1", "host:port", "127.0.0.1:99999"])
 def test_an_address_that_is_none(line, address):
+    pytest.importorskip("ray")
     found = line([*RAY, f"hydra.launcher.address='{address}'"])
     assert found == f"hydra/launcher=ray_cluster: the address {address!r} must be HOST:PORT, ray://HOST:PORT or auto"
 
@@ -89,6 +90,7 @@ def test_an_address_that_is_none(line, address):
 @pytest.mark.parametrize("listens", [True, False])
 def test_an_address_at_which_there_is_no_cluster(line, monkeypatch, listens):
     """Ray would wait for minutes, and then end the process; even where something else listens."""
+    pytest.importorskip("ray")
     monkeypatch.setattr(on_ray, "PATIENCE", 1.0)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -99,9 +99,9 @@ def test_run_cli_returns_code_and_both_streams(tmp_path):
 
 
 def test_run_cli_finds_commands_beside_the_interpreter():
-    code, out, _ = run_cli(["ruff", "--version"])
+    code, out, _ = run_cli(["pytest", "--version"])
     assert code == 0
-    assert out.startswith("ruff ")
+    assert out.startswith("pytest ")
     code, out, _ = run_cli(["this", "unused"])  # no such command: the module of that name
     assert code == 0
     assert "Zen of Python" in out

@@ -39,6 +39,8 @@ def test_of_a_supernet(case):
     assert report.score == "inherited accuracy, %, statistics re-estimated (exact)"
     assert set(found["baselines"]) == {"params", "macs"}
     assert found["meters"]["hypergradient"] == {"not_applicable": "no gradient of architecture parameters is estimated"}
+    with pytest.raises(UserError, match="truth holds fractions"):
+        gap(supernet, SPACE, genotypes, truth / 100, batches=batches, calibration=calibration)
     by_loss = gap(supernet, SPACE, genotypes, truth, batches=batches, calibration=calibration, by="loss")
     assert by_loss.ranking.tau != report.ranking.tau
     assert by_loss.value == report.value  # accuracies in both

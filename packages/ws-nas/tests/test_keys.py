@@ -34,6 +34,10 @@ LINES = {
     "bench": [BENCH],
     "gap": [COLUMN, [*TABLE, "run=trained", "count=10"]],
     "calibrate": [[*COLUMN, "known=30", "model=ridge"], [*TABLE, "run=trained", "known=30"]],
+    "compare": [
+        [*TRAINED, *TABLE, "families=[spos,darts]", "count=12", "+options.spos.label_smoothing=0.1"],
+        [*TRAINED, *TABLE, "families=[spos]", "ceiling=0.5"],
+    ],
     "search": [["table=t.csv", "scores=d_valid_3", "budget=12", "limit.macs=150000"], ["run=trained", "budget=2"]],
     "reproduce": [["table=spaces"]],
     "doctor": [[]],

@@ -40,6 +40,8 @@ def test_value_gap():
         value_gap([0.5, 0.6], [50.0, 61.0])
     with pytest.raises(UserError, match="none is below 0"):
         value_gap([-0.5, -0.6], [0.5, 0.7])
+    assert value_gap([0.0, 0.0], [97.0, 99.0]).mean == 98.0  # a supernet that knows nothing
+    assert value_gap([0.1, 0.2], [75.0, 76.0], alike=True).mean == pytest.approx(75.35)
 
 
 def test_noise_ceiling_is_the_mean_over_pairs_of_seeds(seeds):

@@ -48,8 +48,16 @@ def evaluate(cfg: DictConfig) -> Report:
 
 @main.command("gap")
 def gap(cfg: DictConfig) -> Report:
-    """Does a supernet rank as stand-alone training does: five meters, beside seed noise and counting parameters."""
+    """Does a supernet rank as stand-alone training does: five meters beside seed noise and counting."""
     from ws_nas.commands.gap import run
+
+    return run(cfg)
+
+
+@main.command("compare")
+def compare(cfg: DictConfig) -> Report:
+    """Train all families with one budget, and put their meters into one table."""
+    from ws_nas.commands.compare import run
 
     return run(cfg)
 

@@ -118,7 +118,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def _repeated(self, rank: int, world: int) -> list[int]:
         from timm.data.distributed_sampler import RepeatAugSampler
 
-        sampler = RepeatAugSampler(range(self.size), num_replicas=world, rank=rank, num_repeats=self.repeats)
+        # Before 1.0.23 timm rounds fewer than 256 pictures down to none.
+        rounded = 256 if self.size >= 256 else 0
+        sampler = RepeatAugSampler(
+            range(self.size), num_replicas=world, rank=rank, num_repeats=self.repeats, selected_round=rounded
+        )
         sampler.set_epoch(mix_seed(self.seed, self.epoch))  # it seeds its generator with the epoch and nothing else
         return list(sampler)
 

@@ -33,7 +33,7 @@ from ws_nas.plots.scatter import draw_scatter
 from ws_nas.spaces.cell_201 import NASBench201Space, is_connected
 from ws_nas.spaces.space import Genotype
 
-__all__ = ["measure", "run"]
+__all__ = ["checked_ceiling", "measure", "run"]
 
 
 def measure(options: Mapping[str, Any], folder: Path) -> tuple[GapReport, list[Path]]:
@@ -57,7 +57,7 @@ def measure(options: Mapping[str, Any], folder: Path) -> tuple[GapReport, list[P
         raise UserError(
             f"scores={source.column!r} is what truth={metric!r} is made of: a score is held against another"
         )
-    ceiling = _ceiling(options["ceiling"])
+    ceiling = checked_ceiling(options["ceiling"])
     seeds = table.seeds(metric)
     if ceiling is None and len(seeds) < 2:
         raise UserError(
@@ -89,7 +89,12 @@ def measure(options: Mapping[str, Any], folder: Path) -> tuple[GapReport, list[P
     return report, [*report.write(folder, pictures), _scores_csv(source, genotypes, q, s, folder), *pictures]
 
 
-def _ceiling(value: Any) -> float | None:
+def checked_ceiling(value: Any) -> float | None:
+    """The noise ceiling that the key ``ceiling`` gives, if any.
+
+    Raises:
+        UserError: If it is no rank correlation above 0.
+    """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
@@ -109,7 +114,7 @@ def _value(
         assert isinstance(truth, Accuracy)
         if own.dataset != truth.dataset:
             return f"accuracies of other data: {own.dataset} and {truth.dataset}"
-    return value_gap(accuracies, mean)
+    return value_gap(accuracies, mean, alike=source.table is None)
 
 
 def _notes(

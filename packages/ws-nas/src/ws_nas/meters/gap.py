@@ -122,6 +122,8 @@ def gap(
             "truth has one seed: a tau without a noise ceiling is no evidence; give [seeds, n], or ceiling= where it "
             "is known"
         )
+    if s.size and 0 < s.max() <= 1:
+        raise UserError(f"truth holds fractions (up to {s.max():g}): accuracies are in percent here")
     notes = []
     label = "accuracy, %" if by == "accuracy" else "-loss"
     if scores is None and supernet is None:
@@ -138,7 +140,7 @@ def gap(
         label = f"inherited {label}"
         notes.append("a foreign supernet: statistics of batch normalisation are as its own forward has them")
     q = 100 * np.asarray(scores.accuracy, dtype=np.float64)
-    m1: ValueGap | str = value_gap(q, s.mean(0) if s.ndim == 2 else s)
+    m1: ValueGap | str = value_gap(q, s.mean(0) if s.ndim == 2 else s, alike=True)
     if by == "loss":
         q = -np.asarray(scores.loss, dtype=np.float64)
     mean = s.mean(0) if s.ndim == 2 else s

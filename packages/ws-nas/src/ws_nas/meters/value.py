@@ -36,12 +36,14 @@ class ValueGap:
     most: float
 
 
-def value_gap(q: Any, s: Any) -> ValueGap:
+def value_gap(q: Any, s: Any, *, alike: bool = False) -> ValueGap:
     """M1: the distribution of stand-alone less inherited accuracy.
 
     Args:
         q: Inherited accuracies, ``[n]``.
         s: Stand-alone accuracies of the same architectures, ``[n]``, in the same unit.
+        alike: Both are known to be of one unit; else fractions beside percent are looked for, and a supernet whose
+            every accuracy is below 1 percent would pass for one that gives fractions.
 
     Raises:
         UserError: If they are not two vectors of one length of at least 2, or one holds fractions and the other
@@ -53,7 +55,7 @@ def value_gap(q: Any, s: Any) -> ValueGap:
     for name, x in (("q", a), ("s", b)):
         if x.min() < 0:
             raise UserError(f"{name} holds {x.min():g}: the value gap compares accuracies, and none is below 0")
-    if (a.max() <= 1) != (b.max() <= 1):
+    if not alike and (a.max() <= 1) != (b.max() <= 1) and min(a.max(), b.max()) > 0:
         low, high = ("q", "s") if a.max() <= 1 else ("s", "q")
         raise UserError(f"{low} holds fractions and {high} percent (up to {max(a.max(), b.max()):g}): give both alike")
     gap = b - a

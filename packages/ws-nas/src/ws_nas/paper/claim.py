@@ -150,7 +150,7 @@ def _report(
         m4 = deployment_gap(small["score"], scored["score"])
     mean = seeds.mean(0)
     m2 = ranking_gap(scored["score"], seeds, baselines=structural_baselines(table.space, genotypes, mean))
-    m1 = value_gap(scored["accuracy"], mean)
+    m1 = value_gap(scored["accuracy"], mean, alike=True)
     truth = f"digits_test_12, mean of {len(seeds)} seeds"
     return GapReport(table.space.name, f"{family}, inherited -loss", truth, m2, m1, NO_MIXTURE, m4, NO_HYPERGRADIENT)
 
