@@ -213,6 +213,18 @@ def _train(
     recipe: Recipe,
 ) -> None:
     """A parameter belongs to one network, and SGD treats each alone: a stack is stepped as its networks would be."""
+    device = train[0].device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seeds[0])  # of what layers draw by themselves: drop-path, dropout
+        _epochs(networks, seeds, train, recipe)
+
+
+def _epochs(
+    networks: StackedChains | _Single,
+    seeds: Sequence[int],
+    train: tuple[Tensor, Tensor],
+    recipe: Recipe,
+) -> None:
     pictures, labels = train
     steps = len(labels) // recipe.batch_size
     optimizer = torch.optim.SGD(
