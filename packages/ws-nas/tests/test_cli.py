@@ -86,6 +86,7 @@ MISTAKES = [
     (["standalone", "arch=1", "data.limit=9"], ["data.limit=9", "parts=held_out"]),
     (["standalone", "arch=1", "method=stack"], ["method='stack'", "stacked"]),
     (["standalone", "arch=1", "space=nb201_tiny", "method=stacked"], ["method=stacked", "nb201_tiny"]),
+    (["build-table", "at_once={a:1}"], ["at_once=", "whole number"]),
     (["build-table", "space=darts_tiny"], ["darts_tiny", "networks"]),
     (["build-table", "space=ofa_tiny"], ["one digit a gene"]),
     (["build-table", "seeds=[1,1]"], ["seeds=[1, 1]"]),

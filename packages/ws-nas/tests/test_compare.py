@@ -61,14 +61,14 @@ def test_families_of_other_spaces_say_why_they_are_left_out(run, monkeypatch):
 
 
 def test_a_training_that_fails_leaves_the_others(run, monkeypatch):
-    from effkit.errors import UserError
     from ws_nas.commands import compare
+    from ws_nas.families.base import NotFinite
 
     whole = compare.fit
 
     def fit(options, folder):
         if options["family"]["name"] == "spos":
-            raise UserError("loss is nan in genotype=0000")
+            raise NotFinite("loss is nan in genotype=0000")
         return whole(options, folder)
 
     monkeypatch.setattr(compare, "fit", fit)
@@ -88,6 +88,10 @@ def test_a_training_that_fails_leaves_the_others(run, monkeypatch):
         (["families=[pc_darts]"], ["pc_darts"]),
         (["+options.spo.x=1"], ["options='spo'", "spos"]),
         (["families=[enas]", "+options.enas.samples=0"], ["options.enas.samples=0"]),
+        (["supernet=true"], ["supernet=", "mapping"]),
+        (["families=[spos]", "trainer.max_epochs=-1"], ["trainer.max_epochs=-1"]),
+        (["families=[spos]", "scoring.pictures=-inf"], ["scoring.pictures=-inf"]),
+        (["resamples=99999999999"], ["resamples=99999999999"]),
         (["options=3"], ["options=3", "mapping"]),
         (["truth=digits_test"], ["digits_test"]),
         (["ceiling=2"], ["ceiling=2"]),

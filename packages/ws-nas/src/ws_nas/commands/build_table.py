@@ -17,6 +17,7 @@ from effkit.report import Report, Table, write_json, write_text
 from ws_nas.commands.build import make_space, plain
 from ws_nas.commands.splits import make_splits, splits_name
 from ws_nas.commands.standalone import make_recipe
+from ws_nas.commands.tables import whole
 from ws_nas.evaluation.standalone import train_standalone
 from ws_nas.spaces.space import Space
 
@@ -83,11 +84,12 @@ def run(cfg: Any) -> Report:
         "recipe": options["recipe"],
         "seeds": seeds,
     }
+    at_once = whole("at_once", options["at_once"], 1)
     done = _earlier(options, about)
     data, device = make_splits(options, space.layout), resolve_device(options["device"])
     everything = list(space)
     missing = [g for g in everything if space.str(g) not in done]
-    step = max(1, options["at_once"] // len(seeds))
+    step = max(1, at_once // len(seeds))
     for start in range(0, len(missing), step):
         some = missing[start : start + step]
         with part("table", start / len(missing), (start + len(some)) / len(missing)):

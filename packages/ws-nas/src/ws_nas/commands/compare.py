@@ -19,6 +19,7 @@ from ws_nas.commands.gap import checked_ceiling
 from ws_nas.commands.mixture import discretization_of, hypergradient_of
 from ws_nas.commands.tables import chosen_genotypes, open_table, text
 from ws_nas.commands.train import fit, open_family
+from ws_nas.families.base import NotFinite
 from ws_nas.families.individual import Individual
 from ws_nas.families.registry import FAMILIES
 from ws_nas.meters.ceiling import structural_baselines
@@ -99,7 +100,7 @@ def _trainings(options: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict
             continue
         found[name] = one
     if not found:
-        raise UserError("families: none fits the space")
+        raise UserError(next(iter(left.values())))  # what stops all of them is no family's fault
     return found, left
 
 
@@ -192,7 +193,7 @@ def run(cfg: Any) -> Report:
             report_progress(name, i / len(trainings))
             try:
                 entries[name] = _measured(one, run_dir() / name, truth, options)
-            except UserError as error:  # of one training: the others still say something
+            except NotFinite as error:  # of one training: the others still say something
                 entries[name], failed = {"not_applicable": f"failed: {error}"}, True
             write_json(run_dir() / name / "meters.json", _plain_entry(entries[name]))
     rankings = {name: entry["report"].ranking for name, entry in entries.items() if "report" in entry}

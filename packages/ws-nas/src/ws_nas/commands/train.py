@@ -11,7 +11,7 @@ from effkit.arguments import renamed
 from effkit.checkpoints import write_state
 from effkit.data.selection import SelectionData
 from effkit.device import resolve_device, seed_everything, set_threads
-from effkit.errors import choose
+from effkit.errors import UserError, choose, written
 from effkit.lightning import load_checkpoint, train
 from effkit.lightning.logging import read_rows
 from effkit.ranks import is_main_rank
@@ -45,6 +45,8 @@ def open_family(options: dict[str, Any]) -> tuple[SelectionData, Space, Family]:
     with renamed({"every": "held_out"}):
         data = SelectionData(open_data(options["data"], space.layout), options["held_out"])
     told = dict(options["family"])
+    if not isinstance(options["supernet"], dict):
+        raise UserError(f"supernet={written(options['supernet'])} must be a mapping of keys and values")
     for key in options["supernet"]:
         choose("supernet", key, ["affine", "track_running_stats"])
     family = make_family(told.pop("name"), space, space.supernet(**options["supernet"]), options["seed"], **told)

@@ -13,6 +13,8 @@ from effkit.errors import UserError
 
 __all__ = ["Interval", "tau_interval", "tau_resamples"]
 
+MOST = 100_000  # resamples; their draws are held at once
+
 _MATRIX = 2048  # architectures up to which the signs of all pairs are held: 3 x 16 MB
 
 Interval = tuple[float, float]
@@ -69,8 +71,8 @@ def tau_interval(q: Any, s: Any, resamples: int = 1000, seed: int = 0, level: fl
     Raises:
         UserError: If ``resamples`` or ``level`` is out of range.
     """
-    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 100:
-        raise UserError(f"resamples={resamples!r} must be a whole number of at least 100")
+    if isinstance(resamples, bool) or not isinstance(resamples, int) or not 100 <= resamples <= MOST:
+        raise UserError(f"resamples={resamples!r} must be a whole number of at least 100 and at most {MOST:,}")
     if not 0 < level < 1:
         raise UserError(f"level={level!r} must lie between 0 and 1")
     a, b = np.asarray(q, dtype=np.float64), np.asarray(s, dtype=np.float64)
