@@ -13,7 +13,7 @@ from effkit.cli import run_dir
 from effkit.device import resolve_device
 from effkit.errors import UserError, choose, written
 from effkit.outputs import check_output_file
-from effkit.report import Report
+from effkit.report import Report, Table
 from ws_nas.commands.bench_search import recomputing, second_order
 from ws_nas.commands.build import plain
 from ws_nas.evaluation.scoring import Scores, score
@@ -135,6 +135,13 @@ def run(cfg: Any) -> Report:
     if "second_order" in options["cases"]:
         data["second_order"] = second_order(bench, _count("batch", options["batch"], 2), device)
     if "recompute" in options["cases"]:
-        data["recompute"] = recomputing(_count("batch", options["batch"], 2), device)
+        data["recompute"] = recomputing(bench, _count("batch", options["batch"], 2), device)
     folder = run_dir()
-    return bench.report("ws-nas bench", data, csv=wanted or folder / "bench.csv", folder=folder)
+    report = bench.report("ws-nas bench", data, csv=wanted or folder / "bench.csv", folder=folder)
+    if "recompute" in data:
+        found = data["recompute"]
+        rows = [[name, size if size is None else size / 2**20] for name, size in found["bytes"].items()]
+        title = f"darts: peak memory of a forward and backward pass, {found['pictures']} pictures"
+        share = "" if found["share"] is None else f"Recomputing an edge's operations takes {found['share']:.2f} of it."
+        report.tables.append(Table(title, ["activations", "peak MiB"], rows, share))
+    return report

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from effkit.bench import Bench
+from effkit.results import ResultRow, stamp
 from effkit.timing.memory import peak_bytes
 from ws_nas.evaluation.splits import digits_splits
 from ws_nas.families.base import Batch
@@ -87,10 +88,11 @@ def second_order(bench: Bench, pictures: int, device: torch.device) -> dict[str,
     return {"speedup": measured.ratios["functional"], "largest_difference": gap, "seconds": measured.seconds}
 
 
-def recomputing(pictures: int, device: torch.device) -> dict[str, Any]:
+def recomputing(bench: Bench, pictures: int, device: torch.device) -> dict[str, Any]:
     """Peak memory of a forward and backward pass of DARTS' search network, with and without recomputing.
 
     Args:
+        bench: Gets the rows.
         pictures: Of a batch.
         device: Where.
     """
@@ -110,4 +112,22 @@ def recomputing(pictures: int, device: torch.device) -> dict[str, Any]:
         once()
         found[name] = peak_bytes(once, device)
     share = found["recomputed"] / found["kept"] if found["kept"] and found["recomputed"] else None
+    facts: dict[str, Any] = {**stamp(device), "threads": torch.get_num_threads(), "rounds": 1}
+    for name, size in found.items():
+        if size is not None:
+            bench.rows.append(
+                ResultRow(
+                    "ws-nas",
+                    "darts",
+                    name,
+                    "forward, backward",
+                    "fp32",
+                    "batch",
+                    pictures,
+                    "peak_memory",
+                    "bytes",
+                    size,
+                    **facts,
+                )
+            )
     return {"bytes": found, "share": share, "pictures": pictures}
