@@ -115,19 +115,6 @@ def recomputing(bench: Bench, pictures: int, device: torch.device) -> dict[str, 
     facts: dict[str, Any] = {**stamp(device), "threads": torch.get_num_threads(), "rounds": 1}
     for name, size in found.items():
         if size is not None:
-            bench.rows.append(
-                ResultRow(
-                    "ws-nas",
-                    "darts",
-                    name,
-                    "forward, backward",
-                    "fp32",
-                    "batch",
-                    pictures,
-                    "peak_memory",
-                    "bytes",
-                    size,
-                    **facts,
-                )
-            )
+            what = ("ws-nas", "darts", name, "forward, backward", "fp32", "batch", pictures, "peak_memory", "bytes")
+            bench.rows.append(ResultRow(*what, size, **facts))
     return {"bytes": found, "share": share, "pictures": pictures}
