@@ -19,7 +19,7 @@ from kd_autoaug.ops.tables import lookup_tables
 __all__ = ["Run"]
 
 # From this many pixels on `auto` hands an interpolation to Pillow on a CPU; the bits are the same, so only speed hangs
-# on it. Everything else is faster in torch at every size (`kd-autoaug bench ops`).
+# on it. Everything else is faster in torch at every size (`kd-autoaug bench ops`); a blur was not timed.
 PIL_FROM_PIXELS = {BILINEAR: 80 * 80, BICUBIC: 18 * 18}
 
 ONE_BY_ONE = 144 * 144  # pixels from which pictures are taken one at a time on a CPU
