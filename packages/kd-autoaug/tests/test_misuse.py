@@ -258,6 +258,8 @@ class Watching(LightningModule):
 
 # Of torch's tree utilities about how Lightning's combined loader asks them.
 @pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
+# Where SLURM is installed; effkit's own trainers are told their environment, this one is plain Lightning's.
+@pytest.mark.filterwarnings("ignore:The `srun` command is available")
 def test_a_lightning_training_tells_the_epoch(tmp_path):
     data = dataset(4)
     module = Watching()

@@ -139,12 +139,10 @@ class TNT(nn.Module):
         self.inner_dim, self.depth, self.legacy, self.positions = inner_dim, depth, legacy, positions
         self.dynamic_img_size, self.backend = dynamic_img_size, backend
         self.tnt_blocks = parse_blocks(tnt_blocks, depth)
-        self.num_prefix_tokens = 1
-        self.grad_checkpointing = False
+        self.num_prefix_tokens, self.grad_checkpointing = 1, False
 
         self.pixel_embed = WordEmbed(patch, inner_stride, in_chans, inner_dim, legacy=legacy, **dd)
-        num_words = self.pixel_embed.num_words
-        flat = num_words * inner_dim
+        flat = self.pixel_embed.num_words * inner_dim
         self.norm1_proj = nn.LayerNorm(flat, **dd)
         self.proj = nn.Linear(flat, embed_dim, **dd)
         self.norm2_proj = nn.LayerNorm(embed_dim, **dd)
@@ -164,7 +162,7 @@ class TNT(nn.Module):
                 num_heads,
                 inner_dim=inner_dim if i + 1 in self.tnt_blocks else None,
                 inner_num_heads=inner_num_heads,
-                num_words=num_words,
+                num_words=self.pixel_embed.num_words,
                 mlp_ratio=mlp_ratio,
                 qkv_bias=qkv_bias,
                 proj_drop=proj_drop_rate,
