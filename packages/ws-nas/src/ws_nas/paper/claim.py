@@ -231,7 +231,7 @@ def _tables(reports: dict[str, GapReport], families: dict[str, Any]) -> list[Tab
 def _notes(full: bool) -> list[str]:
     ceiling = noise_ceiling(digits_table().truth("digits_test_12"))
     notes = [
-        f"Two seeds of the stand-alone trainings agree with tau-b {ceiling:.3f}; that is how far one seed can be trusted.",
+        f"Two seeds of the stand-alone trainings agree with tau-b {ceiling:.3f}; so far can one be trusted.",
         "The stand-alone table ships with the package; its first line says how it was made (ws-nas build-table).",
     ]
     if not full:
