@@ -14,10 +14,11 @@ from esa_attention.commands.texts import read_text
 from esa_attention.compression.compressor import Compressors, load_compressors
 from esa_attention.config import ESAConfig
 
-__all__ = ["METHODS", "build_compressors", "check_group", "method_setup"]
+__all__ = ["METHODS", "build_compressors", "check_group", "kind_of", "method_setup"]
 
 # What `methods=[...]` may name: ESA as configured, other compressors under ESA, and baselines on the same cache.
-METHODS = ("esa", "exact", "key_pca", "sgd_paper", "sinks_local", "infllm_blocks", "quest_pages", "full")
+_WITHOUT_MAPS = ("sinks_local", "infllm_blocks", "quest_pages", "full")
+METHODS = ("esa", "exact", "key_pca", "sgd_paper", *_WITHOUT_MAPS)
 
 
 def _kinds(
@@ -86,6 +87,13 @@ def build_compressors(
     )
 
 
+def kind_of(name: str, group: dict[str, Any]) -> str | None:
+    """Which compressors a method needs, as `calibrate` calls them; ``None`` for none."""
+    if name == "esa":
+        return str(group["method"])
+    return name if name in METHODS and name not in _WITHOUT_MAPS else None
+
+
 def method_setup(
     subject: Subject, name: str, group: dict[str, Any], made: dict[str, Compressors]
 ) -> tuple[ESAConfig, Compressors | None]:
@@ -101,9 +109,9 @@ def method_setup(
         UserError: If the method is unknown.
     """
     choose("methods", name, METHODS)
-    if name in ("sinks_local", "infllm_blocks", "quest_pages", "full"):
+    kind = kind_of(name, group)
+    if kind is None:
         return subject.config.replace(method=name), None
-    kind = group["method"] if name == "esa" else name
     if kind not in made:
         made[kind] = build_compressors(subject, group, None if name == "esa" else kind)
     return subject.config, made[kind]

@@ -202,16 +202,11 @@ def _cell(
                 asked,
                 make_cache=handle.new_cache,
                 decode=subject.vocab().decode,
-                block=_block(way.config.chunk_size),
+                block=way.block,
                 question=question,
             )
         )
     return sum(r.score for r in found) / len(found), [_answer(name, length, depth, r, subject) for r in found]
-
-
-def _block(chunk_size: int) -> int:
-    """Tokens of one forward pass while a context is read: whole chunks, about a thousand tokens."""
-    return chunk_size * max(1, 1024 // chunk_size)
 
 
 def _note(subject: Subject, question: str) -> str:
