@@ -123,9 +123,7 @@ def _note(subject: Subject, scores: Scores, ways: Mapping[str, Way], asking: Ask
             f"{cut} prompts lost their middle (max_prompt_tokens={asking.max_prompt_tokens})." if cut else "",
             f"Initial {c.num_initial}, selected {c.num_selected}, local {c.num_local}, chunk {c.chunk_size}, proximity "
             f"{c.proximity}, selection {c.selection}; trained context {subject.shape.trained_context}.",
-            "The question is a block of its own."
-            if asking.question == "block"
-            else "The question goes token by token.",
+            "The question is a block of its own." if asking.question == "block" else "The question is read by token.",
             f"Calibrated on {' and '.join(texts)}." if texts else "",
         )
     ).replace("  ", " ")

@@ -45,9 +45,8 @@ class Template:
             raise UserError(f"{where} is no template: {error}") from error
         for _, name, spec, conversion in parts:
             if name is not None and (name not in names or spec or conversion):
-                raise UserError(
-                    f"{where} names {{{name}{spec and ':' + spec}}}, it may name {', '.join(sorted(names))}"
-                )
+                named = "{" + name + (f":{spec}" if spec else "") + "}"
+                raise UserError(f"{where} names {named}, it may name {', '.join(sorted(names))}")
         if "context" not in (name for _, name, *_ in parts):
             raise UserError(f"{where} must name {{context}}, got {text[:60]!r}")
         return cls(tuple((before, name) for before, name, *_ in parts))
@@ -107,10 +106,7 @@ def _python(text: str, path: Path, chosen: str | None) -> dict[str, str]:
     if not tables:
         raise UserError(f"{path} assigns no dictionary of templates")
     table = tables[choose("task.options.prompt_set", chosen, tables)]
-    return {
-        str(_literal(key, path)): str(_literal(value, path))
-        for key, value in zip(table.keys, table.values, strict=True)
-    }
+    return {_literal(key, path): _literal(value, path) for key, value in zip(table.keys, table.values, strict=True)}
 
 
 def _literal(node: Any, path: Path) -> str:

@@ -1,7 +1,7 @@
 """ROUGE-L of two summaries, in the two forms that the benchmarks use; they are not the same number.
 
-LongBench calls the package `rouge`, InfiniteBench `rouge-score` through Hugging Face's `evaluate`. Both follow Lin 2004,
-section 3.2: the longest common subsequence of a wanted sentence with every sentence of the answer, united. What a
+LongBench calls the package `rouge`, InfiniteBench `rouge-score` through Hugging Face's `evaluate`. Both follow section
+3.2 of Lin 2004: the longest common subsequence of a wanted sentence with every sentence of the answer, united. What a
 sentence and a word is, and what is counted, differs.
 """
 
