@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from effkit.arguments import check_arguments, named_path
-from effkit.errors import choose
+from effkit.arguments import check_arguments, input_file, named_path
+from effkit.errors import UserError, choose
 from effkit.executors import Choice
 from esa_attention.calibration.calibrate import calibrate
+from esa_attention.commands.calibration_texts import calibration_texts, text_files
 from esa_attention.commands.subject import Subject
-from esa_attention.commands.texts import read_text
 from esa_attention.compression.compressor import Compressors, load_compressors
 from esa_attention.config import ESAConfig
 
@@ -22,7 +23,11 @@ METHODS = ("esa", "exact", "key_pca", "sgd_paper", *_WITHOUT_MAPS)
 
 
 def _kinds(
-    method: str, path: str | Path | None, strict: bool, text: str | Path | None, rank: int | Literal["auto"] | None
+    method: str,
+    path: str | Path | None,
+    strict: bool,
+    text: str | Path | Sequence[str] | None,
+    rank: int | Literal["auto"] | None,
 ) -> None:
     """What a group ``compressor`` holds beside arguments of `calibrate`."""
 
@@ -35,9 +40,10 @@ def check_group(group: dict[str, Any]) -> None:
     """
     check_arguments(_kinds, group, "compressor.")
     check_arguments(calibrate, {k: v for k, v in group.items() if k not in ("text", "rank")}, "compressor.")
-    for key in ("path", "text"):
-        if group[key] is not None:
-            named_path(f"compressor.{key}", group[key])
+    if group["path"] is not None:
+        named_path("compressor.path", group["path"])
+    for file in text_files(group["text"]):
+        input_file("compressor.text", file)
 
 
 def build_compressors(
@@ -65,21 +71,27 @@ def build_compressors(
     method = group["method"] if method is None else method
     if method == "exact":
         return calibrate(subject.model, method="exact")
-    ids, label = read_text(subject, group["num_tokens"], "train", group["text"])
+    texts, names = calibration_texts(subject, group["num_tokens"], group["text"])
     rank = subject.rank if group["rank"] is None else group["rank"]
+    have = sum(map(len, texts))
+    if rank != "auto" and have < rank:
+        raise UserError(
+            f"the calibration text holds {have} tokens, a rank of {rank} needs as many and should have far more: give "
+            "compressor.text=FILE (or several) or a lower compressor.rank"
+        )
     options: dict[str, Any] = {}
     if method == "sgd_paper":
         options = {k: group[k] for k in ("lr", "sgd_batch_size", "epochs", "init")}
     return calibrate(
         subject.model,
-        ids,
+        texts,
         method=method,
         rank=rank if method == group["method"] or rank != "auto" else subject.rank,
         tail=group["tail"],
         far_position=subject.config.w,
         num_tokens=group["num_tokens"],
         bias=group["bias"] if method == group["method"] else None,
-        text=label,
+        text=names,
         state_path=state_path,
         choice=choice,
         remake=subject.remake,
