@@ -1,6 +1,9 @@
 """Benchmarks in their published formats, made up here: what a record becomes, and which answer to it is right."""
 
 import json
+import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +13,7 @@ from esa_attention.evaluation.benchmarks.longbench import DATASETS as LONG
 from esa_attention.evaluation.benchmarks.needles import apart, at_depth, at_depths, haystack, unique_needles
 from esa_attention.evaluation.benchmarks.opening import open_benchmark
 from esa_attention.evaluation.benchmarks.prompts import Template, load_templates
+from esa_attention.evaluation.benchmarks.segmenting import chinese_segmenter
 
 
 class Bytes:
@@ -78,11 +82,22 @@ def test_longbench_e_is_shown_by_length(tmp_path):
     assert records(found, "lcc_e")[0].score("return x\n") == 1.0
 
 
-def test_chinese_words_need_jieba_before_anything_is_read(tmp_path):
-    pytest.raises(ImportError, __import__, "jieba")
-    write_lines(tmp_path / "dureader.jsonl", long_record())
+def test_chinese_words_are_those_of_jieba_which_is_asked_for_before_anything_is_read(tmp_path, monkeypatch):
+    for name, answer in (("dureader", "ab cd"), ("multifieldqa_zh", "ab cd")):
+        write_lines(tmp_path / f"{name}.jsonl", long_record(answers=[answer]))
+    chinese_segmenter.cache_clear()
+    monkeypatch.setitem(sys.modules, "jieba", None)
     with pytest.raises(UserError, match="pip install jieba"):
         open_benchmark("longbench", tmp_path, prompts="plain")
+
+    def cut(text, cut_all):
+        return re.findall("..", text.replace(" ", ""))  # words of two characters
+
+    monkeypatch.setitem(sys.modules, "jieba", SimpleNamespace(cut=cut, setLogLevel=lambda level: None))
+    found = open_benchmark("longbench", tmp_path, prompts="plain")
+    assert records(found, "multifieldqa_zh")[0].score("abxy") == 0.5
+    assert records(found, "dureader")[0].score("abxycd") == pytest.approx(2 * (2 / 3) / (2 / 3 + 1))
+    chinese_segmenter.cache_clear()
 
 
 LETTERS = {f"OPTION_{letter}": letter for letter in "ABCD"}
@@ -209,7 +224,7 @@ def test_needlebench_as_published(needle_folder):
         assert record.score(f"in {record.details['wanted'][1]}") == 1.0
         assert record.score("no idea") < 0.2
     assert single[0].question.prompt.startswith("\nThe ")  # depth 0
-    assert single == single and records(found, "single_retrieval", Bytes())[5].question == single[5].question
+    assert records(found, "single_retrieval", Bytes())[5].question == single[5].question
     multi = records(found, "multi_retrieval", Bytes())
     assert len(multi) == 2 * 2
     assert all(f"\nThe {a} lies in {b}.\n" in multi[0].question.prompt for a, b in (("gold", "Rome"), ("map", "Oslo")))
@@ -245,7 +260,7 @@ def test_needlebench_says_what_is_missing(needle_folder):
         opened(["single_retrieval"], depths=[101])
     with pytest.raises(UserError, match="holds no zh_finance.jsonl"):
         opened(["single_retrieval"], language="Chinese")
-    with pytest.raises(UserError, match=r"task.options.lengths='long' must be whole numbers"):
+    with pytest.raises(UserError, match=r"task.options.lengths='long' must be a list of whole numbers"):
         opened(lengths="long")
     long = opened(["single_retrieval"], lengths=[5000])
     with pytest.raises(UserError, match=r"PaulGrahamEssays.jsonl holds fewer than 4,\d+ tokens"):

@@ -102,7 +102,7 @@ def cut_texts(
         own = cut_sequences([sequence], length, num_tokens - sum(map(len, pieces)))
         if not own:
             raise UserError(
-                f"num_tokens={num_tokens} leaves nothing for {name!r}: give more, or shorten the texts before"
+                f"num_tokens={num_tokens} leaves nothing for {name!r}: give more, or shorter texts before it"
             )
         texts.append(_read(name, own))
         pieces += own
