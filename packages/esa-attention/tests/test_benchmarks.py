@@ -156,7 +156,7 @@ def test_infinitebench_reads_its_prompts_from_a_python_file_without_running_it(t
     )
     other = open_benchmark("infinitebench", tmp_path, ["code_run"], options={"prompt_set": "gpt4_templates"})
     assert records(other, "code_run")[0].question.prompt == "XYZ of func_12"
-    with pytest.raises(UserError, match="prompt_set='gpt5'.*gpt4_templates"):
+    with pytest.raises(UserError, match=r"prompt_set='gpt5'.*gpt4_templates"):
         open_benchmark("infinitebench", tmp_path, ["code_run"], options={"prompt_set": "gpt5"})
 
 
@@ -258,7 +258,7 @@ def test_needlebench_says_what_is_missing(needle_folder):
         opened(["single_retrieval"], lengths=[600])
     with pytest.raises(UserError, match="depths"):
         opened(["single_retrieval"], depths=[101])
-    with pytest.raises(UserError, match="holds no zh_finance.jsonl"):
+    with pytest.raises(UserError, match=r"holds no zh_finance.jsonl"):
         opened(["single_retrieval"], language="Chinese")
     with pytest.raises(UserError, match=r"task.options.lengths='long' must be a list of whole numbers"):
         opened(lengths="long")
@@ -283,11 +283,11 @@ def test_every_data_set_of_a_folder_is_found_by_name(tmp_path):
         open_benchmark("longbench", tmp_path)
     with pytest.raises(UserError, match="'nowhere' does not exist"):
         open_benchmark("longbench", "nowhere", prompts="plain")
-    with pytest.raises(UserError, match="no data set|none of the data sets"):
+    with pytest.raises(UserError, match=r"holds none of the data sets"):
         open_benchmark("infinitebench", tmp_path, prompts="plain")
     with pytest.raises(UserError, match=r"task.name='bench'"):
         open_benchmark("bench", tmp_path)
-    with pytest.raises(UserError, match="leave task.prompts out"):
+    with pytest.raises(UserError, match=r"leave task.prompts out"):
         open_benchmark("ruler", tmp_path, prompts="plain")
     with pytest.raises(UserError, match="longbench takes no options"):
         open_benchmark("longbench", tmp_path, options={"lengths": [1]})

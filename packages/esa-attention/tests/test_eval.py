@@ -1,6 +1,7 @@
 """The command eval: answers that are the model's own, tables, and a run that goes on where it was killed."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,8 +150,6 @@ def test_eval_of_a_model_from_a_folder(run, folder, checkpoint, tmp_path):
     ]
     names = [name.rpartition("/")[2] for name in document["files"]]
     assert names == ["scores.csv", "scores.md", "scores.json"]
-    from pathlib import Path
-
     answers = Path(data["answers"])
     lines = [json.loads(line) for line in (answers / "full" / "qasper.jsonl").read_text().splitlines()]
     assert [line["number"] for line in lines] == [0, 1, 2]
