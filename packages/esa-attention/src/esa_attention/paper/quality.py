@@ -1,9 +1,10 @@
 """Rows of answers: Tables 5 to 9, Figure 2, Counting-Stars.
 
-They need the weights of a model of 7 or 8 billion parameters and a benchmark's files, which are no part of this package;
-each says so and names the command that reads them, or comes closest. What can be checked without them is checked: that printed
-averages are those of the printed rows. Such a check says nothing about a model, and its metric is called "average of
-the printed rows". Tables 1 to 4 are not legible in our copy of the paper: a row for each says so, nothing is made up.
+They need the weights of a model of 7 or 8 billion parameters and a benchmark's files, which are no part of this
+package; each says so and names the command that reads them, or comes closest. What can be checked without them is
+checked: that printed averages are those of the printed rows. Such a check says nothing about a model, and its metric is
+called "average of the printed rows". Tables 1 to 4 are not legible in our copy of the paper: a row for each says so,
+nothing is made up.
 """
 
 from __future__ import annotations
