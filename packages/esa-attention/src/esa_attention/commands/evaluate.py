@@ -29,7 +29,7 @@ from esa_attention.compression.compressor import Compressors, load_compressors, 
 from esa_attention.compression.fingerprint import fingerprint
 from esa_attention.evaluation.benchmarks.benchmark import Benchmark
 from esa_attention.evaluation.benchmarks.codec import Codec
-from esa_attention.evaluation.benchmarks.opening import open_benchmark
+from esa_attention.evaluation.benchmarks.opening import BENCHMARKS, open_benchmark
 
 __all__ = ["evaluate_report", "run"]
 
@@ -40,6 +40,7 @@ def run(cfg: Any) -> Report:
     options = plain(cfg)
     choice = Choice.from_config(options, run_dir() / "jobs")
     task, group = options["task"], options["compressor"]
+    choose("task.name", task["name"], BENCHMARKS)
     given = {k: options[k] for k in ("methods", "limit")}
     check_arguments(evaluate_report, given)
     check_arguments(open_benchmark, task, "task.")

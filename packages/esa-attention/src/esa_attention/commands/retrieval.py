@@ -54,10 +54,11 @@ def run(cfg: Any) -> Report:
     task = options["task"]
     if task["name"] not in SINGLE and "depths" in given_words():
         raise UserError(f"depths: {task['name']} spreads over the context, leave depths out")
+    maker = _MAKERS[choose("task.name", task["name"], TASKS)]
     given = {k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")}
     check_arguments(retrieval_report, given)
     check_arguments(retrieval_report, task, "task.")
-    check_arguments(_MAKERS[choose("task.name", task["name"], TASKS)], task["options"], "task.options.")
+    check_arguments(maker, task["options"], "task.options.")
     check_group(options["compressor"])
     return retrieval_report(
         build_subject(cfg),

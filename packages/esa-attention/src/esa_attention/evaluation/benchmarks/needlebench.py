@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -215,6 +216,7 @@ def _records(name: str, files: _Files, template: Template, grid: _Grid, codec: C
     chains = files.chains(int(name[0])) if name in REASONING else []
     together = unique_needles(needles, len(grid.depths), grid.seed) if name == "multi_retrieval" else []
 
+    @functools.cache  # the same texts in another order, again and again
     def encode(text: str) -> list[int]:
         return codec.encode(text, begin=False)
 
