@@ -292,6 +292,7 @@ def test_needlebench_on_a_model(run, tmp_path):
         "eval", "model=tiny_random", "threads=1", *ESA, *words, *sizes, "max_new_tokens=3", "format=json"
     )
     assert code == 0, err
+    assert any(name.endswith("single_retrieval.png") for name in json.loads(out)["files"])
     tables = json.loads(out)["tables"]
     assert [row[:3] for row in tables[1]["rows"]] == [
         ["single_retrieval", "150 tokens", 2],

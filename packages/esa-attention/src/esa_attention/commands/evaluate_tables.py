@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from effkit.report import Report, Table, write_json, write_text
@@ -13,6 +14,7 @@ from esa_attention.commands.subject import Subject
 from esa_attention.commands.way import Way
 from esa_attention.evaluation.benchmarks.benchmark import Benchmark
 from esa_attention.evaluation.benchmarks.record import Record
+from esa_attention.plots import needle_heatmap
 
 __all__ = ["Scores", "score_report"]
 
@@ -32,6 +34,7 @@ class Scores:
     counts: dict[str, int] = field(default_factory=dict)
     groups: dict[tuple[str, str], dict[str, list[float]]] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
+    cells: dict[str, dict[tuple[int, float], list[float]]] = field(default_factory=dict)
 
     def add(self, method: str, records: Sequence[Record], answers: Mapping[int, Mapping[str, Any]]) -> None:
         """Score one method's answers to a data set.
@@ -47,6 +50,9 @@ class Scores:
         self.counts[name] = len(records)
         self.left_out[name] = sum(bool(answers[record.number].get("left_out")) for record in records)
         for record, score in zip(records, scores, strict=True):
+            if record.details.get("depth") is not None and name == "single_retrieval":
+                place = record.details["length"], record.details["depth"] / 100
+                self.cells.setdefault(method, {}).setdefault(place, []).append(score / 100)
             if record.group:
                 self.groups.setdefault((name, record.group), {}).setdefault(method, []).append(score)
 
@@ -75,6 +81,21 @@ class Scores:
             rows.append([name, group, count, *(sum(values[m]) / len(values[m]) for m in self.methods)])
         columns = ["data set", "length", "records", *self.methods]
         return Table(f"{self.benchmark.name}: the same by length", columns, rows)
+
+    def panels(self) -> tuple[dict[str, list[list[float]]], list[int], list[float]] | None:
+        """Single needles by method, depth and length, where there is more than one place."""
+        places = sorted({place for cells in self.cells.values() for place in cells})
+        if len(places) < 2:
+            return None
+        lengths, depths = sorted({length for length, _ in places}), sorted({depth for _, depth in places})
+        return (
+            {
+                method: [[fmean(cells[length, depth]) for length in lengths] for depth in depths]
+                for method, cells in self.cells.items()
+            },
+            lengths,
+            depths,
+        )
 
 
 def score_report(
@@ -109,6 +130,11 @@ def score_report(
     files = [folder / "scores.csv", folder / "scores.md", write_json(folder / "scores.json", data)]
     tables[0].to_csv(files[0])
     write_text(files[1], "\n".join(f"**{table.title}**\n\n{table.to_markdown()}" for table in tables))
+    panels = scores.panels()
+    if panels is not None:
+        title = "NeedleBench, single retrieval, by length of the context and depth"
+        picture = folder / "single_retrieval.png"
+        files.append(needle_heatmap(*panels, picture, trained_context=subject.shape.trained_context, title=title))
     lines = [f"Every answer is in {out}; a run with out={out} goes on there."]
     return Report(f"esa-attention eval, {benchmark.name}, {subject.name}", tables, data=data, files=files, lines=lines)
 
