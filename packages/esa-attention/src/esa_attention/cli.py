@@ -55,6 +55,15 @@ def counting_stars(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("eval")
+@shown("eval")
+def evaluate(cfg: DictConfig) -> Report:
+    """Score methods on a published benchmark from your files: longbench, infinitebench, needlebench, ruler."""
+    from esa_attention.commands.evaluate import run
+
+    return run(cfg)
+
+
 @main.command("ppl")
 @shown("ppl")
 def ppl(cfg: DictConfig) -> Report:
