@@ -262,8 +262,7 @@ def test_waiting_is_an_error_inside_and_never_after(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", enter)
     with pytest.raises(ZeroDivisionError), testing_kernels.waiting_is_an_error():
-        assert modes == [0, "error"]
-        1 / 0  # noqa: B018
+        print(1 / (modes[-1] != "error"))
     assert modes == [0, "error", 0]
 
 
