@@ -363,9 +363,22 @@ def test_the_kernels_are_the_loss(mode: str, direction: str, k: int) -> None:
         given = (student, top_logits(teacher, max(held, k), 3.0), labels)
         expected, found = (outcome(*given, **options, backend=b) for b in ("torch", "triton"))
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    narrow = (student.float(), top_logits(teacher.float(), 6, 3.0), labels)
-    plain, fused = (outcome(*narrow, **options, backend=b) for b in ("torch", "triton"))
-    assert_close_to_reference(fused, plain, expected)
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("mode", [*KL_MODES, "hard"])
+def test_the_kernels_round_no_more_than_torch(mode: str) -> None:
+    """Of several batches together: a single number may be hit by chance."""
+    results: dict[str, list[list[torch.Tensor]]] = {"reference": [], "torch": [], "triton": []}
+    for seed in range(8):
+        student, teacher, labels = batch(4, seed=seed)
+        for name, kind in (("reference", torch.float64), ("torch", torch.float32), ("triton", torch.float32)):
+            given = (student.to(kind), top_logits(teacher.to(kind), 6, 3.0), labels)
+            options = {"k": 5, "temperature": 3.0, "mode": mode, "backend": name.replace("reference", "torch")}
+            results[name].append(outcome(*given, **options))
+    stacked = {name: [torch.stack(parts) for parts in zip(*rows, strict=True)] for name, rows in results.items()}
+    assert_close_to_reference(stacked["triton"], stacked["torch"], stacked["reference"])
 
 
 @needs_triton
@@ -376,7 +389,7 @@ def test_a_cached_loss_keeps_its_budget(monkeypatch: pytest.MonkeyPatch) -> None
     top, loss = top_logits(teacher, 5, 5.0), TopKDistillationLoss(5, mode="bucket", backend="triton")
     monkeypatch.setattr(TopKDistillationLoss, "_checks", lambda self, value: False)
     for kind in (torch.float32, torch.float16):
-        leaf = student.to(kind).requires_grad_()
+        leaf = student.detach().clone().to(kind).requires_grad_()
         counted = count_launches(lambda leaf=leaf: loss(leaf, top, labels)["loss"].backward())
         assert counted.by_name == {
             "launches": {"loss_kernel": 1, "mean_kernel": 1, "ones_like": 1, "mul": 1}, "copies": {}, "reads": {},

@@ -26,6 +26,23 @@ def log_sum(x, which):
 
 
 @triton.jit
+def log_shares(x, which):
+    """Log-softmax over the numbers that count, as torch rounds it; 0 elsewhere."""
+    x = tl.where(which, x, -float("inf"))
+    far = x - tl.reduce(x, 0, greater)
+    return tl.where(which, far - tl.log(tl.reduce(tl.exp(far), 0, add)), 0.0)
+
+
+@triton.jit
+def log_shares_with(x, which, one):
+    """The same over these numbers and one more; of them and of that one."""
+    x = tl.where(which, x, -float("inf"))
+    most = tl.maximum(tl.reduce(x, 0, greater), one)
+    total = tl.log(tl.reduce(tl.exp(x - most), 0, add) + tl.exp(one - most))
+    return tl.where(which, x - most - total, 0.0), one - most - total
+
+
+@triton.jit
 def log_add(x, y):
     """log(e^x + e^y)."""
     most = tl.maximum(x, y)
@@ -79,8 +96,7 @@ def loss_kernel(
 
     # Cross-entropy.
     scaled = z / CE_TEMPERATURE
-    all_ce = log_sum(scaled, inside)
-    log_p = tl.where(inside, scaled - all_ce, 0.0)
+    log_p = log_shares(scaled, inside)
     ce = -(1.0 - SMOOTHING) * tl.reduce(tl.where(right, log_p, 0.0), 0, add)
     ce = ce - (SMOOTHING / C) * tl.reduce(log_p, 0, add)
     target = tl.where(right, z * 0.0 + (1.0 - SMOOTHING), 0.0)  # in ACC: two bare numbers would be float32
@@ -96,18 +112,19 @@ def loss_kernel(
     outside = 1.0 - tl.reduce(tl.where(member & right, 1.0, 0.0), 0, add)
 
     if MODE == HARD:
-        log_p = tl.where(inside, z - log_sum(z, inside), 0.0)
+        log_p = log_shares(z, inside)
         kd = -tl.reduce(tl.where(member, log_p, 0.0), 0, add)
         by_kd = tl.exp(log_p) - tl.where(member, 1.0, 0.0)
     else:
         a = z / TEMPERATURE
         t = theirs / TEMPERATURE
         if MODE == RENORM:
-            ours_all = log_sum(a, member)
-            theirs_all = log_sum(t, member)
+            log_p = log_shares(a, member)
+            log_q = log_shares(t, member)
         elif MODE == PARTIAL:
-            ours_all = log_sum(a, inside)
-            theirs_all = tl.load(total_ptr + row).to(ACC)
+            shares = log_shares(a, inside)
+            log_p = tl.where(member, shares, 0.0)
+            log_q = tl.where(member, t - tl.load(total_ptr + row).to(ACC), 0.0)
         else:
             others = log_sum(a, inside & (member == 0))
             rest = tl.load(rest_ptr + row).to(ACC)
@@ -116,24 +133,20 @@ def loss_kernel(
                 dropped = (place >= K) & (place < HELD)
                 spare = tl.load(values_ptr + row * HELD + place, mask=dropped, other=0.0).to(ACC) / TEMPERATURE
                 rest = log_add(rest, log_sum(spare, dropped))
-            ours_all = log_add(log_sum(a, member), others)
-            theirs_all = log_add(log_sum(t, member), rest)
-        log_p = tl.where(member, a - ours_all, 0.0)
-        log_q = tl.where(member, t - theirs_all, 0.0)
+            log_p, log_p_rest = log_shares_with(a, member, others)
+            log_q, log_q_rest = log_shares_with(t, member, rest)
         p = tl.where(member, tl.exp(log_p), 0.0)
         q = tl.where(member, tl.exp(log_q), 0.0)
         by_logit = p * (log_p - log_q) if STUDENT_TEACHER else q * (log_q - log_p)
         kd = tl.reduce(by_logit, 0, add)
         if MODE == BUCKET:
-            log_p_rest = others - ours_all
-            log_q_rest = rest - theirs_all
             if STUDENT_TEACHER:
                 of_rest = tl.exp(log_p_rest) * (log_p_rest - log_q_rest)
             else:
                 of_rest = tl.exp(log_q_rest) * (log_q_rest - log_p_rest)
             kd += of_rest
         if MODE == PARTIAL:  # the softmax is over all classes, the sum is not
-            every = tl.where(inside, tl.exp(a - ours_all), 0.0)
+            every = tl.where(inside, tl.exp(shares), 0.0)
             if STUDENT_TEACHER:
                 by_kd = by_logit + p - every * (kd + tl.reduce(p, 0, add))
             else:
@@ -146,7 +159,7 @@ def loss_kernel(
             p_rest = tl.exp(log_p_rest)
             by_rest = of_rest - p_rest * kd if STUDENT_TEACHER else p_rest - tl.exp(log_q_rest)
             by_kd += tl.where(inside & (member == 0), tl.exp(a - others) * by_rest, 0.0)
-        kd = kd * TEMPERATURE * TEMPERATURE
+        kd = kd * (TEMPERATURE * TEMPERATURE)
         by_kd = by_kd * TEMPERATURE
 
     number = number_counted(labels_ptr, batch, IGNORE, LABELS).to(ACC)
@@ -184,10 +197,11 @@ def mean_kernel(
         kds += tl.load(terms_ptr + batch + place, mask=mask, other=0.0)
         outsides += tl.load(terms_ptr + 2 * batch + place, mask=mask, other=0.0)
     number = number_counted(labels_ptr, batch, IGNORE, LABELS).to(ACC)
-    share = tl.where(number > 0.0, 1.0 / tl.maximum(number, 1.0), float("nan"))
-    ce = tl.reduce(ces, 0, add) * share
-    kd = tl.reduce(kds, 0, add) * share
+    some = tl.maximum(number, 1.0)
+    nothing = tl.where(number > 0.0, 0.0, float("nan"))
+    ce = tl.reduce(ces, 0, add) / some + nothing
+    kd = tl.reduce(kds, 0, add) / some + nothing
     tl.store(ce_ptr, ce)
     tl.store(kd_ptr, kd)
-    tl.store(outside_ptr, tl.reduce(outsides, 0, add) * share)
+    tl.store(outside_ptr, tl.reduce(outsides, 0, add) / some + nothing)
     tl.store(loss_ptr, CE_WEIGHT * ce + WEIGHT * kd)
