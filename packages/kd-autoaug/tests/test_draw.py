@@ -47,11 +47,11 @@ def test_the_kernel_draws_the_bits_of_the_tensor_operations(name):
 def test_one_view_for_all_every_box_and_blur():
     ops = ["cutout", "gaussian_blur", "rotate", "posterize"]
     for space in ("timm", "tf_tpu", "ra_pytorch", "severe"):
-        known = [op for op in ops if Policy.random(space=space).space.knows(Op[op.upper()])]
+        known = [op for op in ops if Policy.random(m=3, space=space).space.knows(Op[op.upper()])]
         policy = Policy.random(n=2, m=3, space=space, ops=known, prob=0.8)
         plain = policy.sample(3, INDEX[:40], 2**32 - 1, (9, 33), backend="torch")
         _check_equal(plain, policy.sample(3, INDEX[:40], 2**32 - 1, (9, 33), backend="triton"))
-    empty = Policy.from_name("randaugment").sample(3, INDEX[:0], 0, (8, 8), backend="triton")
+    empty = Policy.from_name(POLICIES[0]).sample(3, INDEX[:0], 0, (8, 8), backend="triton")
     assert [len(layer) for layer in empty] == [0, 0]
 
 
@@ -96,7 +96,7 @@ def test_a_batch_keeps_its_budget(options, launches, monkeypatch):
 def test_the_kernel_asked_for_by_name_is_refused_where_it_cannot_run(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(UserError, match="triton"):
-        Policy.from_name("randaugment").sample(0, INDEX, 0, (8, 8), backend="triton")
+        Policy.from_name(POLICIES[0]).sample(0, INDEX, 0, (8, 8), backend="triton")
     with pytest.raises(UserError, match="triton"):
         rng.words_of(0, INDEX, 0, (0,), 4, "triton")
 
