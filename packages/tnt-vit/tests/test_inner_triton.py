@@ -199,8 +199,17 @@ def test_closed_form_gradient_equals_autograd(folded, scaled):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
-@pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize(("num_words", "width", "heads"), [v for v in VARIANTS if v[1] != 96])
+@pytest.mark.parametrize(
+    ("num_words", "width", "heads", "folded"),
+    [
+        (*TNT_S, False),
+        (16, 12, 2, True),
+        (64, 6, 3, False),
+        (9, 10, 2, True),
+        pytest.param(4, 12, 3, False, marks=pytest.mark.slow),
+        pytest.param(16, 40, 4, True, marks=pytest.mark.slow),
+    ],
+)
 def test_backward_kernel_in_float64(interpreter, monkeypatch, num_words, width, heads, folded):
     """Several programs of several tiles, the last one partial; whole sentences dropped."""
     monkeypatch.setattr(fused_backward, "_PROGRAMS", 2)
