@@ -51,8 +51,10 @@ def key_of(index_ptr, index_stride, view_ptr, view_stride, view, place, mask):
     """Numbers of the samples and of their views."""
     index = tl.load(index_ptr + place * index_stride, mask=mask, other=0)
     if view_ptr is None:
-        return index, index * 0 + view
-    return index, tl.load(view_ptr + place * view_stride, mask=mask, other=0)
+        views = index * 0 + view
+    else:
+        views = tl.load(view_ptr + place * view_stride, mask=mask, other=0)
+    return index, views
 
 
 @triton.jit
@@ -70,7 +72,7 @@ def row_of_weights(
     left = tl.load(weight_ptr + column, mask=column < rows, other=0) + tl.full([BLOCK, ROWS], 0, tl.int64)
     found = tl.full([BLOCK, 1], 0, tl.int64)
     for each in range(0, loop_bound(layer + 1)):
-        choice, _, _, _ = words(index, view, (stream + each).to(tl.int64) * 256, seed_0, seed_1)
+        choice, _, _, _ = words(index, view, (each + stream) * 256, seed_0, seed_1)
         until = tl.associative_scan(left, 1, add)
         most = tl.reduce(left, 1, add, keep_dims=True)
         target = (tl.expand_dims(choice, 1) * most) >> 32
@@ -110,14 +112,17 @@ def start_of_box(extent, word, side, RECTANGLE: tl.constexpr, HALF: tl.constexpr
     """Where a cutout begins and ends along one axis; see ``kd_autoaug.augmentation.policies.boxes``."""
     if RECTANGLE:
         length = side.to(tl.float64)
-        start = tl.floor(tl.maximum(word.to(tl.float64) * BITS * length - extent * 0.5, 0.0))
-        end = tl.floor(tl.minimum(start + extent, length)) + 1.0
-        return start.to(tl.int64), end.to(tl.int64)
-    place = (word * side) >> 32
-    if HALF:
-        return place - extent.to(tl.int64), place + extent.to(tl.int64)
-    whole = tl.floor(extent + 0.5).to(tl.int64)
-    return place - whole // 2, place + whole - whole // 2
+        corner = tl.floor(tl.maximum(word.to(tl.float64) * BITS * length - extent * 0.5, 0.0))
+        start = corner.to(tl.int64)
+        end = (tl.floor(tl.minimum(corner + extent, length)) + 1.0).to(tl.int64)
+    elif HALF:
+        start = ((word * side) >> 32) - extent.to(tl.int64)
+        end = ((word * side) >> 32) + extent.to(tl.int64)
+    else:
+        whole = tl.floor(extent + 0.5).to(tl.int64)
+        start = ((word * side) >> 32) - whole // 2
+        end = ((word * side) >> 32) + whole - whole // 2
+    return start, end
 
 
 @triton.jit(do_not_specialize=["view", "seed_0", "seed_1", "batch", "height", "width"])
@@ -168,13 +173,13 @@ def draw_kernel(
     layer = tl.program_id(1)
     mask = place < batch
     index, views = key_of(index_ptr, index_stride, view_ptr, view_stride, view, place, mask)
-    label = (stream + layer).to(tl.int64) * 256
+    label = (layer + stream) * 256
     choice, apply, sign, interpolation = words(index, views, label, seed_0, seed_1)
     if LONG:
         level_word, across, down, wide = words(index, views, label + 1, seed_0, seed_1)
 
     if not DRAWS:  # one word, the first layer's, picks the row, whose slots follow each other
-        choice, _, _, _ = words(index, views, stream.to(tl.int64) * 256, seed_0, seed_1)
+        choice, _, _, _ = words(index, views, (layer * 0 + stream) * 256, seed_0, seed_1)
         entry = ((choice * rows) >> 32) * slots + layer
     elif weight_ptr is None:
         entry = (choice * rows) >> 32
@@ -222,7 +227,7 @@ def draw_kernel(
     how = tl.load(kinds_ptr + ((interpolation * kinds) >> 32))
     if CHAINS > 0:  # the length of this layer's chain is a word of the mixture's stream
         which = CHAINS + layer // LONGEST
-        label = mixture_stream.to(tl.int64) * 256 + which // 4
+        label = which // 4 + mixture_stream * 256
         first, second, third, fourth = words(index, views, label, seed_0, seed_1)
         low_pair = tl.where(which % 4 == 0, first, second)
         length = 1 + ((tl.where(which % 4 < 2, low_pair, tl.where(which % 4 == 2, third, fourth)) * LONGEST) >> 32)
