@@ -14,6 +14,7 @@ import effkit.notes
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference, count_launches, kernels
 from effkit.triton import compile_kernel, power_of_two
+from effkit.triton import kernels as kernel_file
 from tnt_vit import ops
 from tnt_vit.ops import InnerParams, inner_block, inner_stack
 from tnt_vit.ops import inner_backward_triton as fused_backward
@@ -455,6 +456,25 @@ def test_tiles_compile_for_hopper(compiler, num_words, width, heads, dtype, coun
         compiled = compile_kernel(kernel, {"*_ptr": f"*{dtype}"}, fixed, warps=warps, stages=stages)
         assert compiled.binary
         assert compiled.shared <= 227 * 1024, (rows, warps, stages)
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_words", "width", "heads"), [(16, 12, 2), TNT_S])
+def test_backward_compiles_for_hopper(compiler, num_words, width, heads):
+    padded_words, padded_width = power_of_two(num_words), power_of_two(width, 16)
+    tile, warps, stages = fused_backward._tile(padded_words, padded_width, exact=False)
+    constants = {"M": num_words, "MP": padded_words, "C": width, "CP": padded_width, "HEADS": heads, "TILE": tile}
+    constants |= {"HIDDEN": 4 * width, "CHUNK": chunk_of(4 * width, padded_width), "EPS": 1e-5, "DOT": "bf16"}
+    constants |= {"ACC": "fp32", "PRECISION": "ieee", "FAST_GELU": True, "EMULATE_BF16": False}
+    constants |= dict.fromkeys(["scale_ptr", "qkv_bias_ptr", "more_ptr"])
+    types = {"sums_ptr": "*fp32", "*_weight_ptr": "*fp32", "*_bias_ptr": "*fp32", "*_ptr": "*bf16"}
+    file = kernel_file("tnt_vit.ops", "inner_backward_kernel")
+    compiled = compile_kernel(file.inner_backward_kernel, types, constants, warps=warps, stages=stages)
+    assert compiled.shared <= 227 * 1024
+    assert compiled.stack <= 192  # bytes a thread that are spilled
+    sums = {"ACC": "fp32", "ROWS": fused_backward._SUM_ROWS, "BLOCK": fused_backward._SUM_BLOCK}
+    assert compile_kernel(file.sum_kernel, {"*_ptr": "*fp32"}, sums).stack == 0
 
 
 @pytest.mark.gpu

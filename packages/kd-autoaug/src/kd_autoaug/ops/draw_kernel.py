@@ -50,9 +50,8 @@ def words(index, view, label, seed_0, seed_1):
 def key_of(index_ptr, index_stride, view_ptr, view_stride, view, place, mask):
     """Numbers of the samples and of their views."""
     index = tl.load(index_ptr + place * index_stride, mask=mask, other=0)
-    if view_ptr is None:
-        views = index * 0 + view
-    else:
+    views = index * 0 + view
+    if view_ptr is not None:
         views = tl.load(view_ptr + place * view_stride, mask=mask, other=0)
     return index, views
 

@@ -215,7 +215,7 @@ def inner_backward_kernel(
             scale2 = tl.load(scale_ptr + num_sentences + sentence, mask=known, other=0.0).to(ACC)
 
         # Forward again: attention.
-        normal1, inverse1 = normalised(x, col, C, EPS)
+        normal1, _ = normalised(x, col, C, EPS)
         y1 = operand(affine(normal1, norm1_weight_ptr, norm1_bias_ptr, col, C), DOT, EMULATE_BF16)
         w = transposed_weight(qkv_weight_ptr, C, C, C, CP, CP, DOT, EMULATE_BF16)
         q = tl.dot(y1, w, out_dtype=ACC, input_precision=PRECISION)
@@ -300,6 +300,10 @@ def inner_backward_kernel(
             turned = tl.permute(ds, (0, 2, 1)) if BATCHED else tl.permute(ds, (1, 0))
             of_head = tl.where(mine, q, 0.0).to(q.dtype)
             dk = tl.dot(turned, of_head, dk, out_dtype=ACC, input_precision=PRECISION)
+        # The input and its norm once more: held until here they would have spilled.
+        x = tl.load(words_ptr + base + offset, mask=keep, other=0.0).to(ACC)
+        normal1, inverse1 = normalised(x, col, C, EPS)
+        y1 = operand(affine(normal1, norm1_weight_ptr, norm1_bias_ptr, col, C), DOT, EMULATE_BF16)
         back = tl.full((ROWS, CP), 0.0, ACC)
         for part_of in tl.static_range(3):
             g = dq if part_of == 0 else dk if part_of == 1 else dv
