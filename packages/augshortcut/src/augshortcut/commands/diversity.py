@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from augshortcut.commands.build import open_network, plain, set_up
-from augshortcut.injection.watching import evaluating, hooked
 from augshortcut.layers.shortcut import AugmentedShortcut
 from augshortcut.metrics.bound import collapse_bound
-from augshortcut.metrics.capture import as_tokens, block_names
+from augshortcut.metrics.capture import block_names
 from augshortcut.metrics.diversity import diversity
 from augshortcut.plots.layers import draw_bound, draw_layers, draw_norms, draw_similarity
 from effkit.arguments import check_arguments
 from effkit.cli import run_dir
 from effkit.data import Preprocessing, find_pictures
+from effkit.diversity import as_tokens
 from effkit.report import Report, Table
+from effkit.watching import evaluating, hooked
 
 __all__ = ["last_similarity", "layer_table", "path_norms", "run"]
 

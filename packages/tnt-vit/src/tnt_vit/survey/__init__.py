@@ -1,0 +1,1 @@
+"""The surveyed backbones, counted, timed and looked into on this machine."""
