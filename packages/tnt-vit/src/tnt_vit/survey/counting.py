@@ -12,8 +12,8 @@ from tnt_vit.survey.registry import Backbone
 
 __all__ = ["count"]
 
-# Modules of which an operator's MACs are called attention: products of tokens with tokens have no weights.
-_PARTS = ("convolutions", "linear maps", "attention products")
+# Elsewhere is in modules without a weight of their own: products of tokens with tokens, in what is written as usual.
+_PARTS = ("convolutions", "linear layers", "elsewhere")
 
 
 def count(backbone: Backbone) -> dict[str, Any]:
@@ -23,8 +23,9 @@ def count(backbone: Backbone) -> dict[str, Any]:
         backbone: What to count; weights are not needed.
 
     Returns:
-        ``params``, ``macs``, ``macs_by`` (convolutions, linear maps, and the rest, which are products of activations
-        with activations), ``weight_bytes`` in float32, ``uncounted`` operators that may hide products.
+        ``params``, ``macs``, ``macs_by`` (convolutions, linear layers, and elsewhere: attention products, unless a
+        model calls functions in place of layers), ``weight_bytes`` in float32, and ``uncounted`` operators that may
+        hide products.
 
     Raises:
         Skipped: If there is no such network here.

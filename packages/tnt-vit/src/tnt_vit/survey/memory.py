@@ -75,7 +75,9 @@ def largest_batch(model: nn.Module, size: int, device: torch.device, dtype: torc
         UserError: On a CPU, where the system swaps or kills and refuses nothing.
     """
     if device.type != "cuda":
-        raise UserError(f"largest_batch=true needs a CUDA device: with device={device} memory is not refused but swapped")
+        raise UserError(
+            f"largest_batch=true needs a CUDA device: with device={device} memory is not refused but swapped"
+        )
 
     def fits(batch: int) -> bool:
         try:

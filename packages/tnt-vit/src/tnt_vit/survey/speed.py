@@ -110,7 +110,9 @@ def summarise(timing: Timing, batch: int) -> dict[str, Any]:
     """
     samples = np.asarray(timing.samples)
     q1, q3 = np.quantile(samples, [0.25, 0.75])
-    found = {name: float(np.percentile(samples, q)) for name, (q, least) in _PERCENTILES.items() if len(samples) >= least}
+    found = {
+        name: float(np.percentile(samples, q)) for name, (q, least) in _PERCENTILES.items() if len(samples) >= least
+    }
     return {
         "batch": batch,
         "seconds": timing.median,
