@@ -21,14 +21,15 @@ from effkit.reproduce.machines.figures import (
     seconds_pairs,
 )
 from effkit.reproduce.machines.reading import Side, read_side
+from effkit.reproduce.summary import verdict
 
 __all__ = ["compare_machines"]
 
 _COLUMNS = ["table", "figure", "A", "B", "B / A", "95 % from", "to", "repeats", "verdict"]
 _NOTE = (
-    "Same: equal to the last digit. More, less: B beside A, the 95 % interval of their ratio (Student's, on logarithms; "
-    "by seed where seeds are the same) leaves out 1; alike: it does not. No interval: one value a side, so that noise and "
-    "difference cannot be told apart; give folders with several reports."
+    "Same: equal to the last digit. More, less: B beside A, the 95 % interval of their ratio (Student's, on "
+    "logarithms; by seed where seeds are the same) leaves out 1; alike: it does not. No interval: one value a side, so "
+    "that noise and difference cannot be told apart; give folders with several reports."
 )
 
 
@@ -54,7 +55,7 @@ def compare_machines(a: str, b: str, output: str | Path) -> Report:
         raise UserError(f"A and B share no paper: A has {held[0]}, B has {held[1]}")
     pairs = {name: _pairs(*sides, name) for name in names}
     seconds = [pair for name in names for pair in seconds_pairs(*sides, name)]
-    summary, took = _summary(pairs), _figures("Seconds", seconds, of_paper=True)
+    summary, took = _summary(pairs, *sides), _figures("Seconds", seconds, of_paper=True)
     others = _environment(*sides)
     document: dict[str, Any] = {
         "title": "effkit compare-machines",
@@ -67,7 +68,7 @@ def compare_machines(a: str, b: str, output: str | Path) -> Report:
     }
     shown = {name: _figures(name, [p for p in found if p.verdict != "same"]) for name, found in pairs.items()}
     tables = [summary, took, *(table for table in shown.values() if table.rows), *([others] if others.rows else [])]
-    lines = [_line(side) for side in sides]
+    lines = [*map(_line, sides), *_left_out(*sides, names)]
     files = [
         write_json(folder / "comparison.json", document),
         write_text(folder / "comparison.md", _markdown(lines, tables)),
@@ -97,6 +98,15 @@ def _line(side: Side) -> str:
     )
 
 
+def _left_out(a: Side, b: Side, names: Sequence[str]) -> list[str]:
+    """Papers that one side alone has."""
+    lines = []
+    for side in (a, b):
+        own = dict.fromkeys(p["name"] for d in side.documents for p in d["papers"] if p["name"] not in names)
+        lines += [f"Only in {side.name}, and not compared: {', '.join(own)}."] * bool(own)
+    return lines
+
+
 def _plain(pair: Pair) -> dict[str, Any]:
     ratio = pair.ratio
     fields = {"paper": pair.paper, "table": pair.where, "figure": pair.what, "a": pair.a, "b": pair.b}
@@ -105,12 +115,16 @@ def _plain(pair: Pair) -> dict[str, Any]:
     return {**fields, **found, "verdict": pair.verdict, "note": pair.note}
 
 
-def _summary(pairs: dict[str, list[Pair]]) -> Table:
+def _summary(pairs: dict[str, list[Pair]], a: Side, b: Side) -> Table:
+    """How many figures of each paper have each verdict, and whether the paper holds on each side (newest report)."""
     words = ("same", "alike", "more", "less", "other", "no interval", "not compared", "only in A", "only in B")
     counts = {name: judged(found) for name, found in pairs.items()}
     used = [word for word in words if any(word in count for count in counts.values())]
-    rows: list[list[Any]] = [[name, *(count.get(word, 0) for word in used)] for name, count in counts.items()]
-    return Table("Figures by paper", ["paper", *used], rows, _NOTE)
+    rows: list[list[Any]] = [
+        [name, *(verdict(dict(side.papers(name)[-1])) for side in (a, b)), *(count.get(word, 0) for word in used)]
+        for name, count in counts.items()
+    ]
+    return Table("Figures by paper", ["paper", "A", "B", *used], rows, _NOTE)
 
 
 def _mean(values: Sequence[float]) -> float | None:
