@@ -90,7 +90,7 @@ def _pictures(rows: Rows, folder: Path) -> list[Path]:
 
 def _lead(rows: Rows) -> list[str]:
     done = sum(row["status"] in ("measured", "counted") for row in rows)
-    said = [f"{done} of {len(rows)} backbones of A Survey on Vision Transformer, counted and measured on this machine."]
+    said = [f"{done} of {len(rows)} backbones of A Survey on Vision Transformer, counted or measured on this machine."]
     said.append("Accuracy is as published: no network was evaluated here.")
     if any(row.get("weights") == "random" for row in rows):
         said.append("What looks inside saw random weights; pretrained=true downloads those of the registry.")

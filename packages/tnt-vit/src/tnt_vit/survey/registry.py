@@ -18,7 +18,7 @@ __all__ = ["FOUND_SOURCE", "PUBLISHED_SOURCE", "SOURCES", "SUITES", "Backbone", 
 
 SOURCES = ("timm", "transformers", "tnt_vit", "python", "none")
 SUITES = ("small", "table2", "discussed", "all")
-PUBLISHED_SOURCE = "A Survey on Vision Transformer (arXiv 2012.12556v5), Table 2: images/s on one V100"
+PUBLISHED_SOURCE = "A Survey on Vision Transformer (arXiv 2012.12556v5), Table 2"
 FOUND_SOURCE = "timm's results files (RTX 4090, amp; results-imagenet.csv)"
 _SHIPPED = Path(__file__).with_name("backbones.toml")
 _FIGURES = {"published": ("params_m", "flops_g", "v100", "top1"), "found": ("rtx4090", "rtx4090_compiled", "timm_top1")}

@@ -98,8 +98,8 @@ def _speed(rows: Sequence[Row]) -> Table:
             f"{where['machine']}, {how['threads']} threads, {how['precision']}, torch {where['torch']}. Latency: batch "
             f"1, wall clock. Times the first's: {first['anchor']} took turns with each, ratios round by round. Peak: "
             f"{first['floor']['flops_per_second'] / 1e9:,.0f} GFLOP/s of a large matrix product here. Noisy: the "
-            f"middle half of the samples spreads over more than 5 % of the median. Printed: {PUBLISHED_SOURCE}, "
-            f"float32. Found: {FOUND_SOURCE}."
+            f"middle half of the samples spreads over more than 5 % of the median. Printed: {PUBLISHED_SOURCE}, one "
+            f"V100 in float32. Found: {FOUND_SOURCE}."
         )
     return table
 
