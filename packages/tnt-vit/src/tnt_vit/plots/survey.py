@@ -13,6 +13,7 @@ from effkit.plots import PLOT_COLOURS, describe, figure, joined, save_png
 __all__ = ["draw_cka", "draw_diversity", "draw_front", "draw_slopes", "draw_sweep", "pareto"]
 
 _LINES = ("-", "--", ":", "-.")
+_MOST_NAMES = 14  # beside points; of more, only those of the front are named
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
@@ -23,6 +24,16 @@ def pareto(points: Mapping[str, tuple[float, float]]) -> list[str]:
         if not any((a >= x and b >= y) and (a, b) != (x, y) for a, b in points.values())
     ]
     return sorted(best, key=lambda name: points[name])
+
+
+def _plain_log(*axes: Any) -> None:
+    """Logarithmic axes with numbers as people write them, at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    for axis in axes:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:,g}")
+        axis.set_minor_formatter(NullFormatter())
 
 
 def draw_front(
@@ -47,9 +58,12 @@ def draw_front(
         line = [points[name][:2] for name in front]
         axes.plot(*zip(*line, strict=True), color="#555555", linewidth=1, zorder=0)
         for name, (x, y, _) in points.items():
+            if len(points) > _MOST_NAMES and name not in front:
+                continue
             axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
         axes.set(title=title, xlabel=cost, ylabel="top-1 on ImageNet-1k, %, published", xscale="log")
         axes.margins(x=0.14, y=0.1)
+        _plain_log(axes.xaxis)
         axes.legend(fontsize=8)
         describe(
             fig,
@@ -85,6 +99,7 @@ def draw_slopes(values: Mapping[str, tuple[float, float]], path: Path, *, left: 
                 )  # fmt: skip
         axes.set(yscale="log", xlim=(-0.75, 1.75), title=title, ylabel="relative to the geometric mean of the side")
         axes.set_xticks([0, 1], [left, right])
+        _plain_log(axes.yaxis)
         axes.grid(False, axis="x")
         ranked = sorted(change, key=lambda name: change[name])
         describe(
@@ -127,6 +142,7 @@ def draw_sweep(sweeps: Mapping[str, Sequence[tuple[int, float]]], path: Path, *,
         axes.set_xscale("log", base=2)
         batches = sorted({batch for cases in sweeps.values() for batch, _ in cases})
         axes.set_xticks(batches, [str(b) for b in batches])
+        _plain_log(axes.yaxis)
         fig.legend(loc="outside right upper", fontsize=7.5)
         best = sorted(((max(s for _, s in cases), name) for name, cases in sweeps.items()), reverse=True)
         said = joined([f"{name} {speed:,.4g}" for speed, name in best], most=4)
@@ -181,7 +197,7 @@ def draw_cka(
     """
     columns = min(4, len(matrices))
     lines = -(-len(matrices) // columns)
-    side = 5.6 if names else 2.6
+    side = 5.2 if names else 2.6
     with figure(width=max(6.0, side * columns + 0.8), height=side * lines + 0.8) as fig:
         panels = fig.subplots(lines, columns, squeeze=False).ravel()
         for axes in panels[len(matrices) :]:
