@@ -193,7 +193,7 @@ def run(cfg: Any) -> Report:
         ValueError: If a name is unknown, a file is none of ours, or an argument does not fit.
     """
     words = list(cfg.what)
-    verb = choose("survey", str(words[0]), _VERBS) if words else "measure"
+    verb = choose("what", str(words[0]), _VERBS) if words else "measure"
     if verb == "compare":
         if len(words) != 3:
             raise UserError(f"survey compare needs two surveys, A and B, got {len(words) - 1}")

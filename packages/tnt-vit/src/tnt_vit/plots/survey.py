@@ -185,7 +185,11 @@ def draw_diversity(networks: Mapping[str, Sequence[Mapping[str, float]]], path: 
 
 
 def draw_cka(
-    matrices: Mapping[str, Sequence[Sequence[float]]], path: Path, *, title: str, names: Sequence[str] | None = None
+    matrices: Mapping[str, Sequence[Sequence[float | None]]],
+    path: Path,
+    *,
+    title: str,
+    names: Sequence[str] | None = None,
 ) -> Path:
     """CKA as heat maps: of the blocks of networks, or of networks with each other.
 
@@ -217,13 +221,14 @@ def draw_cka(
         return save_png(fig, path)
 
 
-def _least_alike(matrices: Mapping[str, Sequence[Sequence[float]]], names: Sequence[str] | None) -> str:
+def _least_alike(matrices: Mapping[str, Sequence[Sequence[float | None]]], names: Sequence[str] | None) -> str:
     if names is not None:
         (matrix,) = matrices.values()
-        pairs = [
-            (matrix[i][j], names[i], names[j]) for i in range(len(names)) for j in range(i) if matrix[i][j] is not None
-        ]
+        places = [(i, j) for i in range(len(names)) for j in range(i)]
+        pairs = [(v, names[i], names[j]) for i, j in places if (v := matrix[i][j]) is not None and np.isfinite(v)]
+        if not pairs:
+            return "no two of them vary"
         low, high = min(pairs), max(pairs)
         return f"{high[1]} and {high[2]} are most alike at {high[0]:.2f}, {low[1]} and {low[2]} least at {low[0]:.2f}"
-    ends = {name: matrix[-1][0] for name, matrix in matrices.items() if matrix[-1][0] is not None}
-    return "first and last block of " + joined([f"{name} {value:.2f}" for name, value in ends.items()])
+    ends = [f"{name} {v:.2f}" for name, matrix in matrices.items() if (v := matrix[-1][0]) is not None]
+    return "first and last block of " + joined(ends or ["none"])

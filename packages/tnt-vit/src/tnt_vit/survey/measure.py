@@ -127,6 +127,10 @@ def measure_alone(backbone: Backbone, settings: Settings, pictures: Sequence[Any
         found.notes.append(f"features: {reason}")
         wanted = [name for name in wanted if name != "features"]
         model = build(backbone, seed=settings.seed).to(settings.where)
+    except Exception as error:
+        failure = Failure.of(error)
+        found.notes.append(f"memory and features: {failure.status}, {failure.reason}")
+        return
     for name in reversed(wanted):  # features first: a training step moves the statistics of batch norms
         try:
             found.values |= parts[name](model)

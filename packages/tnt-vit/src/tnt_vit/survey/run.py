@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ _KILLED = (
     "an earlier run ended without a word while it measured this network alone, as the system does for want of memory; "
     "fresh=true tries again"
 )
+
+
+def features_file(folder: Path, name: str, identity: str) -> Path:
+    """Where the features of a network's last block lie."""
+    return folder / "features" / f"{name.replace('/', '_')}-{identity}.npy"
+
+
+def _digest(sources: Iterable[Any]) -> str:
+    """Of the bytes of the files among pictures; others are known by their names."""
+    whole = hashlib.sha256()
+    for source in sources:
+        if isinstance(source, str | Path) and Path(source).is_file():
+            whole.update(Path(source).read_bytes())
+    return whole.hexdigest()[:12]
 
 
 def survey(
@@ -70,7 +85,7 @@ class _Run:
     def __init__(self, settings: Settings, folder: Path, pictures: dict[str, Any], fresh: bool) -> None:
         self.settings, self.folder, self.pictures = settings, folder, pictures
         self.store = Store(folder, fresh)
-        self.record = settings.record(list(pictures))
+        self.record = settings.record(list(pictures), _digest(pictures.values()))
         self.stamp = stamp(settings.where)
         self.rows: dict[str, dict[str, Any]] = {}
         self.kept = 0
@@ -102,7 +117,8 @@ class _Run:
             for backbone in todo:
                 self.add(backbone, Found("counted"), counts[backbone.name])
             return
-        self.measure(todo, counts, [b for b in backbones if b.name not in self.rows or self.rows[b.name]["counts"]])
+        there = [b for b in backbones if b in todo or self.rows[b.name]["status"] == "measured"]
+        self.measure(todo, counts, there)
 
     def measure(self, todo: list[Backbone], counts: dict[str, dict[str, Any]], there: list[Backbone]) -> None:
         """Time and look into what is left, in groups that all hold the first network that is there."""
@@ -118,7 +134,7 @@ class _Run:
         suspects = [b for b in todo if b.name in killed]
         rest = [b for b in todo if b.name not in killed]
         size = self.settings.together - 1
-        anchor = there[0]
+        anchor = next((b for b in there if b.name not in killed), None)
         groups = [[anchor, *(b for b in rest[i : i + size] if b is not anchor)] for i in range(0, len(rest), size)]
         for group in [*groups, *([b] for b in suspects)]:
             self.group(group, counts, floor)
@@ -135,14 +151,14 @@ class _Run:
                 with self.store.measuring([backbone.name]):
                     measure_alone(backbone, self.settings, list(self.pictures.values()), one)
                 if one.last_block is not None:
-                    self.keep(backbone.name, one.last_block)
+                    self.keep(backbone.name, self.identity(backbone), one.last_block)
             self.add(backbone, one, counts[backbone.name])
 
-    def keep(self, name: str, features: Tensor) -> None:
+    def keep(self, name: str, identity: str, features: Tensor) -> None:
         """Features of the last block, for CKA between networks."""
         buffer = io.BytesIO()
         np.save(buffer, features.numpy())
-        write_bytes(self.folder / "features" / f"{name}.npy", buffer.getvalue())
+        write_bytes(features_file(self.folder, name, identity), buffer.getvalue())
 
     def add(self, backbone: Backbone, found: Found, counts: dict[str, Any], *, killed: bool = False) -> None:
         row = {
@@ -174,7 +190,7 @@ def between_models(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[lis
     """
     features: dict[str, Tensor] = {}
     for row in rows:
-        file = folder / "features" / f"{row['name']}.npy"
+        file = features_file(folder, row["name"], row["settings_id"])
         if row.get("cka") and file.is_file():
             features[row["name"]] = torch.from_numpy(np.load(file, allow_pickle=False))
     return (list(features), cka_matrix(features)) if len(features) > 1 else ([], [])

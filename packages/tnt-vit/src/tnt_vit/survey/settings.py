@@ -94,11 +94,12 @@ class Settings:
         """The sweep, from the smallest; 1 is always in it, as that is the latency."""
         return tuple(sorted({1, *(self.batch_sizes or _BATCHES[self.where.type])}))
 
-    def record(self, pictures: Sequence[str]) -> dict[str, Any]:
+    def record(self, pictures: Sequence[str], digest: str = "") -> dict[str, Any]:
         """All that figures depend on besides the network, as plain values: settings resolved, machine, libraries.
 
         Args:
             pictures: Names of the pictures that are looked at.
+            digest: Of their bytes.
         """
         if self.structural:
             return {"structural": True, "timm": package_version("timm"), "torch": package_version("torch")}
@@ -109,6 +110,7 @@ class Settings:
             "batch_sizes": self.batches,
             "parts": sorted(self.parts),
             "pictures": list(pictures) if "features" in self.parts else [],
+            "picture_bytes": digest if "features" in self.parts else "",
             "machine": stamp(self.where)["machine"],
             "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
             "cudnn_benchmark": bool(torch.backends.cudnn.benchmark),
