@@ -252,6 +252,8 @@ def test_a_store_goes_on_where_it_was_killed(tmp_path):
     assert again.kept("a", "y") is None
     assert again.kept("b", "x") is None  # tried again
     again.add(row | {"name": "c"})
+    again.add(row | {"name": "a", "settings_id": "z", "status": "counted"})  # takes nothing away
+    assert read_rows(tmp_path)[0]["status"] == "measured"
     assert [r["name"] for r in read_rows(tmp_path)] == ["a", "b", "c"]
     assert all(map(json.loads, store.file.read_text().splitlines()))
     assert Store(tmp_path, fresh=True).kept("a", "x") is None

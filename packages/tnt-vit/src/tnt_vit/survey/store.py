@@ -25,7 +25,7 @@ def settings_id(settings: Mapping[str, Any]) -> str:
 
 
 def read_rows(path: str | Path, field: str = "file") -> list[dict[str, Any]]:
-    """The newest row of each network in a survey's file, in the order of the file.
+    """The newest row of each network in a survey's file, in the order of the file; measured ones before counted ones.
 
     Args:
         path: A ``survey.jsonl``, or the folder that holds one.
@@ -51,6 +51,8 @@ def read_rows(path: str | Path, field: str = "file") -> list[dict[str, Any]]:
             if number == len(lines):  # a run was killed while it wrote
                 break
             raise UserError(f"{field}={str(given)!r}: line {number} is no row of tnt-vit survey") from None
+        if row["status"] == "counted" and rows.get(name, row)["status"] != "counted":
+            continue  # a later look at the structure alone replaces no measurement
         rows.pop(name, None)
         rows[name] = row
     if not rows:
