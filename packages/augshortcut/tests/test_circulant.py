@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
+from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from augshortcut import reference
 from augshortcut.layers.circulant import BlockCirculantLinear, spectral_norms
+from augshortcut.layers.shortcut import AugmentedShortcut
 from augshortcut.ops.butterflies import join, leaf_rings, most_levels, pieces, split
 from augshortcut.ops.flat import join_flat, split_flat
 from augshortcut.ops.layout import diagonal_means, diagonal_pairs, toeplitz, toeplitz_blocks
@@ -220,6 +223,21 @@ def test_compiles_whole(backend):
     torch.testing.assert_close(*grads)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_traces_keep_weights_and_take_any_number_of_rows(grad):
+    """torch.jit.trace, which torch's older ONNX exporter uses, gives tensors for sizes."""
+    layer = BlockCirculantLinear(24, 48, block=2)
+    shortcut = AugmentedShortcut(48, "retrofit")
+    x, more = torch.randn(2, 3, 24), torch.randn(5, 3, 24)
+    with warnings.catch_warnings(), torch.set_grad_enabled(grad):
+        warnings.simplefilter("ignore", FutureWarning)  # that torch.jit will go
+        traced = torch.jit.trace(nn.Sequential(layer, shortcut), x, check_trace=False)
+        with torch.no_grad():
+            layer.weight.mul_(2)
+            shortcut.gate.fill_(1.0)
+        torch.testing.assert_close(traced(more), shortcut(layer(more)))
 
 
 def test_from_dense_projects_orthogonally():

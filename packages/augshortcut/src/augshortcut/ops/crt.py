@@ -16,7 +16,7 @@ from torch import Tensor
 from augshortcut.ops.activations import unobserved
 from augshortcut.ops.butterflies import join, pieces, split
 from augshortcut.ops.flat import join_flat, split_flat
-from augshortcut.ops.layout import toeplitz
+from augshortcut.ops.layout import sizes, toeplitz
 from augshortcut.ops.rings import ring_matrices
 
 __all__ = ["CrtParts", "crt_apply", "crt_parts", "join_rows", "joined", "product", "split_pre", "splitted", "whole"]
@@ -40,7 +40,7 @@ class CrtParts(NamedTuple):
     @property
     def level(self) -> int:
         """How often it was split."""
-        return self.matrices.shape[0].bit_length() - 1
+        return sizes(self.matrices)[0].bit_length() - 1
 
 
 def crt_parts(weight: Tensor, bias: Tensor | None, level: int, dtype: torch.dtype) -> CrtParts:
@@ -52,7 +52,7 @@ def crt_parts(weight: Tensor, bias: Tensor | None, level: int, dtype: torch.dtyp
         level: Splits.
         dtype: Of the products.
     """
-    b_out, b_in, n = weight.shape
+    b_out, b_in, n = sizes(weight)
     w = weight if weight.dtype in (torch.float32, torch.float64) else weight.float()
     if level == 0:
         return CrtParts(
@@ -76,8 +76,7 @@ def splitted(x: Tensor, chunks: int, level: int, dtype: torch.dtype) -> Tensor:
     """Rows ``(rows, chunks n)`` to leaves ``(2 ** level, rows, chunks m)`` of a type, in the order of tokens."""
     if level == 0:
         return x.to(dtype).unsqueeze(0)
-    rows, width = x.shape
-    exact = _exact(x).reshape(rows, chunks, width // chunks)
+    exact = _exact(x).reshape(x.shape[0], chunks, sizes(x)[1] // chunks)
     if not unobserved(x):
         return split(exact, level).to(dtype)
     seen = exact.unflatten(2, (pieces(level), -1)).transpose(1, 2)
@@ -107,7 +106,7 @@ def joined(z: Tensor, chunks: int, paths: int = 1) -> Tensor:
         ``(rows, p, paths, chunks / paths, e)``: whole chunks (p = 1) of one path or where the computation is recorded,
         else pieces side by side, which :func:`whole` puts together.
     """
-    count, rows, width = z.shape
+    count, rows, width = sizes(z)[0], z.shape[1], sizes(z)[2]
     level, n = count.bit_length() - 1, count * width // chunks
     exact = _exact(z)
     if level == 0 or not unobserved(z):
@@ -137,7 +136,7 @@ def whole(x: Tensor) -> Tensor:
 def product(leaves: Tensor, parts: CrtParts) -> Tensor:
     """All products of the leaves: ``(2 ** level, rows, b_in m)`` to ``(2 ** level, rows, g b_out e)``."""
     matrices, biases = parts.matrices, parts.biases
-    if matrices.shape[0] == 1:
+    if sizes(matrices)[0] == 1:
         out = leaves[0] @ matrices[0] if biases is None else torch.addmm(biases[0, 0], leaves[0], matrices[0])
         return out.unsqueeze(0)
     return torch.bmm(leaves, matrices) if biases is None else torch.baddbmm(biases, leaves, matrices)
