@@ -204,6 +204,19 @@ def test_momenta_go_where_their_weights_went():
         grow_optimizer(optimizer, torch.optim.SGD(larger.parameters(), lr=1.0), model, larger, report)
 
 
+def test_what_is_no_momentum_of_each_weight_is_refused():
+    """Adafactor keeps sums of rows and columns, which have no place for new ones."""
+    spec = STARTS["custom"]
+    model = build(spec)
+    optimizer = torch.optim.Adafactor(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    larger, report = grow(model, wider(spec, 1, 8))
+    with pytest.raises(UserError, match=r"Adafactor keeps \w+ of shape .* cannot be carried over"):
+        grow_optimizer(optimizer, torch.optim.Adafactor(larger.parameters()), model, larger, report)
+
+
 def test_growing_by_nothing_is_a_copy():
     model = built(STARTS["regnet_y"])
     again, report = grow(model, STARTS["regnet_y"])

@@ -182,7 +182,8 @@ def grow_optimizer(old: Optimizer, new: Optimizer, model: nn.Module, larger: nn.
         How many parameters got a state.
 
     Raises:
-        UserError: If the optimizers are of different kinds.
+        UserError: If the optimizers are of different kinds, or keep what is no number a weight (Adafactor); the new one
+            may then hold a part of the states.
     """
     if type(old) is not type(new):
         raise UserError(f"the optimizers must be of one kind, got {type(old).__name__} and {type(new).__name__}")
@@ -193,7 +194,14 @@ def grow_optimizer(old: Optimizer, new: Optimizer, model: nn.Module, larger: nn.
         state = old.state.get(smaller[source]) if source else None
         if not state:
             continue
-        new.state[parameter] = {k: _mapped(v, smaller[source], parameter, maps) for k, v in state.items()}
+        before = smaller[source]
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != before.shape != parameter.shape:
+                raise UserError(
+                    f"{type(old).__name__} keeps {key} of shape {tuple(value.shape)} for {source}, which is no momentum "
+                    "of each weight and cannot be carried over: begin the larger network's optimizer anew"
+                )
+        new.state[parameter] = {k: _mapped(v, before, parameter, maps) for k, v in state.items()}
         carried += 1
     return carried
 
