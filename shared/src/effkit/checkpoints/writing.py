@@ -101,8 +101,8 @@ def plain_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise UserError(f"{shown(name, 80)} is {value.layout}; only dense tensors can be written")
         if hasattr(value, "full_tensor"):
             raise UserError(
-                f"{shown(name, 80)} is a shard ({type(value).__name__}); gather the state first, on every process, with "
-                "torch.distributed.checkpoint.state_dict.get_model_state_dict and full_state_dict=True"
+                f"{shown(name, 80)} is a shard ({type(value).__name__}); gather the state first, on every process, "
+                "with torch.distributed.checkpoint.state_dict.get_model_state_dict and full_state_dict=True"
             )
         if value.is_meta:
             raise UserError(f"{shown(name, 80)} is on device 'meta' and has no values to write")

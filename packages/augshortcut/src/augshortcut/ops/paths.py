@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from augshortcut.ops.activations import ACTIVATIONS, IN_PLACE, unobserved
-from augshortcut.ops.crt import CrtParts, crt_parts, joined, product, splitted, whole
+from augshortcut.ops.crt import CrtParts, crt_parts, outputs, splitted, whole
 from augshortcut.ops.layout import sizes
 
 __all__ = ["activated_sum", "gated_sum", "paths_torch", "paths_with_parts", "placed_gate"]
@@ -76,7 +76,7 @@ def paths_with_parts(y: Tensor, parts: CrtParts, num_paths: int, gate: Tensor | 
         act: Likewise.
     """
     leaves = splitted(y.reshape(-1, y.shape[-1]), parts.b_in, parts.level, parts.matrices.dtype)
-    pre = joined(product(leaves, parts), parts.b_out, num_paths)
+    pre = outputs(leaves, parts, num_paths)
     out = activated_sum(pre, gate, act)
     return out.view(*y.shape[:-1], out.shape[-1])
 

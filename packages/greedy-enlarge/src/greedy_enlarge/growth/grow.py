@@ -85,7 +85,8 @@ def grow(
 
     Raises:
         UserError: If the architecture is not larger or of another kind, the network has parts that would be lost
-            (adapters, hooks, another classifier, other activations or norms than it was built with), or a skip connection changes and that is forbidden.
+            (adapters, hooks, another classifier, other activations or norms than it was built with), or a skip
+            connection changes and that is forbidden.
     """
     old = spec_of(model)
     _check(model, old, spec)
@@ -198,8 +199,8 @@ def grow_optimizer(old: Optimizer, new: Optimizer, model: nn.Module, larger: nn.
         for key, value in state.items():
             if isinstance(value, Tensor) and value.numel() > 1 and value.shape != before.shape != parameter.shape:
                 raise UserError(
-                    f"{type(old).__name__} keeps {key} of shape {tuple(value.shape)} for {source}, which is no momentum "
-                    "of each weight and cannot be carried over: begin the larger network's optimizer anew"
+                    f"{type(old).__name__} keeps {key} of shape {tuple(value.shape)} for {source}, which is no "
+                    "momentum of each weight and cannot be carried over: begin the larger network's optimizer anew"
                 )
         new.state[parameter] = {k: _mapped(v, before, parameter, maps) for k, v in state.items()}
         carried += 1
