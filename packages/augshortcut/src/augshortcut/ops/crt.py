@@ -168,7 +168,10 @@ def outputs(leaves: Tensor, parts: CrtParts, paths: int = 1) -> Tensor:
         ``(rows, p, paths, b_out / paths, e)``, see :func:`joined`.
     """
     level, matrices, biases = parts.level, parts.matrices, parts.biases
-    if level == 0 or leaves.device.type != "cpu" or not unobserved(leaves):
+    # Whoever counts or watches operators is shown the additions, which are the same everywhere.
+    watched = not all(map(unobserved, (leaves, matrices, matrices if biases is None else biases)))
+    watched = watched or torch._C._len_torch_dispatch_stack() > 0
+    if level == 0 or leaves.device.type != "cpu" or watched:
         return joined(product(leaves, parts), parts.b_out, paths)
     count, rows, width = leaves.shape
     total = pieces(level)
