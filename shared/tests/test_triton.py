@@ -417,6 +417,8 @@ def test_without_a_gpu_the_line_says_what_to_do(monkeypatch):
     with pytest.raises(UserError) as error:
         check_runs(CPU, got="pictures on cpu", advice="use backend='auto'")
     assert str(error.value) == "backend='triton' needs a CUDA device, got pictures on cpu; use backend='auto'"
+    with pytest.raises(UserError, match=r"or use backend='crt'$"):
+        check_runs(CPU, plain="crt")
 
 
 def test_what_the_interpreter_takes(interpreter):
