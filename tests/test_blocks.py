@@ -1,0 +1,119 @@
+"""Every code block of the documents runs, from top to bottom in one folder, as a reader would type it.
+
+All of it is slow: CI runs it by document (`.github/workflows/docs.yml`). ``RUN`` stands for the newest folder of a
+training or search, as it does for the reader; a command with another word in capitals needs what only the reader has (a
+data set, published weights, a cluster), and programs that are not ours (pip, uv, git) are not called.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from effkit.testing import run_cli
+from effkit.testing.documents import Block, blocks, placeholder, without_uv_run
+
+ROOT = Path(__file__).resolve().parents[1]
+PATTERNS = ["README.md", "CONTRIBUTING.md", "shared/README.md", "packages/*/README.md", "docs/*.md", "docs/*/*.md"]
+DOCUMENTS = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
+# Commands whose runs a later RUN means.
+MAKERS = ("train", "distill", "finetune", "search")
+MINUTES = 15
+
+
+def newest_run(folder: Path) -> str:
+    """The newest run folder of a command that trains or searches, or one that the document named."""
+    found = [run for name in (*MAKERS, "") for run in folder.glob(f"runs/{name}/*" if name else "runs/*")]
+    runs = [run for run in found if (run / "status.json").is_file() and (run.parent.name in (*MAKERS, "runs"))]
+    assert runs, "a document says RUN before anything was trained"
+    return str(max(runs, key=lambda run: (run / "status.json").stat().st_mtime).relative_to(folder))
+
+
+def for_this_folder(word: str, folder: Path) -> str | None:
+    """A word with what a reader would fill in, or None if only a reader can."""
+    what = placeholder(word)
+    if what == "RUN":
+        return word.replace("RUN", newest_run(folder))
+    if what == "DIR":
+        return word.replace("DIR", "dir")
+    return None if what else word
+
+
+def run_command(words: list[str], folder: Path, ours: set[str]) -> None:
+    """Run one command of ours to its end; a claim that fails, or a mistake, fails the test."""
+    program, *rest = without_uv_run(words)
+    filled = [for_this_folder(word, folder) for word in rest] if program in ours else [None]
+    if None in filled:
+        return
+    done = run_cli(
+        [program, *(word for word in filled if word)], cwd=folder, timeout=60 * MINUTES, env={"COLUMNS": "120"}
+    )
+    assert done.code == 0, f"{' '.join(words)}: {done.code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def run_python(block: Block, document: Path, names: dict[str, Any]) -> None:
+    """Run a Python block in the namespace of its document."""
+    exec(compile("\n" * block.line + block.body, str(document), "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * 3600)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_blocks_run_in_their_order(document, members, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # Pictures that documents call their reader's.
+    from skimage import data
+
+    for name in ("photo.jpg", "my.jpg", "7.png", "scans/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save_small(data.astronaut(), tmp_path / name)
+    ours = {script for member in members for script in member.scripts}
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(document.read_text(encoding="utf-8")):
+        if not block.is_run:
+            continue
+        if block.language == "python":
+            run_python(block, document, names)
+        for words in block.commands():
+            run_command(words, tmp_path, ours)
+    shutil.rmtree(tmp_path)
+
+
+def save_small(pixels: Any, path: Path) -> None:
+    """Write a small picture."""
+    from PIL import Image
+
+    Image.fromarray(pixels).resize((96, 96)).save(path)
+
+
+def test_markers_say_why_and_are_few():
+    """A block that nobody runs has a reason, and there are few of them."""
+    marked = [b for path in DOCUMENTS for b in blocks(path.read_text(encoding="utf-8")) if not b.is_run]
+    assert all(len(block.marker.removeprefix("not run:").split()) >= 3 for block in marked)
+    runnable = [b for path in DOCUMENTS for b in blocks(path.read_text(encoding="utf-8")) if b.is_run]
+    runnable = [b for b in runnable if b.language == "python" or b.is_shell]
+    assert 10 * len(marked) <= len(runnable), f"{len(marked)} of {len(marked) + len(runnable)} blocks are not run"
+
+
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("run=RUN", "RUN"),
+        ("spec=RUN/spec.json", "RUN"),
+        ("ray.address=HOST:6379", "HOST"),
+        ("key=...", "..."),
+        ("T", ""),
+    ],
+)
+def test_placeholders_are_told_from_words(word, what):
+    assert placeholder(word) == what
+
+
+def test_a_block_knows_its_marker_and_its_commands():
+    text = "# T\n\n<!-- not run: needs a cluster -->\n```bash\nuv run --extra x tnt-vit train a=1 | tail # c\n```\n"
+    (block,) = blocks(text)
+    assert (block.marker, block.line, block.is_run) == ("not run: needs a cluster", 4, False)
+    assert [without_uv_run(words) for words in block.commands()] == [["tnt-vit", "train", "a=1"], ["tail"]]
