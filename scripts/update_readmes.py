@@ -53,10 +53,42 @@ def speed_table(rows: list[ResultRow]) -> str:
     columns = ["what", names, "side", "ms", "20 to 80 %", than, "peak MiB"]
     if not any(line[-1] for line in lines):
         columns, lines = columns[:-1], [line[:-1] for line in lines]
-    where = sorted(
-        {f"{r.machine}, {r.threads} threads, torch {r.torch}, commit {r.commit}, {r.date[:10]}" for r in rows}
-    )
-    return f"{Table('', columns, lines).to_markdown().strip()}\n\nMeasured on: {'; '.join(where)}.\n"
+    return _with_origin(Table("", columns, lines), rows)
+
+
+def figures_table(rows: list[ResultRow]) -> str:
+    """Markdown of a results file without times: a line a provider, a column a figure."""
+    metrics = dict.fromkeys((row.metric, row.unit) for row in rows)
+    found = {(row.provider, row.metric): row for row in rows}
+    lines = [
+        [provider, *(_figure(found.get((provider, metric))) for metric, _ in metrics)]
+        for provider in dict.fromkeys(row.provider for row in rows)
+    ]
+    columns = [f"{metric.replace('_', ' ')}, {'%' if unit == 'share' else unit}" for metric, unit in metrics]
+    return _with_origin(Table("", ["way", *columns], lines), rows)
+
+
+def table(rows: list[ResultRow]) -> str:
+    """Markdown of a results file."""
+    return speed_table(rows) if any(row.metric == "time" for row in rows) else figures_table(rows)
+
+
+def _with_origin(body: Table, rows: list[ResultRow]) -> str:
+    """A table, and below it where its figures were measured."""
+    where = sorted({f"{r.machine}, {_threads(r)}torch {r.torch}, commit {r.commit}, {r.date[:10]}" for r in rows})
+    return f"{body.to_markdown().strip()}\n\nMeasured on: {'; '.join(where)}.\n"
+
+
+def _threads(row: ResultRow) -> str:
+    """The threads, where a row knows them."""
+    return f"{row.threads} threads, " if row.threads else ""
+
+
+def _figure(row: ResultRow | None) -> str:
+    """A figure that is no time, shares in percent."""
+    if row is None:
+        return ""
+    return f"{100 * row.median:.1f}" if row.unit == "share" else f"{row.median:.{2 if row.unit == 'x' else 1}f}"
 
 
 def _ms(seconds: float) -> str:
@@ -78,7 +110,7 @@ def updated(readme: Path) -> str:
     """The README's text with every marked place made anew."""
 
     def fill(match: re.Match[str]) -> str:
-        return match[1] + speed_table(read_csv(readme.parent / match["path"])) + match[4]
+        return match[1] + table(read_csv(readme.parent / match["path"])) + match[4]
 
     text = BLOCK.sub(fill, readme.read_text(encoding="utf-8"))
     return HIGHLIGHTS.sub(lambda match: match[1] + highlights_table(ROOT) + match[2], text)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from effkit.testing import run_cli
 from effkit.testing.documents import Block, blocks, placeholder, without_uv_run
@@ -22,6 +23,13 @@ DOCUMENTS = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))
 # Commands whose runs a later RUN means.
 MAKERS = ("train", "distill", "finetune", "search")
 MINUTES = 15
+
+
+def document_id(path: Path) -> str:
+    """``package-README`` of a package, ``howto-PAGE`` of the site, ``root-FILE`` of the rest: what CI selects by."""
+    place = path.relative_to(ROOT).parent
+    where = {"shared": "effkit", "": "root", ".": "root", "docs": "howto"}.get(str(place), place.name)
+    return f"{where}-{path.stem}"
 
 
 def newest_run(folder: Path) -> str:
@@ -61,7 +69,7 @@ def run_python(block: Block, document: Path, names: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * 3600)
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=document_id)
 def test_blocks_run_in_their_order(document, members, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # Pictures that documents call their reader's.
@@ -87,6 +95,16 @@ def save_small(pixels: Any, path: Path) -> None:
     from PIL import Image
 
     Image.fromarray(pixels).resize((96, 96)).save(path)
+
+
+def test_ci_runs_the_blocks_of_every_document():
+    """Each document is selected by one entry of the matrix of `docs.yml`, as ``-k`` selects."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "docs.yml").read_text(encoding="utf-8"))["jobs"]
+    entries = jobs["blocks"]["strategy"]["matrix"]["document"]
+    for path in DOCUMENTS:
+        assert sum(document_id(path).startswith(f"{entry}-") for entry in entries) == 1, document_id(path)
+    for entry in entries:
+        assert any(document_id(path).startswith(f"{entry}-") for path in DOCUMENTS), entry
 
 
 def test_markers_say_why_and_are_few():
