@@ -107,7 +107,7 @@ def gallery_page(shipped: set[str]) -> str:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Set the order of pages: by hand what is written by hand, the rest as it is found."""
-    notebooks = [page for document, page in pages().items() if document.endswith(".ipynb")]
+    notebooks = [{Path(page).stem: page} for document, page in pages().items() if document.endswith(".ipynb")]
     names = [*packages(), "effkit"]
     nav: list[dict[str, Any]] = [{"effkit": "index.md"}, *({title: page} for page, title in WRITTEN.items())]
     nav += [{"Packages": [{name: f"packages/{name}.md"} for name in names]}]

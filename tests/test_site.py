@@ -99,7 +99,7 @@ def test_api_sources_are_those_of_all_members(members):
         pass
 
     config = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), Loader)
-    paths = config["plugins"][1]["mkdocstrings"]["handlers"]["python"]["paths"]
+    paths = config["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"]
     assert paths == [str((member.folder / "src").relative_to(ROOT)) for member in members]
 
 
