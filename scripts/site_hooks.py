@@ -17,6 +17,7 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from site_api import api_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +123,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     shipped: set[str] = set()
     contents = {page: document_page(document, page, shipped) for document, page in pages().items()}
     contents["gallery.md"] = gallery_page(shipped)
+    for page in [*WRITTEN, *(f"howto/{name}.md" for name in HOWTO)]:
+        with_links((ROOT / "docs" / page).read_text(encoding="utf-8"), f"docs/{page}", page, shipped)
     sources = {"effkit": ROOT / "shared"} | packages()
     contents |= {f"api/{name}.md": api_page(name, folder / "src") for name, folder in sources.items()}
     for page, content in contents.items():
@@ -129,3 +132,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for path in sorted(shipped):
         files.append(File.generated(config, path, abs_src_path=str(ROOT / path)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let links of pages that are written by hand lead to pages, too: in the repository they lead to READMEs."""
+    uri = page.file.src_uri
+    return with_links(markdown, f"docs/{uri}", uri, set()) if (ROOT / "docs" / uri).is_file() else markdown

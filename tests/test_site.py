@@ -21,9 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Load a script of the site; of mkdocs' libraries, which are not here, it sees names only."""
     stand_ins = {
-        "mkdocs": {}, "mkdocs.config": {}, "mkdocs.config.defaults": {"MkDocsConfig": object}, "mkdocs.structure": {},
-        "mkdocs.structure.files": {"File": object, "Files": object}, "griffe": {"Extension": object, "Object": object},
-    }  # fmt: skip
+        "mkdocs": {},
+        "mkdocs.config": {},
+        "mkdocs.structure": {},
+        "griffe": {"Extension": object, "Object": object},
+    }
+    stand_ins |= {"mkdocs.config.defaults": {"MkDocsConfig": object}, "mkdocs.structure.pages": {"Page": object}}
+    stand_ins |= {"mkdocs.structure.files": {"File": object, "Files": object}}
     for module, names in stand_ins.items():
         stand_in = types.ModuleType(module)
         vars(stand_in).update(names)
@@ -48,6 +52,7 @@ def hooks(monkeypatch) -> Any:
         ("[t](packages/tnt-vit)", "README.md", "index.md", "[t](packages/tnt-vit.md)", set()),
         ("[t](packages/tnt-vit/README.md#speed)", "README.md", "index.md", "[t](packages/tnt-vit.md#speed)", set()),
         ("[w](docs/which.md)", "README.md", "index.md", "[w](which.md)", set()),
+        ("[t](../../shared/README.md)", "docs/howto/a.md", "howto/a.md", "[t](../packages/effkit.md)", set()),
         ("[l](LICENSE)", "README.md", "index.md", "[l](LICENSE)", {"LICENSE"}),
         ("[h](https://a.b/c)", "README.md", "index.md", "[h](https://a.b/c)", set()),
         ("```text\n[t](shared)\n```\n", "README.md", "index.md", "```text\n[t](shared)\n```\n", set()),
