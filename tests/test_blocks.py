@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from effkit.testing import run_cli
+from effkit.testing import CliResult, run_cli
 from effkit.testing.documents import Block, blocks, placeholder, without_uv_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,6 +22,8 @@ PATTERNS = ["README.md", "CONTRIBUTING.md", "shared/README.md", "packages/*/READ
 DOCUMENTS = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 # Commands whose runs a later RUN means.
 MAKERS = ("train", "distill", "finetune", "search")
+# What starts processes of its own does so from a process of its own.
+OTHER_PROCESSES = ("-m", "--multirun", "executor=", "jobs=", "trainer.devices=", "papers=")
 MINUTES = 15
 
 
@@ -50,16 +52,18 @@ def for_this_folder(word: str, folder: Path) -> str | None:
     return None if what else word
 
 
-def run_command(words: list[str], folder: Path, ours: set[str]) -> None:
-    """Run one command of ours to its end; a claim that fails, or a mistake, fails the test."""
-    program, *rest = without_uv_run(words)
-    filled = [for_this_folder(word, folder) for word in rest] if program in ours else [None]
+def run_command(app: Any, words: list[str], folder: Path, capfd: pytest.CaptureFixture[str]) -> str:
+    """Run one command of ours to its end; return what is wrong, "" if nothing is."""
+    filled = [for_this_folder(word, folder) for word in words[1:]]
     if None in filled:
-        return
-    done = run_cli(
-        [program, *(word for word in filled if word)], cwd=folder, timeout=60 * MINUTES, env={"COLUMNS": "120"}
-    )
-    assert done.code == 0, f"{' '.join(words)}: {done.code}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        return ""
+    given = [word for word in filled if word is not None]
+    if any(word.startswith(OTHER_PROCESSES) for word in given):
+        done = run_cli([words[0], *given], cwd=folder, timeout=60 * MINUTES)
+    else:  # in this process, which has torch already
+        done = CliResult(app(given), *capfd.readouterr())
+    ends = f"{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
+    return "" if done.code == 0 else f"{' '.join(words)}: exit code {done.code}\n{ends}"
 
 
 def run_python(block: Block, document: Path, names: dict[str, Any]) -> None:
@@ -69,8 +73,9 @@ def run_python(block: Block, document: Path, names: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3 * 3600)
+@pytest.mark.filterwarnings("default")  # of other libraries: a reader sees them, and goes on
 @pytest.mark.parametrize("document", DOCUMENTS, ids=document_id)
-def test_blocks_run_in_their_order(document, members, tmp_path, monkeypatch):
+def test_blocks_run_in_their_order(document, members, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     # Pictures that documents call their reader's.
     from skimage import data
@@ -78,15 +83,17 @@ def test_blocks_run_in_their_order(document, members, tmp_path, monkeypatch):
     for name in ("photo.jpg", "my.jpg", "7.png", "scans/1.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         save_small(data.astronaut(), tmp_path / name)
-    ours = {script for member in members for script in member.scripts}
+    apps = {script: member.load(script) for member in members for script in member.scripts}
     names: dict[str, Any] = {"__name__": "__main__"}
+    wrong = []
     for block in blocks(document.read_text(encoding="utf-8")):
         if not block.is_run:
             continue
         if block.language == "python":
             run_python(block, document, names)
-        for words in block.commands():
-            run_command(words, tmp_path, ours)
+        commands = [without_uv_run(words) for words in block.commands()]
+        wrong += [run_command(apps[words[0]], words, tmp_path, capfd) for words in commands if words[0] in apps]
+    assert list(filter(None, wrong)) == []
     shutil.rmtree(tmp_path)
 
 
