@@ -23,5 +23,7 @@ def graph_of(model: nn.Module) -> GraphModule:
         model: A TNT of one picture size.
     """
     graph = GraphModule(model, _Plain().trace(model))
+    graph.graph.eliminate_dead_code()  # attention weights that nobody asked for
+    graph.recompile()
     graph.train(model.training)
     return graph
