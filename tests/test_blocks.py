@@ -93,7 +93,8 @@ def test_blocks_run_in_their_order(document, members, tmp_path, monkeypatch, cap
             run_python(block, document, names)
         commands = [without_uv_run(words) for words in block.commands()]
         wrong += [run_command(apps[words[0]], words, tmp_path, capfd) for words in commands if words[0] in apps]
-    assert list(filter(None, wrong)) == []
+    if any(wrong):
+        pytest.fail("\n\n".join(filter(None, wrong)), pytrace=False)
     shutil.rmtree(tmp_path)
 
 
