@@ -103,7 +103,9 @@ class Attention(nn.Module):
         """Project tokens ``(B, N, dim)`` to queries, keys and values, each ``(B, h, N, head_dim)``."""
         batch, tokens, _ = x.shape
         joined = not isinstance(x, Proxy) and plain_linear(self.qk) and plain_linear(self.v)
-        if joined and batch * tokens >= 3 * self.dim:
+        # Products narrower than a vector register round differently when joined, and graphs of torch.fx, which keep
+        # both modules, shall give the same bits.
+        if joined and self.dim >= 8 and batch * tokens >= 3 * self.dim:
             one = F.linear(x, self.qkv_weight(), self.qkv_bias())
             q, k, v = one.view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
             return q, k, v
@@ -133,7 +135,7 @@ class Attention(nn.Module):
         explicit = explicit or type(drop) is not nn.Dropout or bool(touched(drop))
         weights = None
         if explicit or traced:
-            # A graph shows the weights to whoever asks for that node; nothing else depends on it where none are dropped.
+            # A graph shows the weights to whoever asks for that node; nothing depends on it where none are dropped.
             weights = drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1))
         if weights is not None and (explicit or drop.p > 0):
             out = weights @ v
