@@ -22,7 +22,7 @@ INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PRINTED = re.compile(r"^print\(.*\)  # (?P<output>.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?P<target>[^)\s#]+)[^)]*\)")
 # Programs of others that a document may call; what comes after their names is theirs.
-PROGRAMS = {"cd", "export", "git", "jupyter", "pip", "python", "python3", "sbatch", "torchrun", "uv", "uvx"}
+PROGRAMS = {"cd", "export", "git", "jupyter", "mkdocs", "pip", "python", "python3", "sbatch", "torchrun", "uv", "uvx"}
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "shared/README.md", "packages/*/README.md", "docs/*.md", "docs/*/*.md"]
 
 
