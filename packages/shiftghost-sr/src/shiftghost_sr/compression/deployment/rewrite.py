@@ -14,6 +14,7 @@ from torch import fx, nn
 from shiftghost_sr.compression.deployment.acts import ADDITIONS, PRODUCTS, activation_of, slopes_allow
 from shiftghost_sr.compression.deployment.convs import Decision, fold_groups, plain_conv
 from shiftghost_sr.compression.deployment.folded import FoldedConv2d, WithHalo
+from shiftghost_sr.compression.deployment.fusing import fuse
 from shiftghost_sr.compression.deployment.layout import Channel, is_plain, is_whole
 from shiftghost_sr.compression.deployment.slices import AddSlices, Materialise
 from shiftghost_sr.compression.deployment.tracing import channels_of
@@ -34,6 +35,7 @@ class Settings:
 
     diagonal: str = "auto"
     portable: bool = False
+    backend: str = "auto"
 
 
 @dataclass
@@ -77,6 +79,8 @@ class Rewriter:
         for node in self.old.graph.nodes:
             self.now = self.order[node]
             getattr(self, f"_{node.op}")(node)
+        if not self.settings.portable:
+            fuse(self.root, self.graph, self.settings.backend)
         self.graph.lint()
         return fx.GraphModule(self.root, self.graph)
 
@@ -412,7 +416,7 @@ class Rewriter:
         a, b = self.values[first], self.values[second]
         sizes = self.sizes
         if is_whole(a, sizes) and is_whole(b, sizes):
-            return False
+            return self._added_whole(node, first, second)
         (local_a, bases_a), (local_b, bases_b) = self._local(a), self._local(b)
         if local_a == local_b and len(bases_a) == 1 and sizes[bases_a[0]] == sizes[bases_b[0]]:
             # Moved alike: the sum of the maps, moved.
@@ -435,6 +439,20 @@ class Rewriter:
         new = self._call(self._add(made, "add"), x, *[self._forced(i) for i in inputs])
         self._set_whole(node, new, True)
         return True
+
+    def _added_whole(self, node: fx.Node, first: fx.Node, second: fx.Node) -> bool:
+        """Add one tensor to another that nobody reads later; nothing is done where both are still needed."""
+        shapes = [n.meta["tensor_meta"].shape for n in (first, second)]
+        if self.settings.portable or shapes[0] != shapes[1]:
+            return False
+        for x, y in ((first, second), (second, first)):
+            base = self.values[x][0].base
+            if self._last_reader(base):
+                local, inputs = self._local(self.values[y])
+                nodes = self._forced(base), self._forced(inputs[0])
+                self._set_whole(node, self._call(self._add(AddSlices(local, True, False), "add"), *nodes), True)
+                return True
+        return False
 
     def _last_reader(self, base: int) -> bool:
         """Whether a tensor is ours and nobody reads it after this node."""
