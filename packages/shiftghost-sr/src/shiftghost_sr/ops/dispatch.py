@@ -13,7 +13,7 @@ from effkit.errors import UserError
 from effkit.triton import check_runs, why_not
 from shiftghost_sr.ops.halo_buffer import Activation
 
-__all__ = ["BACKENDS", "activation_code", "kernel_runs", "unfit"]
+__all__ = ["BACKENDS", "activation_code", "kernel_runs", "too_large", "unfit"]
 
 BACKENDS = ("auto", "torch", "triton")
 
@@ -40,17 +40,24 @@ def unfit(acts: Sequence[Activation]) -> str:
     return ""
 
 
-def kernel_runs(backend: str, maps: Tensor, acts: Sequence[Activation]) -> bool:
+def too_large(*tensors: Tensor) -> bool:
+    """Whether one picture of any of them is more than 32 bits can address, which the kernel counts in."""
+    spans = [sum((n - 1) * step for n, step in zip(t.shape[1:], t.stride()[1:], strict=True)) for t in tensors]
+    return max(spans) >= 1 << 31
+
+
+def kernel_runs(backend: str, given: Sequence[Tensor], acts: Sequence[Activation]) -> bool:
     """Whether the Triton kernel runs, rather than convolutions of torch.
 
     Args:
         backend: ``auto``, ``torch`` or ``triton``.
-        maps: One of the tensors.
-        acts: What each is activated by.
+        given: What a step is given: maps, or what they are made from, and what the result is added to.
+        acts: What each tensor of maps is activated by.
 
     Raises:
         UserError: If ``triton`` was asked for and cannot run.
     """
+    maps = given[-1]
     if backend == "triton":
         if reason := unfit(acts):
             raise UserError(f"backend='triton' {reason}; use backend='auto' or 'torch'")
@@ -59,6 +66,8 @@ def kernel_runs(backend: str, maps: Tensor, acts: Sequence[Activation]) -> bool:
     if backend == "torch" or maps.device.type != "cuda" or torch.compiler.is_compiling():
         return False
     reason = unfit(acts) or why_not(maps.device, {maps.dtype}, auto=True)
+    if not reason and too_large(*given):
+        reason = "takes pictures of fewer than 2**31 numbers"
     if reason:
         _say(reason)
     return not reason

@@ -71,6 +71,8 @@ def folded_conv_kernel(
     taps = tl.where(touches, all_taps, folded_taps)
     BLOCKS: tl.constexpr = (MAPS + BK - 1) // BK
     acc = tl.full((BH * BW, BN), 0.0, ACC)
+    # Inside one picture 32 bits are enough: the wrapper refuses what is larger.
+    x_own, out_own = x_ptr + image * x_image, out_ptr + image * out_image
     for i in range(0, loop_bound(taps * BLOCKS)):
         tap = i // BLOCKS
         k = (i % BLOCKS) * BK + tl.arange(0, BK)
@@ -79,8 +81,7 @@ def folded_conv_kernel(
         moved_y, moved_x = y + tl.load(offsets_ptr + tap * 4 + 2), x + tl.load(offsets_ptr + tap * 4 + 3)
         there = inside & (own_y >= 0) & (own_y < height) & (own_x >= 0) & (own_x < width)
         outside = (moved_y < 0) | (moved_y >= height) | (moved_x < 0) | (moved_x >= width)
-        place = image * x_image + own_y.to(tl.int64) * x_row + own_x.to(tl.int64) * x_column
-        source = x_ptr + place[:, None] + k.to(tl.int64)[None, :] * x_map
+        source = x_own + (own_y * x_row + own_x * x_column)[:, None] + k[None, :] * x_map
         f = tl.load(source, mask=(there & outside)[:, None] & k_in[None, :], other=0.0)
         if ACT == 1:  # not a maximum, which would hide what is no number
             f = tl.where(f < 0, 0.0, f).to(x_ptr.dtype.element_ty)
@@ -100,8 +101,7 @@ def folded_conv_kernel(
         to_y = y[:, None] - tl.load(entry + 1, mask=n_in, other=0)[None, :]
         to_x = x[:, None] - tl.load(entry + 2, mask=n_in, other=0)[None, :]
         mask = inside[:, None] & (channel >= 0)[None, :] & (to_y >= 0) & (to_y < height) & (to_x >= 0) & (to_x < width)
-        place = image * out_image + channel.to(tl.int64)[None, :] * out_map
-        target = out_ptr + place + to_y.to(tl.int64) * out_row + to_x.to(tl.int64) * out_column
+        target = out_own + channel[None, :] * out_map + to_y * out_row + to_x * out_column
         found = acc
         if ADD:
             found = acc + tl.load(target, mask=mask, other=0.0).to(ACC)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from effkit.errors import UserError
 from effkit.triton import check_runs, dot_constants, interpreted, kernels, launch, power_of_two, widened
+from shiftghost_sr.ops.dispatch import too_large
 from shiftghost_sr.ops.taps import Taps
 
 __all__ = ["folded_conv"]
@@ -21,8 +22,10 @@ def _tile(outputs: int, maps: int, dtype: torch.dtype) -> dict[str, Any]:
     """Rectangles of pixels, and blocks of maps to and from."""
     if interpreted():
         return {"BH": 8, "BW": 16, "BN": power_of_two(outputs, 16), "BK": power_of_two(maps, 16)}
-    wide = 32 if dtype == torch.float32 else 64
-    return {"BH": 8, "BW": 16, "BN": min(power_of_two(outputs, 16), 128), "BK": min(power_of_two(maps, 16), wide)}
+    widest, deepest = (64, 32) if dtype == torch.float32 else (128, 64)  # beyond, registers spill
+    return {
+        "BH": 8, "BW": 16, "BN": min(power_of_two(outputs, 16), widest), "BK": min(power_of_two(maps, 16), deepest),
+    }  # fmt: skip
 
 
 def folded_conv(
@@ -52,6 +55,8 @@ def folded_conv(
         raise UserError(f"maps {tuple(maps.shape)} must be (N, {inputs}, H, W), and fit into {tuple(out.shape)}")
     if maps.numel() == 0:
         return out
+    if too_large(maps, out):
+        raise UserError(f"backend='triton' takes pictures of fewer than 2**31 numbers, got {tuple(maps.shape)}")
     height, width = maps.shape[2:]
     tile = _tile(outputs, inputs, maps.dtype)
     down, across = -(-height // tile["BH"]), -(-width // tile["BW"])
@@ -63,6 +68,6 @@ def folded_conv(
         kernels(__package__, "folded_conv_kernel").folded_conv_kernel, grid,
         x, target, weights, shift, taps.offsets, taps.sides, targets,
         height, width, down, across, taps.folded, len(taps.offsets), act[1], *x.stride(), *target.stride(),
-        warps=8 if tile["BN"] == 128 else 4, stages=3, **constants, **dot_constants(maps.dtype), **tile,
+        warps=8, stages=3, **constants, **dot_constants(maps.dtype), **tile,
     )  # fmt: skip
     return out if target is out else out.copy_(target)

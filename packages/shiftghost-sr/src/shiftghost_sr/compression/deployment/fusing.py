@@ -99,9 +99,9 @@ class _Fuser:
         halo_node: Any = node.args[0]
         halo = self._module(halo_node)
         if not conv.takes_buffer or not isinstance(halo, WithHalo) or len(halo_node.users) != 1:
-            if self.backend == "triton":
+            if self.backend == "triton" and len(node.args) > 1:
                 raise UserError(f"backend='triton' reads one tensor, and {node.target} joins several; use 'auto'")
-            return
+            return  # of one tensor that is not moved it is an ordinary convolution
         if self.backend == "triton" and (reason := unfit(halo.activations())):
             raise UserError(f"backend='triton' {reason} ({node.target}); use 'auto'")
         maps: Any = halo_node.args[0]

@@ -150,9 +150,7 @@ class AddSlices(_Plan):
         """
         for run in self.plan:
             rows, columns, part = self._moved(out, bases[run.base], run.move, first, last)
-            out[:, run.first : run.first + run.count, rows, columns].add_(
-                part[:, run.source : run.source + run.count]
-            )
+            out[:, run.first : run.first + run.count, rows, columns].add_(part[:, run.source : run.source + run.count])
         for base, move, number in self.lists:
             source, target = (getattr(self, f"{name}{number}") for name in ("source", "target"))
             rows, columns, part = self._moved(out, bases[base], move, first, last)

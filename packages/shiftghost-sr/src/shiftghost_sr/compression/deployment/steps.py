@@ -55,7 +55,7 @@ class FoldedStep(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """What is added to (with ``add``), then the producer's input, or the maps: to ``(N, outputs, H, W)``."""
         base, rest = (inputs[0], inputs[1:]) if self.add is not None else (None, inputs)
-        if kernel_runs(self.backend, rest[0], self.halo.activations()):
+        if kernel_runs(self.backend, inputs, self.halo.activations()):
             return self._kernel(base, rest[0])
         part = self.part
         buffer = self.halo(*rest) if self.producer is None else self._produced(rest[0])
