@@ -370,7 +370,7 @@ def test_half_precision_sums_are_rounded_once():
     x = torch.rand(1, 1, 8, 9).bfloat16()
     fast = deploy(copy.deepcopy(model).bfloat16())
     with torch.no_grad():
-        (kernel,) = fast.network.step_residual_layer_1_conv_halo.part.kernels
+        (kernel,) = fast.network.step_residual_layer_0_conv.part.kernels
         weight = model.residual_layer[1].conv.weight.bfloat16().float()
         assert torch.equal(kernel, (weight[:, :4] + weight[:, 4:]).bfloat16())
         assert torch.isfinite(fast(x)).all()
