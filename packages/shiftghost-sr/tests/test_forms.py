@@ -113,7 +113,7 @@ def test_a_file_that_is_wrong_is_not_kept(tmp_path, monkeypatch):
 
 
 def test_bench_compares_the_same_network(run, tmp_path):
-    names = ["dense", "ghost", "official", "official_nhwc", "deployed", "deployed_nhwc"]
+    names = ["dense", "ghost", "official", "official_nhwc", "deployed", "deployed_nhwc", "deployed_nhwc_compile"]
     built = build_providers(names, "edsr", 2, direction="random", size={"blocks": 2, "features": 8})
     x = torch.rand(1, 3, 9, 11)
     with torch.inference_mode():
@@ -144,6 +144,7 @@ def test_bench_compares_the_same_network(run, tmp_path):
         (["export", "model=net.safetensors", "to=torch_export", "opset=18"], ["opset=18"]),
         (["bench", "providers=[fast]"], ["providers='fast'", "deployed"]),
         (["bench", "seed=-inf"], ["seed", "-inf"]),
+        (["bench", "warmup=0"], ["warmup=0", "from 1 on"]),
         (["bench", "frames=[8]"], ["frames"]),
         (["bench", "direction=left"], ["direction='left'"]),
     ],

@@ -157,8 +157,8 @@ def bench_report(
     choose("diagonal", diagonal, ("auto", "box", "taps"))
     names = check_providers(_USUAL if providers is None else providers, PROVIDERS)
     (pictures,) = check_counts("batch", batch)
-    if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0):
-        raise UserError(f"warmup={warmup!r} must be a whole number from 0 on")
+    if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 1):
+        raise UserError(f"warmup={warmup!r} must be a whole number from 1 on")
     calls_before = (5 if any("compile" in n for n in names) else 1) if warmup is None else warmup
     sides = _frames(frames)
     seed_everything(seed)
