@@ -141,11 +141,11 @@ def test_tails_are_streamed():
 
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.up = GhostConv2d(3, 4), nn.Conv2d(4, 16, 5, padding=2)
+            self.a, self.up = GhostConv2d(3, 3), nn.Conv2d(3, 16, 5, padding=2)
             self.shuffle, self.act, self.out = nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 9, padding=4)
 
         def forward(self, x):
-            return (self.out(self.act(self.shuffle(self.up(self.a(x))))) - 0.5) / 2
+            return (self.out(self.act(self.shuffle(self.up(x + self.a(x))))) - 0.5) / 2
 
     torch.manual_seed(0)
     models = [Wide().double().eval()]
@@ -370,7 +370,7 @@ def test_half_precision_sums_are_rounded_once():
     x = torch.rand(1, 1, 8, 9).bfloat16()
     fast = deploy(copy.deepcopy(model).bfloat16())
     with torch.no_grad():
-        (kernel,) = fast.network.step_residual_layer_0_conv.part.kernels
+        (kernel,) = fast.network.residual_layer_1_conv.parts[0].kernels
         weight = model.residual_layer[1].conv.weight.bfloat16().float()
         assert torch.equal(kernel, (weight[:, :4] + weight[:, 4:]).bfloat16())
         assert torch.isfinite(fast(x)).all()
