@@ -74,13 +74,19 @@ class FoldedStep(nn.Module):
         if len(cut) == 1:
             return self.halo(producer(x))
         shape = (x.shape[0], producer.out_channels, *x.shape[2:])
-        buffer, (rows, from_rows), (columns, from_columns) = empty_halo(x, shape, self.halo.pads)
-        moved = rows.start - from_rows.start
+        halo = None
         for first, last in cut:
+            part = conv_rows(producer, x, first, last)
+            if halo is None:  # of the type of what a convolution gives, which under autocast is another
+                halo = empty_halo(part, shape, self.halo.pads)
+            buffer, (rows, from_rows), (columns, from_columns) = halo
             low, high = max(first, from_rows.start), min(last, from_rows.stop)
             if low < high:
-                part = conv_rows(producer, x, low, high)
-                write_activated(buffer[:, :, low + moved : high + moved, columns], part[..., from_columns], act)
+                moved = rows.start - from_rows.start
+                there = buffer[:, :, low + moved : high + moved, columns]
+                write_activated(there, part[:, :, low - first : high - first, from_columns], act)
+        assert halo is not None
+        buffer = halo[0]
         return buffer
 
     def _kernel(self, base: Tensor | None, x: Tensor) -> Tensor:
