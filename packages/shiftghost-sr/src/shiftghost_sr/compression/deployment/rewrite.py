@@ -5,28 +5,22 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from shiftghost_sr.compression.deployment.acts import ADDITIONS, PRODUCTS, activation_of, slopes_allow
+from shiftghost_sr.compression.deployment.acts import ADDITIONS, OUT_OF_PLACE, PRODUCTS, activation_of, slopes_allow
 from shiftghost_sr.compression.deployment.convs import Decision, fold_groups, plain_conv
 from shiftghost_sr.compression.deployment.folded import FoldedConv2d, WithHalo
 from shiftghost_sr.compression.deployment.fusing import fuse
-from shiftghost_sr.compression.deployment.layout import Channel, is_plain, is_whole
+from shiftghost_sr.compression.deployment.layout import Base, Channel, is_plain, is_whole
 from shiftghost_sr.compression.deployment.slices import AddSlices, Materialise
 from shiftghost_sr.compression.deployment.tracing import channels_of
 from shiftghost_sr.layers.ghost_conv import GhostConv2d
 
 __all__ = ["Rewriter", "Settings"]
-
-
-_OUT_OF_PLACE: dict[Any, Any] = {
-    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,18 +30,6 @@ class Settings:
     diagonal: str = "auto"
     portable: bool = False
     backend: str = "auto"
-
-
-@dataclass
-class _Base:
-    """A tensor of the new graph, and an activation that has not been applied to it yet."""
-
-    node: fx.Node
-    size: int
-    fresh: bool  # made here: nobody else holds it, and it may be changed once it has been read for the last time
-    act: nn.Module | None = None
-    owner: fx.Node | None = None  # the old node whose output this tensor alone is
-    activated: dict[int, int] = field(default_factory=dict)  # by activation: the tensor after it
 
 
 class Rewriter:
@@ -62,7 +44,7 @@ class Rewriter:
         self.old, self.settings = traced, settings
         self.modules = dict(traced.named_modules())
         self.root, self.graph = nn.Module(), fx.Graph()
-        self.bases: list[_Base] = []
+        self.bases: list[Base] = []
         self.opaque: dict[fx.Node, Any] = {}  # old node -> new node or value, for what is no batch of maps
         self.values: dict[fx.Node, list[Channel]] = {}  # old node -> channels
         self.sizes: dict[int, int] = {}  # channels of every tensor so far
@@ -103,7 +85,7 @@ class Rewriter:
         return self.graph.call_module(target, arguments)
 
     def _base(self, node: fx.Node, size: int, fresh: bool, owner: fx.Node | None = None) -> int:
-        self.bases.append(_Base(node, size, fresh, owner=owner))
+        self.bases.append(Base(node, size, fresh, owner=owner))
         self.sizes[len(self.bases) - 1] = size
         return len(self.bases) - 1
 
@@ -157,10 +139,10 @@ class Rewriter:
         """A node as it stands, on whole tensors."""
         self._held(node)
         new = self.graph.node_copy(node, self._tensor)
-        if node.target in _OUT_OF_PLACE:  # also where it is the caller's own picture that would be changed
-            new.target = _OUT_OF_PLACE[node.target]
+        if node.target in OUT_OF_PLACE:  # also where it is the caller's own picture that would be changed
+            new.target = OUT_OF_PLACE[node.target]
         self._set_whole(node, new, False)
-        if node.target in _OUT_OF_PLACE and isinstance(node.args[0], fx.Node):
+        if node.target in OUT_OF_PLACE and isinstance(node.args[0], fx.Node):
             self._replace(node.args[0], node)
 
     def _held(self, node: fx.Node) -> None:
