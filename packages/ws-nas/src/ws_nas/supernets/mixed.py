@@ -119,6 +119,10 @@ class Mixture(nn.Module):
         (table,) = self.tables
         return sum(table.operations[gene] in SKIPS for gene in genotype)
 
+    def inputs(self) -> list[tuple[int, list[int]]]:
+        """Table and edges of the nodes that have more inputs than they may keep, which are two; no node by default."""
+        return []
+
     def thinned(self, operations: Sequence[Operation], names: Sequence[str]) -> list[Operation]:
         """Operations with ``drop_path``, as it stands."""
         if not self.drop_path or not self.training:

@@ -149,6 +149,11 @@ class DartsMixture(Mixture):
         """DARTS' derivation: a node's two strongest edges, each with its strongest operation other than ``none``."""
         return tuple(gene for table in strengths for gene in darts_genes(table))
 
+    def inputs(self) -> list[tuple[int, list[int]]]:
+        """The nodes with three inputs and more; of each table."""
+        nodes = [[e for e, (_, target) in enumerate(DARTS_EDGES) if target == node] for node in range(1, NODES)]
+        return [(t, edges) for t in range(len(self.tables)) for edges in nodes]
+
     def skips(self, genotype: Sequence[int]) -> int:
         """Skip connections of the normal cell."""
         return sum(DARTS_OPERATIONS[gene] == "skip_connect" for k, gene in enumerate(genotype[:12]) if k % 3)
