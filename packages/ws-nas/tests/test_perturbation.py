@@ -196,5 +196,7 @@ def test_words_that_would_change_nothing_are_refused():
     with pytest.raises(UserError, match=r"family\.select_epochs=2 is of family\.select=perturbation, not of strength"):
         make_family("darts", space, space.supernet(), select_epochs=2)
     family = family_of(select_epochs=3, warmup=1)
-    with pytest.raises(UserError, match=r"select_epochs=3 leaves no epoch.*trainer\.max_epochs=3 less family\.warmup=1"):
+    with pytest.raises(
+        UserError, match=r"select_epochs=3 leaves no epoch.*trainer\.max_epochs=3 less family\.warmup=1"
+    ):
         family.begin_epoch(Progress(0, 3, 1))
