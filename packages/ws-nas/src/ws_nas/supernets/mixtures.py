@@ -87,7 +87,7 @@ class DartsMixture(Mixture):
         names = ("none", *DARTS_OPERATIONS)
         tables = [Table(name, len(DARTS_EDGES), names, nothing=0) for name in ("normal", "reduce")]
         super().__init__(supernet, tables, recompute=recompute)
-        self.partial = int(getattr(supernet, "partial", 1))
+        self.partial = supernet.partial
         self.skip_dropout = 0.0
 
     def forward(
