@@ -69,6 +69,7 @@ def test_every_family_trains_on_digits_and_derives_a_genotype(run, name):
     genotype = space.parse(found["genotype"])
     assert (found["params"], found["macs"]) == space.cost(genotype)
     assert json.loads(Path("r/genotype.json").read_text())["genotype"] == found["genotype"]
+    assert read_description("r/derived.png").startswith("Graph of a network's choices, ")
     if name == "spos":
         assert found["macs"] <= 60000
     if issubclass(FAMILIES[name], Relaxed):

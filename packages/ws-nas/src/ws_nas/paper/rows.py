@@ -55,10 +55,7 @@ def _supernet(space: str, family: str) -> float:
 
     found: Any = get_space(space)
     with torch.device("meta"):
-        if family == "pc_darts":
-            made = PartialDartsSupernet(found.search, found.space_id)
-        else:
-            made = found.supernet()
+        made = PartialDartsSupernet(found.search, found.space_id) if family == "pc_darts" else found.supernet()
         return sum(p.numel() for p in made.parameters())
 
 

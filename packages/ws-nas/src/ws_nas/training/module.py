@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,10 +21,21 @@ from ws_nas.families.base import Batch, Family, NotFinite
 from ws_nas.families.progress import Progress, Stage
 from ws_nas.training.data import ValidationStream
 
-__all__ = ["FamilyModule"]
+__all__ = ["AfterEpoch", "FamilyModule"]
 
 AFTER = 1 << 30
 """Where the stream of validation pictures for what follows an epoch begins; steps of training come nowhere near."""
+
+
+class AfterEpoch(Callback):
+    """Calls something after each epoch's steps, with how many epochs are done."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Call it."""
+        self.call(int(trainer.current_epoch) + 1)
 
 
 class FamilyModule(Classifier):
