@@ -29,7 +29,7 @@ def test_each_family_has_its_row_and_the_same_truth(run, tmp_path):
         "hydra.run.dir=out",
         "taus_every=1",
     ]
-    done = run("compare", *SMALL, *words)
+    done = run("compare", *SMALL, *words, "taus_every=1")
     assert done.code == 0, done.stderr
     data = json.loads(done.stdout)["data"]
     table = digits_table()
