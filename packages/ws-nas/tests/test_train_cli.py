@@ -160,6 +160,11 @@ def test_mistakes_are_one_line(run, words, said):
     assert_one_line_mistake("ws-nas", run(words[0], *extra, *words[1:]), said)
 
 
+def test_only_mixtures_are_derived_by_perturbation(run, trained):
+    result = run("search", f"run={trained}", "strategy=perturbation", "threads=1", "device=cpu")
+    assert_one_line_mistake("ws-nas", result, ["strategy=perturbation", "family=darts", "not spos"])
+
+
 def test_genotypes_of_other_spaces_are_refused(run, trained):
     result = run("eval", f"run={trained}", "genotypes=['0121']")
     assert_one_line_mistake("ws-nas", result, ["genotypes='0121'", "the run's space nb201_tiny"])
