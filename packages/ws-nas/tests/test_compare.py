@@ -101,7 +101,7 @@ def test_a_training_that_fails_leaves_the_others(run, monkeypatch):
         (["families=[pc_darts]"], ["pc_darts"]),
         (["+options.spo.x=1"], ["options='spo'", "spos"]),
         (["families=[enas]", "+options.enas.samples=0"], ["options.enas.samples=0"]),
-        (["supernet=true"], ["supernet=", "mapping"]),
+        (["families=[spos]", "supernet=true"], ["supernet=", "mapping"]),
         (["families=[spos]", "trainer.max_epochs=-1"], ["trainer.max_epochs=-1"]),
         (["families=[spos]", "scoring.pictures=-inf"], ["scoring.pictures=-inf"]),
         (["resamples=99999999999"], ["resamples=99999999999"]),
