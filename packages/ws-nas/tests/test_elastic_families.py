@@ -160,11 +160,14 @@ def test_the_largest_network_alone_is_regularised(monkeypatch):
 RATES = {"ofa": (1, 1, 1 / 12, 1 / 4, 1 / 12, 1 / 4), "p_darts": (1, 1, 1)}
 
 
-def rates_of(name, epochs, scheduler, steps=2, **options):
-    """The learning rate of every step of a run."""
+def staged(name, **options):
     space = get_space("ofa_tiny" if name == "ofa" else "darts_tiny")
     more = {"shares": [1] * 6} if name == "ofa" else {"cells": [3, 3, 3], "warmup": 0}
-    family = make_family(name, space, space.supernet(), 0, **more, **options)
+    return make_family(name, space, space.supernet(), 0, **more, **options)
+
+
+def rates_of(family, epochs, scheduler, steps=2):
+    """The learning rate of every step of a run."""
     module = FamilyModule(
         family, 10, object(), optimizer={"opt": "sgd", "lr": 0.03, "momentum": 0.9}, scheduler=scheduler
     )
@@ -181,18 +184,19 @@ def rates_of(name, epochs, scheduler, steps=2, **options):
 
 @pytest.mark.parametrize("name", RATES)
 def test_each_stage_has_its_learning_rate(name):
-    count = len(RATES[name])
-    plain = rates_of(name, count, {"sched": "none"})
+    family, count = staged(name), len(RATES[name])
+    plain = rates_of(family, count, {"sched": "none"})
     assert plain == pytest.approx([0.03 * rate for rate in RATES[name] for _ in range(2)], rel=1e-6)
-    fallen = rates_of(name, 4 * count, {"sched": "cosine", "min_lr": 0.0})
+    fallen = rates_of(family, 4 * count, {"sched": "cosine", "min_lr": 0.0})
     whole = [0.5 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
     assert fallen == pytest.approx([0.03 * rate * share for rate in RATES[name] for share in whole], rel=1e-6)
-    given = rates_of(name, count, {"sched": "none"}, rates=[0.5] * count)
-    assert given == pytest.approx([0.015] * 2 * count)
+    family.rates = (0.5,) * count
+    assert rates_of(family, count, {"sched": "none"}) == pytest.approx([0.015] * 2 * count)
 
 
 def test_stages_that_let_in_a_part_do_not_warm_up():
-    rates = rates_of("ofa", 12, {"sched": "cosine", "warmup_epochs": 1, "warmup_lr": 0.0}, rates=[1] * 6)
+    family = staged("ofa", rates=[1] * 6)
+    rates = rates_of(family, 12, {"sched": "cosine", "warmup_epochs": 1, "warmup_lr": 0.0})
     firsts = rates[::4]
     assert firsts == pytest.approx([0, 0, 0.03, 0, 0.03, 0])
 
@@ -201,9 +205,9 @@ def test_one_schedule_over_the_run_on_request():
     family = family_of("ofa", rates=None)
     assert family.stages(6) == []
     with pytest.raises(UserError, match=r"scheduler=onecycle is laid out over the whole run.*family\.rates=null"):
-        rates_of("ofa", 6, {"sched": "onecycle"})
+        rates_of(staged("ofa"), 6, {"sched": "onecycle"})
     with pytest.raises(UserError, match=r"a stage of family=ofa from epoch 1 on; family\.rates=null"):
-        rates_of("ofa", 6, {"sched": "cosine", "warmup_epochs": 1})
+        rates_of(staged("ofa"), 6, {"sched": "cosine", "warmup_epochs": 1})
     with pytest.raises(UserError, match=r"family\.rates=\[1, 1\] needs 6 values, one a stage, or null"):
         family_of("ofa", rates=[1, 1])
     with pytest.raises(UserError, match=r"family\.rates=0 must be a number above 0"):

@@ -175,18 +175,26 @@ class Soft(Relaxed):
             batches: Validation pictures to judge by.
             until: So many in all; every one if not given.
         """
-        for table, edges, among in self.decisions[self.decided : until]:
-            of = self.mixture.tables[table]
-            if among:
-                order = self._by_need([(table, edge, None) for edge in edges], batches)
-                assert of.nothing is not None
-                for place in order[2:]:
-                    self.chosen[table][edges[place]] = of.nothing
-            else:
-                real = [k for k in range(len(of.operations)) if k != of.nothing]
-                order = self._by_need([(table, edges[0], k) for k in real], batches)
-                self.chosen[table][edges[0]] = real[order[0]]
-            self.decided += 1
+        before = self.mixture.training
+        self.mixture.eval()  # once: it goes through thousands of modules
+        try:
+            for decision in self.decisions[self.decided : until]:
+                self._decide(*decision, batches)
+        finally:
+            self.mixture.train(before)
+
+    def _decide(self, table: int, edges: Sequence[int], among: bool, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+        of = self.mixture.tables[table]
+        if among:
+            order = self._by_need([(table, edge, None) for edge in edges], batches)
+            assert of.nothing is not None
+            for place in order[2:]:
+                self.chosen[table][edges[place]] = of.nothing
+        else:
+            real = [k for k in range(len(of.operations)) if k != of.nothing]
+            order = self._by_need([(table, edges[0], k) for k in real], batches)
+            self.chosen[table][edges[0]] = real[order[0]]
+        self.decided += 1
 
     def _by_need(
         self, trials: Sequence[tuple[int, int, int | None]], batches: Sequence[tuple[Tensor, Tensor]]
@@ -205,18 +213,13 @@ class Soft(Relaxed):
     @torch.no_grad()
     def _judged(self, batches: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
         """Accuracy and loss of the mixture, each batch with its own statistics; nothing of the network changes."""
-        before = self.mixture.training
-        self.mixture.eval()
         right = loss = count = 0.0
-        try:
-            for images, labels in batches:
-                with Collecting():
-                    logits = wide(self.soft_logits(images))
-                right += float((logits.argmax(1) == labels).sum())
-                loss += float(self.finite(F.cross_entropy(logits, labels, reduction="sum"), None, "a trial's loss"))
-                count += len(labels)
-        finally:
-            self.mixture.train(before)
+        for images, labels in batches:
+            with Collecting():
+                logits = wide(self.soft_logits(images))
+            right += float((logits.argmax(1) == labels).sum())
+            loss += float(self.finite(F.cross_entropy(logits, labels, reduction="sum"), None, "a trial's loss"))
+            count += len(labels)
         return right / count, loss / count
 
     # --- state ----------------------------------------------------------------------------------------------------
