@@ -101,16 +101,20 @@ def fit(
     seed_everything(options["seed"])
     data, space, family = open_family(options)
     scoring = scoring_of(options, family, data, data.val, resolve_device(options["device"]))
+    stream = stream_of(data)
     module = FamilyModule(
         family,
         data.num_classes,
-        stream_of(data),
+        stream,
         optimizer=options["optimizer"],
         scheduler=options["scheduler"],
         preprocessing=data.preprocessing,
     )
     callbacks = [] if after_epoch is None else [AfterEpoch(partial(after_epoch, scoring=scoring))]
-    metrics = train(options, family.network, data, module=module, callbacks=callbacks, folder=folder)
+    try:
+        metrics = train(options, family.network, data, module=module, callbacks=callbacks, folder=folder)
+    finally:
+        stream.close()
     family.load_state_dict(load_checkpoint(Path(metrics["folder"]) / "checkpoints" / "last.ckpt")["family"])
     family.scorer = scoring
     return Trained(data, space, family, scoring, metrics)
