@@ -79,10 +79,10 @@ def test_a_training_that_fails_leaves_the_others(run, monkeypatch):
 
     whole = compare.fit
 
-    def fit(options, folder):
+    def fit(options, *others):
         if options["family"]["name"] == "spos":
             raise NotFinite("loss is nan in genotype=0000")
-        return whole(options, folder)
+        return whole(options, *others)
 
     monkeypatch.setattr(compare, "fit", fit)
     done = run("compare", *SMALL, "families=[spos,fairnas]", "count=12")

@@ -150,7 +150,10 @@ def test_resume_goes_on_with_the_words_of_the_run(run):
         (["train", "+supernet.bias=true"], ["supernet='bias'", "affine"]),
         (["train", "family.search.limit={macs: 1}"], ["limit", "digits_chain"]),
         (["train", "trainer.accumulate_grad_batches=2"], ["accumulate_grad_batches=2"]),
-        (["train", "data=digits", "space=nas_bench_macro", "+space.classes=7"], ["7 classes", "10"]),
+        (
+            ["train", "data=digits", "space=nas_bench_macro", "+space.classes=7"],
+            ["7 classes", "10", "++space.classes=10"],
+        ),
         (["resume", "run=nowhere"], ["run='nowhere'", "does not exist"]),
         (["eval", "run=nowhere"], ["run='nowhere'", "does not exist"]),
     ],
@@ -162,7 +165,7 @@ def test_mistakes_are_one_line(run, words, said):
 
 def test_only_mixtures_are_derived_by_perturbation(run, trained):
     result = run("search", f"run={trained}", "strategy=perturbation", "threads=1", "device=cpu")
-    assert_one_line_mistake("ws-nas", result, ["strategy=perturbation", "family=darts", "not spos"])
+    assert_one_line_mistake("ws-nas", result, ["strategy=perturbation", "as DARTS trains them", "not for spos"])
 
 
 def test_genotypes_of_other_spaces_are_refused(run, trained):

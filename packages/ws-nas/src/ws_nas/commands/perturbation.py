@@ -28,10 +28,10 @@ def derive_anew(source: Source, options: Mapping[str, Any]) -> SearchResult:
     if source.scoring is None:
         raise UserError(f"{told} decides the edges of a trained mixture: give run=RUN instead of scores=")
     if not isinstance(family, Soft):
-        raise UserError(f"{told} is for mixtures that run all operations, such as family=darts, not {family.name}")
+        raise UserError(f"{told} is for mixtures that run all operations, as DARTS trains them, not for {family.name}")
     if not family.inherits:
         raise UserError(
-            f"{told}: family={family.name} leaves no weights to score by; train it with family.select=perturbation"
+            f"{told}: {family.name} leaves no weights to score by; it can select by perturbation where it is trained"
         )
     if family.select == "perturbation":
         raise UserError(f"{told}: the run was derived by perturbation already, in its training")
