@@ -79,6 +79,8 @@ def draw_taus_by_epoch(taus: Mapping[str, Mapping[int, float]], path: Path, titl
         path: PNG file to write.
         title: Of the picture.
     """
+    from matplotlib.ticker import MaxNLocator
+
     with figure(5.6, 3.6 + 0.12 * len(taus)) as fig:
         ax = fig.subplots()
         said = []
@@ -87,7 +89,7 @@ def draw_taus_by_epoch(taus: Mapping[str, Mapping[int, float]], path: Path, titl
             ax.plot(list(values), list(values.values()), "o", linestyle=line, color=colour, markersize=4, label=name)
             first, last = min(values), max(values)
             said.append(f"{name} from {values[first]:.3f} after {first} to {values[last]:.3f} after {last}")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("epochs of the supernet")
         ax.set_ylabel("tau-b with stand-alone accuracy")
         ax.set_title(title)
