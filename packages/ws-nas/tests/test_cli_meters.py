@@ -166,11 +166,9 @@ def test_a_trained_supernet_is_measured_repaired_and_searched(run):
     missed = data_of(run("search", *shared, "strategy=perturbation", "budget=12"))
     assert SPACE.parse(missed["genotype"]) in SPACE
     assert missed["message"] == "12 evaluations of the mixture decided 4 times"
-    assert data_of(run("search", *shared, "strategy=perturbation"))["genotype"] == missed["genotype"]
     for words, said in (
         (["budget=11"], ["budget=11", "needs 12 evaluations"]),
         (["limit.macs=100000"], ["limit={'macs': 100000}", "strategy=constrained"]),
-        (["latency=t.csv:lat_cpu_ms"], ["latency=", "strategy=constrained"]),
     ):
         assert_one_line_mistake("ws-nas", run("search", *shared, "strategy=perturbation", *words), said)
     wrong = run("gap", *shared, "space=nb201_tiny", "table=t.csv", "truth=d_test")
