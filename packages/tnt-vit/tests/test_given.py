@@ -318,6 +318,50 @@ def test_graphs_and_scripts_compute_the_same(options):
         graph(picture(2, (48, 32)))
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"legacy": True}, {"inner_dim": 6, "inner_stride": 2}, {"backend": "reference"}]
+)
+def test_graphs_give_the_same_bits(options):
+    model = small(**options).float()
+    x = picture().float()
+    with torch.inference_mode():
+        assert torch.equal(create_feature_extractor(model, {"head": "logits"})(x)["logits"], model(x))
+
+
+@pytest.mark.parametrize("change", ["hook", "subclass", "parametrize"])
+def test_the_stem_calls_a_convolution_that_was_changed(change):
+    model, x = small(), picture()
+    want = model(x)
+    conv = model.pixel_embed.proj
+    if change == "hook":
+        conv.register_forward_hook(lambda module, args, out: 2 * out)
+    elif change == "subclass":
+        model.pixel_embed.proj = Doubled(conv)
+    else:
+        parametrize.register_parametrization(conv, "weight", Double())
+        parametrize.register_parametrization(conv, "bias", Double())
+    twice = model(x)
+    assert (twice - want).abs().max() > 1e-3
+    model.backend = "reference"
+    assert (model(x) - twice).abs().max() < 1e-11
+
+
+class Double(nn.Module):
+    def forward(self, value):
+        return 2 * value
+
+
+class Doubled(nn.Module):
+    """An adapter in place of a layer, which shows the weights of what it wraps."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.weight, self.bias, self.out_channels = layer, layer.weight, layer.bias, layer.out_channels
+
+    def forward(self, x):
+        return 2 * self.layer(x)
+
+
 @scripts
 def test_a_script_keeps_stochastic_depth_and_dropout():
     model = small(drop_path_rate=0.5, proj_drop_rate=0.5).train()
