@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +109,10 @@ def fit(
         scheduler=options["scheduler"],
         preprocessing=data.preprocessing,
     )
-    callbacks = [] if after_epoch is None else [AfterEpoch(partial(after_epoch, scoring=scoring))]
+    callbacks = []
+    if after_epoch is not None:
+        call = after_epoch
+        callbacks.append(AfterEpoch(lambda epoch: call(epoch, scoring)))
     try:
         metrics = train(options, family.network, data, module=module, callbacks=callbacks, folder=folder)
     finally:
