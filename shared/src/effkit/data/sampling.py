@@ -184,9 +184,16 @@ def end_workers() -> None:
 
     Python ends them by a signal that they leave to their parent (:func:`leave_signals`), and would wait for ever.
     """
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.kill()
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    died = getattr(signal, "SIGCHLD", None)
+    if not workers or died is None:
+        return
+    before = signal.signal(died, signal.SIG_DFL)  # torch's handler takes a worker that was killed for a fault
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join()
+    signal.signal(died, before)
 
 
 atexit.register(end_workers)  # runs before what multiprocessing, imported above, does at the end
