@@ -152,7 +152,7 @@ def test_resume_goes_on_with_the_words_of_the_run(run):
         (["train", "trainer.accumulate_grad_batches=2"], ["accumulate_grad_batches=2"]),
         (
             ["train", "data=digits", "space=nas_bench_macro", "+space.classes=7"],
-            ["7 classes", "10", "++space.classes=10"],
+            ["7 classes", "10", "its own key classes"],
         ),
         (["resume", "run=nowhere"], ["run='nowhere'", "does not exist"]),
         (["eval", "run=nowhere"], ["run='nowhere'", "does not exist"]),

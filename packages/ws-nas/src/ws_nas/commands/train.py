@@ -170,8 +170,9 @@ def draw_search(family: Family, genotype: Genotype, folder: Path) -> list[Path]:
         genotype: The derived one.
         folder: The run folder.
     """
-    graphs = family.space.graphs(genotype)
-    found = [draw_graphs(graphs, folder / "derived.png", f"{family.name}: derived on {family.space.name}")]
+    found = []
+    if graphs := family.space.graphs(genotype):
+        found.append(draw_graphs(graphs, folder / "derived.png", f"{family.name}: derived on {family.space.name}"))
     if isinstance(family, Relaxed):
         shares = zip(family.mixture.tables, family.shares(), strict=False)
         tables = {table.name: p.tolist() for table, p in shares}

@@ -108,11 +108,14 @@ class Space(ABC):
     def supernet(self, **options: Any) -> Supernet:
         """A super-network of all networks of the space."""
 
-    @abstractmethod
-    def graphs(self, genotype: Genotype) -> dict[str, Graph]:
-        """What a genotype decides, as drawings by the name of the part; an operation that gives nothing has no edge."""
-
     # What a space may say otherwise.
+
+    def graphs(self, genotype: Genotype) -> dict[str, Graph]:
+        """What a genotype decides, as drawings by the name of the part; none where a space does not say.
+
+        An operation that gives nothing has no edge.
+        """
+        return {}
 
     def is_valid(self, genotype: Genotype) -> bool:
         """Whether these indices are a genotype of the space."""

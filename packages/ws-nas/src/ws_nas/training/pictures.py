@@ -46,7 +46,7 @@ def open_data(options: Mapping[str, Any], layout: Layout) -> DataModule:
         if asked != there:
             raise UserError(
                 f"the space's networks are for {asked} {what}, but data={data.name} has {there}: "
-                f"give ++space.{key}={there}, or other data"
+                f"a space takes another number by its own key {key}"
             )
     return data
 
