@@ -76,7 +76,7 @@ def recall(cfg: DictConfig) -> Report:
 @main.command("bench", positional="what")
 @shown("bench")
 def bench(cfg: DictConfig) -> Report:
-    """Time one layer against full attention: decode, prefill, append or calibrate."""
+    """Time one layer against full attention: decode, prefill, crossover, append or calibrate."""
     from esa_attention.commands.bench.run import run
 
     return run(cfg)

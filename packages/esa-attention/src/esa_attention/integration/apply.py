@@ -67,7 +67,7 @@ def apply_esa(
         layers = list(compressors)
     handle = ESAHandle(model, config, layers)
     try:
-        if config.method == "full" or config.dense_until:
+        if config.method == "full" or config.dense_until not in (0, "auto"):
             _check_length_dependence(handle)
         if verify:
             check_handle(handle)

@@ -26,6 +26,7 @@ from esa_attention.integration.asked import asked
 from esa_attention.integration.by_design import say_by_design
 from esa_attention.integration.cache_argument import CACHE_NAMES, cache_argument
 from esa_attention.integration.identity import handle_fingerprint
+from esa_attention.integration.own_attention import own_attention
 from esa_attention.integration.patching import Patch
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class ESAHandle:
         Args:
             reserve: Tokens to make room for at once; the cache grows by doubling in any case.
         """
-        cache = ESACache(self.config, self.compressors, self.tables, reserve)
+        cache = ESACache(self.config, self.compressors, self.tables, reserve, self.geometry.trained_context)
         cache.made_for = self.fingerprint
         for index, layer in enumerate(cache.layers):
             layer.watchers, layer.layer_idx = self._watchers, index
@@ -101,6 +102,18 @@ class ESAHandle:
         held = [*self.geometry.attentions[index].parameters(), *self.geometry.attentions[index].buffers()]
         here = [t.device for t in held if t.device.type != "meta"]
         return here[0] if here else next(self._patch.rotary.buffers()).device
+
+    def dense_until(self, config: ESAConfig | None = None) -> int:
+        """Up to how many tokens attention is full on this model where it is now: what ``auto`` comes to.
+
+        Args:
+            config: Another configuration than the handle's.
+        """
+        layer = ESALayer(
+            config or self.config, self.compressors[0], self.tables, trained_context=self.geometry.trained_context
+        )
+        layer.device, layer.dtype = self._device(0), next(self.geometry.attentions[0].parameters()).dtype
+        return layer.dense_until
 
     @contextlib.contextmanager
     def watch(self, callback: Callable[..., None]) -> Iterator[None]:
@@ -193,16 +206,18 @@ class ESAHandle:
         handed: Handed | None,
     ) -> Tensor:
         """Attention of the new tokens over all cached ones."""
+        full = own_attention(module, self._patch.implementation)
         with torch.no_grad():
             if handed is not None:
-                return attend_layer(handed.layer, query.detach(), scaling, handed.starts)
+                return attend_layer(handed.layer, query.detach(), scaling, handed.starts, full)
             # use_cache=False: the cache lives for this call
             index, length = int(module.layer_idx), key.shape[2]  # type: ignore[arg-type]
-            layer = ESALayer(self.config, self.compressors[index], self.tables, reserve=length)
+            trained = self.geometry.trained_context
+            layer = ESALayer(self.config, self.compressors[index], self.tables, reserve=length, trained_context=trained)
             layer.watchers, layer.layer_idx = self._watchers, index
             layer.update(key.detach(), value.detach())
             starts = None if mask is None else padding_starts(mask, query.shape[0], length)
-            return attend_layer(layer, query.detach(), scaling, starts if starts and any(starts) else None)
+            return attend_layer(layer, query.detach(), scaling, starts if starts and any(starts) else None, full)
 
     def _prepare_cache(
         self,
@@ -226,7 +241,9 @@ class ESAHandle:
             config, cache._is_user_defined = cache.config, True  # type: ignore[attr-defined]
         elif generation_config.use_cache is not False:
             model_kwargs[cache_argument(self.geometry.base)] = self.new_cache()
-        say_by_design(config, generation_config, generation_mode, max_cache_length, model_kwargs.get("attention_mask"))
+        if max_cache_length > self.dense_until(config):
+            mask = model_kwargs.get("attention_mask")
+            say_by_design(config, generation_config, generation_mode, max_cache_length, mask)
 
 
 def _given(kwargs: dict[str, Any]) -> ESACache | None:

@@ -80,7 +80,7 @@ class Patch:
             raise UserError("ESA is applied to this model already; call .remove() on the first handle")
         register()
         self.rotary = base.rotary_emb
-        self._implementation = base.config._attn_implementation
+        self.implementation = base.config._attn_implementation
         base.rotary_emb = NoRotation(self.rotary, self._table_dim())
         self._hooks = [
             base.register_forward_pre_hook(self._before_forward, with_kwargs=True, prepend=True),
@@ -157,7 +157,7 @@ class Patch:
             owner.__dict__.pop("set_attn_implementation", None)
             owner.__dict__.pop("_prepare_cache_for_generation", None)
         base.rotary_emb = self.rotary
-        type(base).set_attn_implementation(base, self._implementation)
+        type(base).set_attn_implementation(base, self.implementation)
 
 
 def _owners(model: nn.Module, base: nn.Module) -> list[Any]:

@@ -27,7 +27,7 @@ __all__ = ["ESACache"]
 # What only the selection asks for, and not what is stored.
 RECONFIGURABLE = (
     *("num_initial", "num_selected", "proximity", "selection", "selection_block", "rerank_factor", "reuse_threshold"),
-    "backend",
+    *("dense_until", "backend"),
 )
 
 
@@ -39,19 +39,25 @@ class ESACache(Cache):
         compressors: One a layer.
         tables: Rotary tables of the model.
         reserve: Tokens to make room for at once, so that nothing grows on the way.
+        trained_context: Longest sequence the model was trained on, which ``dense_until="auto"`` depends on.
 
     Raises:
         UserError: If there is no layer.
     """
 
     def __init__(
-        self, config: ESAConfig, compressors: Sequence[QKCompressor], tables: RopeTables, reserve: int = 0
+        self,
+        config: ESAConfig,
+        compressors: Sequence[QKCompressor],
+        tables: RopeTables,
+        reserve: int = 0,
+        trained_context: int | None = None,
     ) -> None:
         if not compressors:
             raise UserError("compressors is empty, ESACache needs one a layer")
         self.config = config
         self.workspace = Workspace()
-        layers: list[Any] = [ESALayer(config, c, tables, reserve, self.workspace) for c in compressors]
+        layers: list[Any] = [ESALayer(config, c, tables, reserve, self.workspace, trained_context) for c in compressors]
         super().__init__(layers=layers)
         self.layers: list[Any]
         self.made_for = ""  # fingerprint of the model, maps and configuration it belongs to

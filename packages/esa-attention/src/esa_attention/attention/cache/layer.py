@@ -16,8 +16,10 @@ from transformers.cache_utils import DynamicLayer
 
 from effkit.errors import UserError
 from esa_attention.attention.cache.buffers import GrowingBuffer, IndexStore
+from esa_attention.attention.cache.dense import DenseKeys
 from esa_attention.attention.cache.window import RotatedWindow
 from esa_attention.attention.cache.workspace import Workspace
+from esa_attention.attention.crossover import dense_limit
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.folding import fold_keys
 from esa_attention.compression.qk_compressor import QKCompressor
@@ -44,6 +46,7 @@ class _Derived:
     windows: dict[int, RotatedWindow] = field(default_factory=dict)  # by row
     choices: dict[int, LastChoice] = field(default_factory=dict)
     blocks: dict[Any, Any] = field(default_factory=dict)  # what baselines keep of whole blocks
+    dense: DenseKeys | None = None  # keys for full attention, while any row is short
 
 
 class ESALayer(DynamicLayer):
@@ -55,6 +58,7 @@ class ESALayer(DynamicLayer):
         tables: Rotary tables of the model.
         reserve: Tokens to make room for at once.
         workspace: Scratch shared with other layers.
+        trained_context: Longest sequence the model was trained on, which ``dense_until="auto"`` depends on.
 
     Attributes:
         store: Unrotated keys and values, ``(B, capacity, 2, K, D)``.
@@ -70,8 +74,10 @@ class ESALayer(DynamicLayer):
         tables: RopeTables,
         reserve: int = 0,
         workspace: Workspace | None = None,
+        trained_context: int | None = None,
     ) -> None:
         super().__init__()
+        self.trained_context = trained_context
         self.config, self.tables, self.reserve = config, tables, reserve
         self.compressor = compressor
         self.workspace = Workspace() if workspace is None else workspace
@@ -149,6 +155,23 @@ class ESALayer(DynamicLayer):
         self.derived.windows[row] = window
         return window
 
+    @property
+    def dense_until(self) -> int:
+        """Up to how many tokens attention is full; see :class:`~esa_attention.config.ESAConfig`."""
+        asked = self.config.dense_until
+        if asked != "auto":
+            return asked
+        if self.trained_context is None or self.tables.length_dependent:
+            return 0
+        return dense_limit(self.trained_context, self.device.type, self.dtype)
+
+    def dense(self) -> DenseKeys:
+        """Rotated keys of all tokens; made when first asked for."""
+        if self.derived.dense is None:
+            values = self.config.offload or self.device.type == "cpu"
+            self.derived.dense = DenseKeys(self.tables, self.dtype, self.device, values)
+        return self.derived.dense
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append the keys and values of ``T`` tokens, ``(B, K, T, D)`` each.
 
@@ -207,6 +230,7 @@ class ESALayer(DynamicLayer):
     def memory(self) -> dict[str, int]:
         """Bytes allocated, by part; ``used`` are those of tokens held (keys, values and index)."""
         parts = {"kv": 0, "index": 0, "window": sum(w.nbytes for w in self.derived.windows.values()), "used": 0}
+        parts["window"] += 0 if self.derived.dense is None else self.derived.dense.nbytes
         for name, buffer in (("kv", self.store), ("index", self.index)):
             if buffer is not None:
                 parts[name] = buffer.nbytes
@@ -246,6 +270,8 @@ class ESALayer(DynamicLayer):
             buffer.crop(length)
         for window in self.derived.windows.values():
             window.crop(length)
+        if self.derived.dense is not None:
+            self.derived.dense.crop(length)
         self.derived.choices.clear()
         self.derived.blocks.clear()
 
@@ -256,7 +282,10 @@ class ESALayer(DynamicLayer):
             buffer.rearrange(rows)
         order = [int(i) for i in rows.tolist()]
         old = self.derived
+        if old.dense is not None:
+            old.dense.rearrange(rows)
         self.derived = _Derived(
+            dense=old.dense,
             windows={new: old.windows[i].copy() for new, i in enumerate(order) if i in old.windows},
             choices={new: old.choices[i] for new, i in enumerate(order) if i in old.choices},
         )
