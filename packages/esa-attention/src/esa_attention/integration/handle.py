@@ -19,12 +19,14 @@ from esa_attention.attention.cache.padding import padding_starts
 from esa_attention.attention.cache.passes import Handed
 from esa_attention.attention.cache.saving import fill_cache, read_cache
 from esa_attention.attention.engine.step import attend_layer
+from esa_attention.attention.engine.step_fixed import attend_fixed
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.integration.asked import asked
 from esa_attention.integration.by_design import say_by_design
 from esa_attention.integration.cache_argument import CACHE_NAMES, cache_argument
+from esa_attention.integration.graphs import DecodeGraphs, Graph
 from esa_attention.integration.identity import handle_fingerprint
 from esa_attention.integration.own_attention import own_attention
 from esa_attention.integration.patching import Patch
@@ -57,6 +59,7 @@ class ESAHandle:
             raise
         self.geometry = self._patch.geometry
         self._watchers: list[Callable[..., None]] = []
+        self.graphs: DecodeGraphs | None = None
         self._own = uuid.uuid4().bytes
         for owner in self._patch.owners:  # also where the model was given in a wrapper, through which generate goes
             if hasattr(type(owner), "_prepare_cache_for_generation"):
@@ -129,8 +132,18 @@ class ESAHandle:
         finally:
             self._watchers.remove(callback)
 
+    def replay(self, new_graph: Callable[[], Graph]) -> None:
+        """Record decoding steps, and replay them while a sequence grows.
+
+        Args:
+            new_graph: Makes what records; :class:`~esa_attention.integration.graphs.CudaGraph` for a GPU.
+        """
+        self.graphs = DecodeGraphs(self.geometry.base, self._watchers, new_graph)
+
     def remove(self) -> None:
         """Give the model its own attention back; doing it twice is harmless."""
+        if self.graphs is not None:
+            self.graphs.remove()
         self._patch.remove()
 
     def __enter__(self) -> ESAHandle:
@@ -208,6 +221,8 @@ class ESAHandle:
         """Attention of the new tokens over all cached ones."""
         full = own_attention(module, self._patch.implementation)
         with torch.no_grad():
+            if handed is not None and handed.state is not None:
+                return attend_fixed(handed.layer, query.detach(), key, value, scaling, handed.state)
             if handed is not None:
                 return attend_layer(handed.layer, query.detach(), scaling, handed.starts, full)
             # use_cache=False: the cache lives for this call

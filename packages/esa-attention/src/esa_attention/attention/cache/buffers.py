@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esa_attention.ops.index_rows import quantised
+
 __all__ = ["GrowingBuffer", "IndexStore", "empty"]
 
 _LEAST = 64  # tokens of a new buffer
@@ -70,13 +72,18 @@ class GrowingBuffer:
         """Bytes allocated."""
         return self.data.numel() * self.data.element_size()
 
-    def extend(self, count: int) -> Tensor:
-        """Make room for ``count`` more tokens and return their (undefined) rows to write into."""
+    def make_room(self, count: int) -> None:
+        """Make room for ``count`` more tokens, should there be none."""
         end = self.length + count
         if end > self.capacity:
             old = self.data
             self.data = self._new(old.shape[0], max(end, 2 * self.capacity), old.shape[2:], old.dtype, old.device)
             self.data[:, : self.length] = old[:, : self.length]
+
+    def extend(self, count: int) -> Tensor:
+        """Make room for ``count`` more tokens and return their (undefined) rows to write into."""
+        self.make_room(count)
+        end = self.length + count
         new = self.data[:, self.length : end]
         self.length = end
         return new
@@ -137,12 +144,9 @@ class IndexStore:
         if self.scale is None:
             rows.copy_(compressed)
             return
-        wide = compressed.float()
-        largest = wide.abs().amax(dim=-1)
-        # A global scale would let one large key push all others into a few steps and break the order.
-        scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+        digits, scale = quantised(compressed)
         self.scale.extend(compressed.shape[1]).copy_(scale)
-        rows.copy_((wide / scale[..., None]).round_())
+        rows.copy_(digits)
 
     def floats(self, begin: int, end: int) -> Tensor:
         """Keys ``[begin, end)`` as floating numbers, ``(B, N, R)``; a view where nothing has to be converted."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from effkit.errors import UserError, choose
+from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.cache.passes import Handed, Mark, Pass, marked, restore
 from esa_attention.attention.cache.saving import save_cache
@@ -64,6 +65,7 @@ class ESACache(Cache):
         self._pass: Pass | None = None
         self._last: list[Mark] | None = None  # what was held before the last pass that ended
         self._broken = ""
+        self._fixed: FixedState | None = None
 
     def reconfigure(self, **changes: Any) -> None:
         """Change how the next tokens are selected, over what is cached already.
@@ -175,6 +177,20 @@ class ESACache(Cache):
             restore(self.layers, self._last)
             self._last = None
 
+    @property
+    def starts(self) -> Sequence[int] | None:
+        """First real token of every row in the pass that has begun; ``None`` where nothing is padded."""
+        return None if self._pass is None else self._pass.starts
+
+    @contextlib.contextmanager
+    def fixed(self, state: FixedState) -> Iterator[None]:
+        """Leave appending to the steps of the layers, which know from the device where to: see ``step_fixed``."""
+        self._fixed = state
+        try:
+            yield
+        finally:
+            self._fixed = None
+
     @torch.compiler.disable
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -198,6 +214,12 @@ class ESACache(Cache):
                 f"layer {layer_idx} would hold {layer.get_seq_length() + key_states.shape[2]} tokens after a pass that "
                 f"ends with {self._pass.length}: the model appends to it twice, or not to all layers"
             )
+        if self._fixed is not None:
+            keys, values = key_states.detach(), value_states.detach()
+            keys.esa_handed = values.esa_handed = Handed(  # type: ignore[attr-defined]
+                layer, self._pass.starts, self._fixed
+            )
+            return keys, values
         keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         keys.esa_handed = values.esa_handed = Handed(layer, self._pass.starts)  # type: ignore[attr-defined]
         return keys, values

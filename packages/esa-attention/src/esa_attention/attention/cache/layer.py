@@ -25,6 +25,7 @@ from esa_attention.compression.folding import fold_keys
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.ops.checks import check_finite
+from esa_attention.ops.dispatch import StepFacts
 
 __all__ = ["ESALayer", "LastChoice"]
 
@@ -210,6 +211,40 @@ class ESALayer(DynamicLayer):
         assert keys is not None
         assert values is not None
         return keys, values
+
+    def make_room(self, count: int) -> None:
+        """Make room for ``count`` more tokens."""
+        for buffer in self._all_buffers():
+            buffer.make_room(count)
+
+    def advance(self, count: int) -> None:
+        """Tokens for which there was room were written by somebody else."""
+        for buffer in self._all_buffers():
+            buffer.length += count
+
+    def _all_buffers(self) -> list[GrowingBuffer]:
+        found = [self.store, self.queries]
+        if self.index is not None:
+            found += [self.index.keys, self.index.scale]
+        return [buffer for buffer in found if buffer is not None]
+
+    def addresses(self) -> list[int]:
+        """Where the memory of the layer lies, and that of its maps."""
+        held = [buffer.data for buffer in self._all_buffers()] + list(self.compressor.tensors().values())
+        return [tensor.data_ptr() for tensor in held]
+
+    def facts(self, query: Tensor) -> StepFacts:
+        """What the choice of a backend depends on."""
+        config = self.config
+        return StepFacts(
+            backend=config.backend,
+            device=query.device,
+            dtype=query.dtype,
+            method=config.method,
+            selection=config.selection,
+            proximity=config.proximity,
+            offload=config.offload,
+        )
 
     def checks(self, count: int) -> bool:
         """Whether ``count`` new tokens are looked at for NaN: a decoded one on a GPU would cost a synchronisation."""

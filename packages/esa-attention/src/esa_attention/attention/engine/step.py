@@ -16,7 +16,7 @@ from esa_attention.attention.engine.step_torch import attend_layer_torch
 from esa_attention.attention.engine.step_triton import attend_layer_triton
 from esa_attention.compression.folding import fold_queries
 from esa_attention.ops.checks import check_finite
-from esa_attention.ops.dispatch import StepFacts, triton_runs
+from esa_attention.ops.dispatch import triton_runs
 from esa_attention.reference import esa_reference
 
 __all__ = ["attend_layer"]
@@ -79,7 +79,7 @@ def _choosing(
     if layer.config.backend == "reference":
         rows = slice(first_row, first_row + query.shape[0])
         return _reference(layer, query, scaling, starts, end=layer.get_seq_length(), rows=rows, chooses=True)
-    run = attend_layer_triton if triton_runs(_facts(layer, query)) else attend_layer_torch
+    run = attend_layer_triton if triton_runs(layer.facts(query)) else attend_layer_torch
     return run(layer, query, scaling, starts, first_row)
 
 
@@ -103,17 +103,3 @@ def _reference(
         starts = starts[rows]
     what = (query, keys, values, config, layer.tables, layer.compressor)
     return esa_reference(*what, scaling=scaling, start=starts).to(query.dtype)
-
-
-def _facts(layer: ESALayer, query: Tensor) -> StepFacts:
-    """What the choice of a backend depends on."""
-    config = layer.config
-    return StepFacts(
-        backend=config.backend,
-        device=query.device,
-        dtype=query.dtype,
-        method=config.method,
-        selection=config.selection,
-        proximity=config.proximity,
-        offload=config.offload,
-    )

@@ -1,0 +1,69 @@
+"""What a decoding step would launch on a GPU, counted through Triton's interpreter; and that it is the same step."""
+
+import pytest
+import torch
+
+from effkit.testing import count_launches
+from esa_attention.attention.cache.fixed import FixedState
+from esa_attention.attention.cache.layer import ESALayer
+from esa_attention.attention.engine.step import attend_layer
+from esa_attention.attention.engine.step_fixed import attend_fixed
+from esa_attention.attention.rope import RopeTables
+from esa_attention.compression.qk_compressor import QKCompressor
+from esa_attention.config import ESAConfig
+
+CONFIG = ESAConfig(num_initial=3, num_selected=7, num_local=10, chunk_size=6, proximity=1)
+STEP = {
+    "prepare_kernel": 1,
+    "decode_scores_kernel": 1,
+    "refine_kernel": 1,
+    "collect_kernel": 1,
+    "write_kernel": 1,
+    "decode_attention_kernel": 1,
+}
+
+
+def _randn(*size, seed=0, device="cpu"):
+    return torch.randn(*size, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def _compressor(kind, dim):
+    if kind == "exact":
+        return QKCompressor.exact(2, dim)
+    bias = (_randn(12), _randn(12, seed=3)) if kind == "biased" else ()
+    return QKCompressor(2, dim, _randn(12, 2 * dim, seed=1), _randn(12, 2 * dim, seed=2), *bias)
+
+
+@pytest.mark.parametrize(
+    ("kind", "index_dtype", "dim", "rotary"),
+    [("exact", "auto", 16, 16), ("folded", "auto", 16, 16), ("biased", "int8", 10, 6), ("folded", "int8", 16, 16)],
+)
+def test_a_decoding_step_is_six_launches(device, kind, index_dtype, dim, rotary):
+    config, length = CONFIG.replace(index_dtype=index_dtype), 40
+    q, k, v = (_randn(2, heads, length + 1, dim, seed=heads, device=device) for heads in (4, 2, 2))
+    starts, layers = [0, 9], {}
+    for name in ("torch", "fused"):
+        tables = RopeTables.standard(dim, rotary_dim=rotary)
+        backend = "triton" if name == "fused" else name
+        layers[name] = ESALayer(config.replace(backend=backend), _compressor(kind, dim), tables, reserve=64)
+        layers[name].update(k[:, :, :length], v[:, :, :length])
+    new = [t[:, :, length:] for t in (q, k, v)]
+    state = FixedState(2, q.device)
+    state.agree(length, starts)
+
+    def step():
+        state.length.add_(1)
+        return attend_fixed(layers["fused"], *new, 0.25, state)
+
+    counted = count_launches(step)
+    layers["torch"].update(*new[1:])
+    expected = attend_layer(layers["torch"], new[0], 0.25, starts)
+    torch.testing.assert_close(counted.result, expected, rtol=0, atol=1e-5)
+    assert counted.by_name["launches"] == {**STEP, "add_": 1}  # the length: once for all layers
+    assert counted.copies == counted.reads == 0
+    ours, theirs = layers["fused"], layers["torch"]
+    assert torch.equal(ours.store.data[:, length], theirs.store.data[:, length])
+    if theirs.index is not None:
+        a, b = (layer.index.floats(length, length + 1) for layer in (ours, theirs))
+        # A sum in another order may round to the neighbouring one of 255 steps.
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5 if index_dtype == "auto" else float(b.abs().max()) / 120)
