@@ -194,3 +194,44 @@ def test_a_cache_is_cropped_and_the_model_changed_between_replays(tiny, tokens):
 def test_graphs_need_a_gpu(tiny):
     with pytest.raises(UserError, match="cuda_graphs=True needs a model on one CUDA device, this one is on cpu"):
         apply_esa(tiny(), FEW, cuda_graphs=True)
+
+
+# ---- compiled whole
+
+
+def test_a_compiled_model_decodes_in_one_graph(tiny, tokens):
+    model, ids = tiny(dtype=torch.float32), tokens(2, 60)
+    name, starts = cache_argument(model), [0, 5]
+    mask = torch.ones_like(ids)
+    mask[1, :5] = 0
+    options = {"fullgraph": True, "backend": "eager"}
+    with torch.no_grad(), apply_esa(model, FEW, verify=False) as handle:
+        plain, whole = handle.new_cache(reserve=64), handle.new_cache(reserve=64)
+        for cache in (plain, whole):
+            model(ids[:, :40], attention_mask=mask[:, :40], **{name: cache})
+        parts = [(ids[:, t : t + 1], mask[:, : t + 1]) for t in range(40, 48)]
+        expected = [model(part, attention_mask=seen, **{name: plain}).logits for part, seen in parts]
+        compiled = torch.compile(model, **options)
+        with handle.decoding(whole, starts):
+            ours = [compiled(part, **{name: whole}).logits for part, _ in parts]
+        torch.testing.assert_close(torch.cat(ours), torch.cat(expected), rtol=0, atol=1e-4)
+        assert whole.get_seq_length() == 48
+        after = [model(ids[:, 48:49], attention_mask=mask[:, :49], **{name: cache}).logits for cache in (plain, whole)]
+        torch.testing.assert_close(*after, rtol=0, atol=1e-4)
+
+
+def test_what_cannot_be_decoded_in_fixed_steps_is_refused(tiny, tokens):
+    model, ids = tiny(), tokens(1, 60)
+    name = cache_argument(model)
+    with torch.no_grad(), apply_esa(model, FEW, verify=False) as handle:
+        with pytest.raises(UserError, match="cache is empty"), handle.decoding(handle.new_cache()):
+            pass
+        cache = handle.new_cache()
+        model(ids, **{name: cache})
+        cache.reconfigure(dense_until=60)
+        with handle.decoding(cache):  # the next token is the 61st
+            pass
+        for changes, words in (({"dense_until": 61}, "dense_until=61"), ({"selection": "reuse"}, "'reuse'")):
+            cache.reconfigure(**changes)
+            with pytest.raises(UserError, match=words), handle.decoding(cache):
+                pass

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from esa_attention.attention.cache.cache import ESACache
 from esa_attention.attention.cache.fixed import FixedState
-from esa_attention.attention.engine.step_fixed import can_replay, step_tables
+from esa_attention.attention.engine.step_fixed import can_replay, fixed_config, step_tables
 from esa_attention.integration.cache_argument import CACHE_NAMES, cache_argument
 
 __all__ = ["CudaGraph", "DecodeGraphs", "Graph"]
@@ -115,15 +115,11 @@ class DecodeGraphs:
     def _can(self, cache: ESACache, kwargs: dict[str, Any]) -> bool:
         """Whether a step is one that could be replayed."""
         ids, config = kwargs.get("input_ids"), cache.config
-        if ids is None or ids.shape[1] != 1 or torch.is_grad_enabled() or self.watchers or config.offload:
+        if ids is None or ids.shape[1] != 1 or torch.is_grad_enabled() or self.watchers:
             return False
         if any(value not in (None, False) for name, value in kwargs.items() if name not in _KNOWN):
             return False
-        if (
-            config.method != "esa"
-            or config.selection not in ("paper", "strict_causal")
-            or config.backend == "reference"
-        ):
+        if not fixed_config(config):
             return False
         if not all(layer.is_initialized and layer.device == ids.device for layer in cache.layers):
             return False

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError
 from esa_attention.attention.cache.cache import RECONFIGURABLE, ESACache
+from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.cache.padding import padding_starts
 from esa_attention.attention.cache.passes import Handed
 from esa_attention.attention.cache.saving import fill_cache, read_cache
 from esa_attention.attention.engine.step import attend_layer
-from esa_attention.attention.engine.step_fixed import attend_fixed
+from esa_attention.attention.engine.step_fixed import attend_fixed, fixed_config, step_arguments
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
@@ -60,6 +61,8 @@ class ESAHandle:
         self.geometry = self._patch.geometry
         self._watchers: list[Callable[..., None]] = []
         self.graphs: DecodeGraphs | None = None
+        self.steps: list[Any] = []  # see decoding()
+        self._state: FixedState | None = None
         self._own = uuid.uuid4().bytes
         for owner in self._patch.owners:  # also where the model was given in a wrapper, through which generate goes
             if hasattr(type(owner), "_prepare_cache_for_generation"):
@@ -139,6 +142,55 @@ class ESAHandle:
             new_graph: Makes what records; :class:`~esa_attention.integration.graphs.CudaGraph` for a GPU.
         """
         self.graphs = DecodeGraphs(self.geometry.base, self._watchers, new_graph)
+
+    @contextlib.contextmanager
+    def decoding(self, cache: ESACache, starts: Sequence[int] | None = None) -> Iterator[None]:
+        """Inside, ``torch.compile(model, fullgraph=True)`` can decode: every call appends one token to every row.
+
+        How long the sequence is is known to the device alone until the block ends. The prompt is read before it.
+
+        Args:
+            cache: A cache that holds a prompt, with room for what is decoded (``new_cache(reserve=N)``).
+            starts: First real token of every row, where the prompt was padded.
+
+        Raises:
+            UserError: If the cache is empty or not this handle's, its configuration is not one of a fixed step, or rows
+                are still short (``dense_until``); at the end, if more tokens were decoded than there was room for.
+        """
+        held = self._checked_cache(cache, "cache")
+        held.recover()
+        length, batch = held.get_seq_length(), held.batch
+        if batch is None:
+            raise UserError("the cache is empty: read a prompt into it before decoding")
+        if not (fixed_config(held.config) and length + 1 - max(starts or [0]) > held.layers[0].dense_until):
+            raise UserError(
+                f"decoding() needs method='esa', selection='paper' or 'strict_causal', offload=false and more than "
+                f"dense_until={held.layers[0].dense_until} tokens, got {held.config.method!r}, "
+                f"{held.config.selection!r}, {held.config.offload} and {length}"
+            )
+        state = FixedState(batch, held.layers[0].device)
+        state.agree(length, starts)
+        room = min(buffer.capacity for layer in held.layers for buffer in layer.all_buffers())
+        self.steps = [step_arguments(layer, state) for layer in held.layers]
+        self._state = state
+        try:
+            with held.fixed(state):
+                yield
+        finally:
+            self.steps, self._state = [], None
+            decoded = int(state.length) - length
+            for layer in held.layers:
+                layer.advance(min(decoded, room - length))
+        if decoded > room - length:
+            raise UserError(
+                f"{decoded} tokens were decoded into a cache with room for {room - length} more; give "
+                f"new_cache(reserve=N) more room"
+            )
+
+    def begin_step(self) -> None:
+        """The next token of a step that is compiled whole."""
+        assert self._state is not None
+        self._state.length.add_(1)
 
     def remove(self) -> None:
         """Give the model its own attention back; doing it twice is harmless."""

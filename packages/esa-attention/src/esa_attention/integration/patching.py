@@ -10,6 +10,7 @@ Nothing of a call is kept beside the call: a cache hands attention keys and valu
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -42,6 +43,15 @@ class Handler(Protocol):
         handed: Handed | None,
     ) -> Tensor:
         """Attention of unrotated queries ``(B, H, T, D)`` over what is cached; returns ``(B, H, T, D)``."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[Any]:
+        """Arguments of every layer's step while decoding steps are compiled whole; else empty."""
+        ...
+
+    def begin_step(self) -> None:
+        """A decoder that is compiled whole begins a step."""
         ...
 
     def check_call(self, kwargs: dict[str, Any]) -> None:
@@ -113,8 +123,28 @@ class Patch:
         """The models around the decoder, itself included, outermost first."""
         return self._owners
 
+    # A compiler does not look into what these do, unless the step is one that is compiled whole.
+
+    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if torch.compiler.is_compiling() and self.handler.steps:
+            self.handler.begin_step()
+            return None
+        return self._before_forward_as_it_is(module, args, kwargs)
+
+    def _after_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        if not (torch.compiler.is_compiling() and self.handler.steps):
+            self._after_forward_as_it_is(module, args, kwargs, output)
+
+    def _before_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if not (torch.compiler.is_compiling() and self.handler.steps):
+            self._before_model_as_it_is(module, args, kwargs)
+
+    def _after_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        if not (torch.compiler.is_compiling() and self.handler.steps):
+            self._after_model_as_it_is(module, args, kwargs, output)
+
     @torch.compiler.disable
-    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def _before_forward_as_it_is(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         implementation = getattr(module.config, "_attn_implementation", None)
         if implementation != IMPLEMENTATION:
             raise UserError(
@@ -126,15 +156,15 @@ class Patch:
         return (), kwargs
 
     @torch.compiler.disable
-    def _after_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def _after_forward_as_it_is(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         self.handler.end_call(kwargs, failed=output is None)
 
     @torch.compiler.disable
-    def _before_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _before_model_as_it_is(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self.handler.begin_model(by_name(module, args, kwargs))
 
     @torch.compiler.disable
-    def _after_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def _after_model_as_it_is(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         self.handler.end_model(by_name(module, args, kwargs), failed=output is None)
 
     def _set_implementation(self, owner: Any, implementation: Any, *args: Any, **kwargs: Any) -> Any:

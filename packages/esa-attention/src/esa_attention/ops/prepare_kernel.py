@@ -39,7 +39,7 @@ def _biased(acc, bias_ptr, r, rank):
         return acc + tl.load(bias_ptr + r, mask=r < rank, other=0.0).to(acc.dtype)
 
 
-@triton.jit(do_not_specialize=["num_local", "far_position", "scale_far", "rank", "zeroed"])
+@triton.jit(do_not_specialize=["num_local", "far_position", "scale_far", "rank", "zeroed", "capacity"])
 def prepare_kernel(
     query_ptr,  # (B, H, 1, DIM)
     key_ptr,  # (B, K, 1, DIM)
@@ -85,6 +85,7 @@ def prepare_kernel(
     scale_far,
     rank,
     zeroed,
+    capacity,
     GROUP: tl.constexpr,
     HEADS: tl.constexpr,  # key-value heads
     DIM: tl.constexpr,
@@ -102,6 +103,9 @@ def prepare_kernel(
     part = tl.program_id(1)
     row = tl.program_id(2).to(tl.int64)
     length = tl.load(length_ptr).to(tl.int64)
+    # Nobody on the host may know that the room is used up: nothing is written outside it, and the output is NaN.
+    room = length <= capacity
+    scale_far = tl.where(room, scale_far, float("nan"))
     for base in range(part * ZEROS, zeroed, tl.num_programs(1) * ZEROS):
         place = base + tl.arange(0, ZEROS)
         tl.store(zeroed_ptr + row * zeroed_row_stride + place, tl.full((ZEROS,), 0, tl.int32), mask=place < zeroed)
@@ -110,9 +114,9 @@ def prepare_kernel(
         head = part.to(tl.int64)
         target = store_ptr + row * store_row_stride + (length - 1) * store_token_stride + head * store_head_stride + d
         key = tl.load(key_ptr + row * key_row_stride + head * key_head_stride + d, mask=d < DIM)
-        tl.store(target, key, mask=d < DIM)
+        tl.store(target, key, mask=(d < DIM) & room)
         value = tl.load(value_ptr + row * value_row_stride + head * value_head_stride + d, mask=d < DIM)
-        tl.store(target + store_value_stride, value, mask=d < DIM)
+        tl.store(target + store_value_stride, value, mask=(d < DIM) & room)
         query_kernel(
             query_ptr, far_ptr, local_ptr, folded_ptr, start_ptr, length_ptr, cos_ptr, sin_ptr,
             query_row_stride, query_head_stride, 0, target_row_stride, target_head_stride, 0,
@@ -155,12 +159,12 @@ def prepare_kernel(
             acc = _biased(acc, key_bias_ptr, r, rank)
             target = index_ptr + row * index_row_stride + (length - 1) * index_stride + r
             if scale_ptr is None:
-                tl.store(target, acc.to(index_ptr.dtype.element_ty), mask=r < rank)
+                tl.store(target, acc.to(index_ptr.dtype.element_ty), mask=(r < rank) & room)
             else:
                 wide = tl.where(r < rank, acc, 0.0).to(tl.float32)
                 largest = tl.max(tl.abs(wide), 0)
                 scale = tl.where(largest > 0, largest / 127, 1.0)
                 # To the nearest whole number, halves to the even one: what adding and taking away 1.5 * 2**23 does.
                 digit = (wide / scale + 12582912.0) - 12582912.0
-                tl.store(target, digit.to(tl.int8), mask=r < rank)
-                tl.store(scale_ptr + row * scale_row_stride + length - 1, scale)
+                tl.store(target, digit.to(tl.int8), mask=(r < rank) & room)
+                tl.store(scale_ptr + row * scale_row_stride + length - 1, scale, mask=room)

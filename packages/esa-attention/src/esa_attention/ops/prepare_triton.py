@@ -74,7 +74,8 @@ def prepare_step(
         query: Unrotated ``(B, H, 1, D)``.
         key: ``(B, K, 1, D)``.
         value: ``(B, K, 1, D)``.
-        store: Written at ``length - 1``: ``(B, capacity, 2, K, D)``.
+        store: Written at ``length - 1``: ``(B, capacity, 2, K, D)``. Where that is outside, nothing is written, and
+            the far queries are NaN.
         index: Written likewise, ``(B, capacity, R)``; ``None`` without maps.
         index_scale: Written likewise, ``(B, capacity)``, for an int8 index.
         query_map: ``(R, K * D)``.
@@ -136,7 +137,7 @@ def prepare_step(
         0 if index_scale is None else index_scale.stride(0),
         0 if query_map is None else query_map.stride(0),
         *(*far.stride()[:2], folded.stride(0), mapped.stride(0), zeroed.stride(0), cos.stride(0)),
-        *(num_local, far_position, far_factor, rank, zeroed.shape[1]),
+        *(num_local, far_position, far_factor, rank, zeroed.shape[1], store.shape[1]),
         GROUP=shapes.group,
         HEADS=kv_heads,
         RANKS=ranks,

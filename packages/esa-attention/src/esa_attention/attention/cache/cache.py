@@ -191,8 +191,16 @@ class ESACache(Cache):
         finally:
             self._fixed = None
 
-    @torch.compiler.disable
     def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`update_as_it_is`; in a step that is compiled whole attention appends (``ESAHandle.decoding``)."""
+        if torch.compiler.is_compiling() and self._fixed is not None:
+            return key_states, value_states
+        return self.update_as_it_is(key_states, value_states, layer_idx, *args, **kwargs)
+
+    @torch.compiler.disable
+    def update_as_it_is(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append keys and values to a layer, in a pass of a model that ESA is applied to.

@@ -214,15 +214,16 @@ class ESALayer(DynamicLayer):
 
     def make_room(self, count: int) -> None:
         """Make room for ``count`` more tokens."""
-        for buffer in self._all_buffers():
+        for buffer in self.all_buffers():
             buffer.make_room(count)
 
     def advance(self, count: int) -> None:
         """Tokens for which there was room were written by somebody else."""
-        for buffer in self._all_buffers():
+        for buffer in self.all_buffers():
             buffer.length += count
 
-    def _all_buffers(self) -> list[GrowingBuffer]:
+    def all_buffers(self) -> list[GrowingBuffer]:
+        """Memory that grows with the tokens."""
         found = [self.store, self.queries]
         if self.index is not None:
             found += [self.index.keys, self.index.scale]
@@ -230,7 +231,7 @@ class ESALayer(DynamicLayer):
 
     def addresses(self) -> list[int]:
         """Where the memory of the layer lies, and that of its maps."""
-        held = [buffer.data for buffer in self._all_buffers()] + list(self.compressor.tensors().values())
+        held = [buffer.data for buffer in self.all_buffers()] + list(self.compressor.tensors().values())
         return [tensor.data_ptr() for tensor in held]
 
     def facts(self, query: Tensor) -> StepFacts:

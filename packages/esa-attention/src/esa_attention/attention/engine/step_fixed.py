@@ -8,19 +8,22 @@ operators over the whole room, masked.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.compression.folding import fold_keys
+from esa_attention.config import ESAConfig
 from esa_attention.ops.decode_fixed import Sizes, attend_fixed_torch
 from esa_attention.ops.decode_fixed_triton import decode_fixed_triton
 from esa_attention.ops.dispatch import triton_runs
 from esa_attention.ops.index_rows import quantised
 from esa_attention.ops.prepare_triton import can_prepare
 
-__all__ = ["attend_fixed", "can_replay", "decode_step", "step_tables"]
+__all__ = ["attend_fixed", "can_replay", "decode_step", "fixed_config", "step_arguments", "step_tables"]
 
 
 @torch.library.custom_op("esa_attention::decode_step", mutates_args=("store", "index", "index_scale"))
@@ -106,6 +109,12 @@ def step_tables(layer: ESALayer, device: torch.device) -> tuple[Tensor, Tensor]:
     return layer.tables.tables(max(layer.config.num_local, layer.config.w) + 1, device)
 
 
+def fixed_config(config: ESAConfig) -> bool:
+    """Whether a step of fixed form computes what a configuration asks for."""
+    usual = config.method == "esa" and config.selection in ("paper", "strict_causal")
+    return usual and not config.offload and config.backend != "reference"
+
+
 def can_replay(layer: ESALayer) -> bool:
     """Whether the fixed form of a step is as fast as its plain one: kernels have it, or there are none anyway."""
     assert layer.store is not None
@@ -121,6 +130,29 @@ def can_replay(layer: ESALayer) -> bool:
     )
 
 
+def step_arguments(layer: ESALayer, state: FixedState) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What :func:`decode_step` takes of a layer: between query, key, value and the scaling, and after it."""
+    assert layer.store is not None
+    config, tables, maps, index = layer.config, layer.tables, layer.compressor, layer.index
+    cos, sin = (t[:, : tables.rotary_dim // 2] for t in step_tables(layer, state.length.device))
+    scale = None if index is None else index.scale
+    tensors = (
+        layer.store.data,
+        None if index is None else index.keys.data,
+        None if scale is None else scale.data,
+        maps.query_weight,
+        maps.key_weight,
+        maps.query_bias,
+        maps.key_bias,
+        state.start,
+        state.length,
+        cos,
+        sin,
+    )
+    sizes = (config.num_initial, config.num_selected, config.num_local, config.proximity, config.w)
+    return (*tensors, *sizes, tables.attention_scaling), (triton_runs(layer.facts(layer.store.data)),)
+
+
 def attend_fixed(
     layer: ESALayer, query: Tensor, key: Tensor, value: Tensor, scaling: float, state: FixedState
 ) -> Tensor:
@@ -134,32 +166,5 @@ def attend_fixed(
         scaling: Factor on attention scores.
         state: Where rows begin and end, this token included.
     """
-    assert layer.store is not None
-    config, tables, maps, index = layer.config, layer.tables, layer.compressor, layer.index
-    cos, sin = (
-        t[:, : tables.rotary_dim // 2] for t in tables.tables(max(config.num_local, config.w) + 1, query.device)
-    )
-    return decode_step(
-        query,
-        key,
-        value,
-        layer.store.data,
-        None if index is None else index.keys.data,
-        None if index is None or index.scale is None else index.scale.data,
-        maps.query_weight,
-        maps.key_weight,
-        maps.query_bias,
-        maps.key_bias,
-        state.start,
-        state.length,
-        cos,
-        sin,
-        config.num_initial,
-        config.num_selected,
-        config.num_local,
-        config.proximity,
-        config.w,
-        tables.attention_scaling,
-        scaling,
-        triton_runs(layer.facts(query)),
-    )
+    before, after = step_arguments(layer, state)
+    return decode_step(query, key, value, *before, scaling, *after)
