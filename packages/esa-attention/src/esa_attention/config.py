@@ -49,7 +49,7 @@ class ESAConfig:
         block_size: Tokens of a block under ``infllm_blocks``.
         block_representatives: Keys that stand for such a block.
         page_size: Tokens of a page under ``quest_pages``.
-        index_dtype: How compressed keys are stored; ``auto`` is fp32 on a CPU and the model's type elsewhere.
+        index_dtype: How compressed keys are stored; ``auto`` is fp32 on a CPU, int8 on a CUDA device, else the model's.
         offload: Keep keys and values in host memory and only the index on the device.
         backend: ``auto``, ``reference`` (float64 loops), ``torch``, ``triton``.
         check_finite: Raise when a query, key or value is NaN or infinite (while decoding on a GPU it would cost a

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from esa_attention.ops.index_rows import quantised
 
-__all__ = ["GrowingBuffer", "IndexStore", "empty"]
+__all__ = ["GrowingBuffer", "IndexStore", "empty", "index_dtype"]
 
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 _LEAST = 64  # tokens of a new buffer
 
 
@@ -23,6 +24,23 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: b
     """Memory that may be written in any mode: what ``inference_mode`` makes can never be written outside it."""
     with torch.inference_mode(False):
         return torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
+
+
+def index_dtype(asked: str, dtype: torch.dtype, kind: str, exact: bool) -> torch.dtype:
+    """In which type compressed keys are stored.
+
+    Args:
+        asked: ``auto`` or the name of a type. A CPU multiplies float32 fastest; on a GPU a step is bound by the bytes of
+            the index, so there ``auto`` is eight bits, half of bfloat16.
+        dtype: Of the keys.
+        kind: Of device.
+        exact: Whether the keys themselves are the index, which would have to be stored a second time in eight bits.
+    """
+    if asked != "auto":
+        return _DTYPES[asked]
+    if kind == "cpu":
+        return torch.promote_types(dtype, torch.float32)
+    return torch.int8 if kind == "cuda" and not exact else dtype
 
 
 class GrowingBuffer:

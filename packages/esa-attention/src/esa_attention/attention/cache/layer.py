@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from effkit.errors import UserError
-from esa_attention.attention.cache.buffers import GrowingBuffer, IndexStore
+from esa_attention.attention.cache.buffers import GrowingBuffer, IndexStore, index_dtype
 from esa_attention.attention.cache.dense import DenseKeys
 from esa_attention.attention.cache.window import RotatedWindow
 from esa_attention.attention.cache.workspace import Workspace
@@ -28,8 +28,6 @@ from esa_attention.ops.checks import check_finite
 from esa_attention.ops.dispatch import StepFacts
 
 __all__ = ["ESALayer", "LastChoice"]
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
 @dataclass
@@ -128,19 +126,13 @@ class ESALayer(DynamicLayer):
                 f"the compressor is made for keys of {self.compressor.key_dim} numbers, the model's have {heads * dim}"
             )
         self.compressor = self.compressor.to(device=self.device, dtype=wide)
-        dtype = self._index_dtype()
+        dtype = index_dtype(self.config.index_dtype, self.dtype, self.device.type, self.compressor.is_exact)
         if self.config.method == "esa" and (not self.compressor.is_exact or dtype == torch.int8):
             self.index = IndexStore(batch, self.compressor.rank, dtype, self.device, self.reserve)
         if self.config.method == "infllm_blocks":
             self.queries = GrowingBuffer(batch, (heads * dim,), wide, self.device, self.reserve)
         self.derived = _Derived()
         self.is_initialized = True
-
-    def _index_dtype(self) -> torch.dtype:
-        if self.config.index_dtype != "auto":
-            return _DTYPES[self.config.index_dtype]
-        # A CPU multiplies float32 fastest; half a byte less to read does not pay for the conversion.
-        return torch.promote_types(self.dtype, torch.float32) if self.device.type == "cpu" else self.dtype
 
     def window(self, row: int) -> RotatedWindow:
         """Rotated keys of the latest tokens of one sequence; made when first asked for (kernels rotate their own)."""

@@ -13,7 +13,7 @@ from effkit.report import Report
 from esa_attention.attention.crossover import meeting_point
 from esa_attention.commands.bench.case import PROVIDERS, Case, need_flash_attn
 from esa_attention.commands.bench.closed_form import closed_form_report
-from esa_attention.commands.bench.floors import macs, moved_bytes
+from esa_attention.commands.bench.floors import kernel_bytes, macs, moved_bytes
 from esa_attention.commands.bench.peers import captured, fastest
 from esa_attention.commands.bench.shape import LayerShape
 from esa_attention.config import ESAConfig
@@ -154,6 +154,12 @@ def _measure(bench: Bench, case: Case, kind: str, names: Sequence[str]) -> dict[
             + "."
         )
         found["full_attention"] = race
+    if case.new == 1:
+        found["kernel_bytes"] = {n: kernel_bytes(case, n) for n in calls if n.startswith("esa")}
+        for name, parts in found["kernel_bytes"].items():
+            shares = ", ".join(f"{part} {size / 2**20:.3g} MiB" for part, size in parts.items())
+            share = 100 * bytes_of[name] / sum(parts.values())
+            measured.table.note += f" Kernels of {name} move {shares}; the floor is {share:.0f} % of that."
     bound = {n: limits[baseline] / limits[n] for n in calls}
     ratios = measured.faster_than(baseline)
     return {**found, "ratio": ratios, "floor_seconds": limits, "bytes": bytes_of, "bound": bound}
