@@ -16,6 +16,7 @@ LINES = {
     "counting-stars": [[*TINY, "task=needle", "lengths=[200]", "methods=[esa]", "samples=1"]],
     "ppl": [[*TINY, "length=200", "methods=[esa]"]],
     "recall": [[*TINY, "methods=[closed_form]"]],
+    "two-level": [[*TINY, "length=200", "num_queries=1", "ks=[20]", "blocks=[16]"]],
     "bench": [["decode", "lengths=[64]", "providers=[esa,sdpa]", *LAYER, *ESA]],
     "inspect": [["lengths=[1024]"]],
     "reproduce": [["table=7"]],

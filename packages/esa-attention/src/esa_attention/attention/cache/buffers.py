@@ -30,7 +30,7 @@ def index_dtype(asked: str, dtype: torch.dtype, kind: str, exact: bool) -> torch
     """In which type compressed keys are stored.
 
     Args:
-        asked: ``auto`` or the name of a type. A CPU multiplies float32 fastest; on a GPU a step is bound by the bytes of
+        asked: ``auto`` or a type by name. A CPU multiplies float32 fastest; a step on a GPU is bound by the bytes of
             the index, so there ``auto`` is eight bits, half of bfloat16.
         dtype: Of the keys.
         kind: Of device.

@@ -77,10 +77,12 @@ def _decoded(layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[in
 
 def _call(layer: ESALayer, query: Tensor, scaling: float, starts: list[int], first_row: int) -> Tensor:
     """All chunks of the rows from ``first_row`` on."""
-    out = torch.empty_like(query)
     total, new = layer.get_seq_length(), query.shape[2]
     numbers = list(range(first_row, first_row + len(starts)))
     rows = slice(first_row, first_row + len(starts))
+    if new <= layer.config.step_size:
+        return _chunk(layer, lambda held: held[rows], query, scaling, starts, [total], numbers)
+    out = torch.empty_like(query)
     for low in range(0, new, layer.config.step_size):
         high = min(low + layer.config.step_size, new)
         part, ends = query[:, :, low:high], [total - new + high]
@@ -101,8 +103,8 @@ def _chunk(
     config, tables = layer.config, layer.tables
     assert layer.store is not None
     new = query.shape[2]
-    start = torch.tensor(starts, device=query.device)
-    length = torch.tensor(ends, device=query.device)
+    start = layer.workspace.numbers("starts", starts, query.device)
+    length = layer.workspace.numbers("ends", ends, query.device)
     longest = max(config.num_local + new, config.w + 1)
     cos, sin = (t[:, : tables.rotary_dim // 2] for t in tables.tables(longest, query.device))
     queries = step_queries(
@@ -218,6 +220,8 @@ def _choose(
         )
         chosen.append(picked)
         counts.append(count)
+    if len(chosen) == 1:
+        return chosen[0], counts[0]
     return torch.cat(chosen, dim=1), torch.cat(counts, dim=1)
 
 
