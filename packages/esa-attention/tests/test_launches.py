@@ -22,6 +22,23 @@ STEP = {
     "decode_attention_kernel": 1,
 }
 
+CHUNK = {
+    "copy_": 3,  # keys, values, index
+    "addmm": 2,
+    "query_kernel": 1,
+    "row_max_kernel": 1,
+    "amax": 1,
+    "chunk_scores_kernel": 1,
+    "dilate_kernel": 1,
+    "zero_": 1,
+    "count_kernel": 1,
+    "refine_kernel": 1,
+    "collect_kernel": 1,
+    "write_kernel": 1,
+    "rotate_kernel": 1,
+    "chunk_attention_kernel": 1,
+}
+
 
 def _randn(*size, seed=0, device="cpu"):
     return torch.randn(*size, generator=torch.Generator().manual_seed(seed)).to(device)
@@ -67,3 +84,23 @@ def test_a_decoding_step_is_six_launches(device, kind, index_dtype, dim, rotary)
         a, b = (layer.index.floats(length, length + 1) for layer in (ours, theirs))
         # A sum in another order may round to the neighbouring one of 255 steps.
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5 if index_dtype == "auto" else float(b.abs().max()) / 120)
+
+
+def test_a_chunk_of_a_prompt_reads_nothing_back(device):
+    """Its budget is held, not met: eight were asked for."""
+    length, new = 30, 6
+    q, k, v = (_randn(2, heads, length + new, 16, seed=heads, device=device) for heads in (4, 2, 2))
+    layer = ESALayer(
+        CONFIG.replace(backend="triton", check_finite=False), _compressor("folded", 16), RopeTables.standard(16)
+    )
+    layer.update(k[:, :, :length], v[:, :, :length])
+
+    def chunk():
+        layer.update(k[:, :, length:], v[:, :, length:])
+        return attend_layer(layer, q[:, :, length:], 0.25, [0, 9])
+
+    chunk()
+    layer.crop(-new)
+    counted = count_launches(chunk)  # as a second layer: starts and ends are on the device already
+    assert counted.copies == counted.reads == 0
+    assert counted.by_name["launches"] == CHUNK
