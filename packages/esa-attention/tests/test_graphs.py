@@ -230,8 +230,27 @@ def test_what_cannot_be_decoded_in_fixed_steps_is_refused(tiny, tokens):
         model(ids, **{name: cache})
         cache.reconfigure(dense_until=60)
         with handle.decoding(cache):  # the next token is the 61st
-            pass
+            with pytest.raises(UserError, match="compiled with fullgraph=True alone"):
+                model(ids[:, :1], **{name: cache})
+            with pytest.raises(Exception, match="every call is given that cache"):
+                torch.compile(model, fullgraph=True, backend="eager")(ids[:, :1])
+        assert cache.get_seq_length() == 60
         for changes, words in (({"dense_until": 61}, "dense_until=61"), ({"selection": "reuse"}, "'reuse'")):
             cache.reconfigure(**changes)
             with pytest.raises(UserError, match=words), handle.decoding(cache):
                 pass
+
+
+@pytest.mark.gpu
+def test_a_cuda_graph_gives_the_same_tokens(tiny, tokens):
+    model, ids = tiny(dtype=torch.float32).cuda(), tokens(2, 40).cuda()
+    mask = torch.ones_like(ids)
+    mask[1, :11] = 0
+    maps = calibrate(model, tokens(1, 100, seed=5)[0], rank=8, far_position=FEW.w)
+    options = {"attention_mask": mask, "max_new_tokens": 24, "do_sample": False}
+    with apply_esa(model, FEW, maps) as handle:
+        expected = model.generate(ids, **options)
+    with apply_esa(model, FEW, maps, cuda_graphs=True) as handle:
+        out = model.generate(ids, **options)
+        assert handle.graphs.replays > 10
+    assert torch.equal(out, expected)

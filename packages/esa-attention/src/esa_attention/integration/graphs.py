@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from effkit.errors import UserError
 from esa_attention.attention.cache.cache import ESACache
 from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.engine.step_fixed import can_replay, fixed_config, step_tables
@@ -77,9 +78,14 @@ class DecodeGraphs:
         base: The decoder.
         watchers: Who wants to see what is chosen; nothing is replayed for them.
         new_graph: Makes a recorder.
+
+    Raises:
+        UserError: If somebody else stands there already (hooks that move weights between devices do).
     """
 
     def __init__(self, base: Any, watchers: Sequence[Any], new_graph: Callable[[], Graph] = CudaGraph) -> None:
+        if "forward" in base.__dict__:
+            raise UserError(f"cuda_graphs=True: the forward of {type(base).__name__} was replaced; undo that first")
         self.base, self.watchers, self.new_graph = base, watchers, new_graph
         self.captures = self.replays = 0
         self._held: weakref.WeakKeyDictionary[ESACache, _Recorded] = weakref.WeakKeyDictionary()

@@ -62,7 +62,7 @@ class ESAHandle:
         self._watchers: list[Callable[..., None]] = []
         self.graphs: DecodeGraphs | None = None
         self.steps: list[Any] = []  # see decoding()
-        self._state: FixedState | None = None
+        self._decoding: tuple[ESACache, FixedState] | None = None
         self._own = uuid.uuid4().bytes
         for owner in self._patch.owners:  # also where the model was given in a wrapper, through which generate goes
             if hasattr(type(owner), "_prepare_cache_for_generation"):
@@ -172,12 +172,12 @@ class ESAHandle:
         state.agree(length, starts)
         room = min(buffer.capacity for layer in held.layers for buffer in layer.all_buffers())
         self.steps = [step_arguments(layer, state) for layer in held.layers]
-        self._state = state
+        self._decoding = held, state
         try:
             with held.fixed(state):
                 yield
         finally:
-            self.steps, self._state = [], None
+            self.steps, self._decoding = [], None
             decoded = int(state.length) - length
             for layer in held.layers:
                 layer.advance(min(decoded, room - length))
@@ -187,10 +187,13 @@ class ESAHandle:
                 f"new_cache(reserve=N) more room"
             )
 
-    def begin_step(self) -> None:
+    def begin_step(self, kwargs: dict[str, Any]) -> None:
         """The next token of a step that is compiled whole."""
-        assert self._state is not None
-        self._state.length.add_(1)
+        assert self._decoding is not None
+        cache, state = self._decoding
+        if all(kwargs.get(name) is not cache for name in CACHE_NAMES):
+            raise UserError("inside handle.decoding(cache) every call is given that cache")
+        state.length.add_(1)
 
     def remove(self) -> None:
         """Give the model its own attention back; doing it twice is harmless."""

@@ -50,7 +50,7 @@ class Handler(Protocol):
         """Arguments of every layer's step while decoding steps are compiled whole; else empty."""
         ...
 
-    def begin_step(self) -> None:
+    def begin_step(self, kwargs: dict[str, Any]) -> None:
         """A decoder that is compiled whole begins a step."""
         ...
 
@@ -127,7 +127,7 @@ class Patch:
 
     def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         if torch.compiler.is_compiling() and self.handler.steps:
-            self.handler.begin_step()
+            self.handler.begin_step(kwargs)
             return None
         return self._before_forward_as_it_is(module, args, kwargs)
 

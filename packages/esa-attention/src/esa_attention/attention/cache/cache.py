@@ -153,6 +153,8 @@ class ESACache(Cache):
             UserError: See :meth:`recover`.
         """
         self.recover()
+        if self._fixed is not None:
+            raise UserError("inside handle.decoding(cache) the cache is for a model compiled with fullgraph=True alone")
         self._last = None
         length = self.layers[0].get_seq_length() + tokens
         self._pass = Pass(marked(self.layers), length, starts, threading.get_ident())
