@@ -104,3 +104,17 @@ def test_a_chunk_of_a_prompt_reads_nothing_back(device):
     counted = count_launches(chunk)  # as a second layer: starts and ends are on the device already
     assert counted.copies == counted.reads == 0
     assert counted.by_name["launches"] == CHUNK
+
+
+@pytest.mark.parametrize("kind", ["bf16", "i8"])
+def test_what_comes_before_scoring_compiles_for_hopper(compile_kernel, kind):
+    """The real compiler needs no GPU: no spills."""
+    names = ("query_ptr", "key_ptr", "value_ptr", "store_ptr", "far_ptr", "local_ptr")
+    types = dict.fromkeys(names, "*bf16") | {"start_ptr": "*i64", "length_ptr": "*i64", "zeroed_ptr": "*i32"}
+    types["index_ptr"] = f"*{kind}"
+    fixed = {"query_bias_ptr": None, "key_bias_ptr": None, "GROUP": 4, "HEADS": 8, "DIM": 128, "DIM_PADDED": 128}
+    fixed |= {"HALF": 64, "HALF_PADDED": 64, "REST_PADDED": 0, "RANKS": 128, "ZEROS": 1024}
+    fixed |= {"DOT": "bf16", "ACC": "fp32", "EMULATE_BF16": False}
+    if kind != "i8":
+        fixed["scale_ptr"] = None
+    assert compile_kernel("prepare_kernel", "prepare_kernel", types, fixed, warps=8).stack == 0
