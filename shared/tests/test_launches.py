@@ -24,7 +24,7 @@ HERE = Path(__file__).with_name("kernels")
 def scaled(x: Tensor) -> Tensor:
     toy = kernels(HERE, "toy_kernel")
     out = torch.empty_like(x)
-    launch(toy.scale_kernel, (2,), x, out, x.numel(), 3.0, BLOCK=16)
+    launch(toy.scale_kernel, (2, 2), x, out, x.numel(), 3.0, BLOCK=16)
     return out
 
 
@@ -156,7 +156,6 @@ def test_operators_of_libraries_count_as_what_they_do():
     torch.testing.assert_close(x.grad, X / 8)
     assert count_launches(lambda: hidden(X)).by_name["launches"] == {"effkit_test.hidden": 1}
     compiled = torch.compile(lambda x: mean_of_squares(x) + 1, backend="eager", fullgraph=True)
-    compiled(X)
     assert count_launches(lambda: compiled(X)).by_name["launches"] == {"mul": 1, "mean": 1, "add": 1}
 
 
@@ -167,7 +166,7 @@ def test_a_kernel_counts_once_a_grid(interpreter):
     assert plain.by_name == {"launches": {"scale_kernel": 1, "add": 1}, "copies": {}, "reads": {}}
     assert opaque.by_name == {"launches": {"scale_kernel": 1}, "copies": {}, "reads": {}}
     assert ours == {"scale_kernel": 1}
-    torch.testing.assert_close(plain.result, X * 3 + 1)
+    torch.testing.assert_close(plain.result, X * 3 + 2)
 
 
 def test_it_says_what_it_counted_and_leaves_nothing_behind():

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -111,6 +112,8 @@ def count_launches(fn: Callable[[], Any]) -> Launches:
         _patch_readers(stack, recorder)
         _patch_factories(stack, recorder)
         _patch_kernels(stack, recorder)
+        if "torch._dynamo" in sys.modules:  # compiled code refuses to run under a mode
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(recorder)
         result = fn()
     return Launches(recorder.counts, result)
@@ -124,6 +127,10 @@ class _Recorder(TorchDispatchMode):
         self.counts: dict[str, Counter[str]] = {"launches": Counter(), "copies": Counter(), "reads": Counter()}
         self.on_host = WeakTensorKeyDictionary()
         self.paused = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or torch imports its compiler for the first operator, which takes seconds
 
     def add(self, kind: str, name: str) -> None:
         if not self.paused:
@@ -174,7 +181,7 @@ class _Recorder(TorchDispatchMode):
         key = torch._C.DispatchKey.CUDA if kind == "cuda" else torch._C.DispatchKey.CPU
         before = sum(counter.total() for counter in self.counts.values())
         with self:
-            result = func._op_dk(key, *args, **kwargs)
+            result = func.redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
         if before == sum(counter.total() for counter in self.counts.values()):
             self.add("launches", f"{func.namespace}.{func.overloadpacket.__name__}")
         return result
