@@ -7,7 +7,7 @@ from effkit.testing import count_launches
 from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.engine.step import attend_layer
-from esa_attention.attention.engine.step_fixed import attend_fixed
+from esa_attention.attention.engine.step_fixed import attend_fixed, step_tables
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
@@ -24,7 +24,8 @@ STEP = {
 
 CHUNK = {
     "copy_": 3,  # keys, values, index
-    "addmm": 2,
+    "clone": 1,  # keys of all heads of a token beside each other
+    "mm": 2,
     "query_kernel": 1,
     "row_max_kernel": 1,
     "amax": 1,
@@ -67,6 +68,7 @@ def test_a_decoding_step_is_six_launches(device, kind, index_dtype, dim, rotary)
     new = [t[:, :, length:] for t in (q, k, v)]
     state = FixedState(2, q.device)
     state.agree(length, starts)
+    step_tables(layers["fused"], q.device)  # made once, for all layers
 
     def step():
         state.length.add_(1)

@@ -12,7 +12,7 @@ import triton.language as tl
 from effkit.triton import device_functions, kernels
 
 _core, _query = device_functions(), kernels(__package__, "query_kernel")
-add = _core.add
+add, greater = _core.add, _core.greater
 query_kernel = _query.query_kernel
 
 
@@ -104,19 +104,19 @@ def prepare_kernel(
     row = tl.program_id(2).to(tl.int64)
     length = tl.load(length_ptr).to(tl.int64)
     # Nobody on the host may know that the room is used up: nothing is written outside it, and the output is NaN.
-    room = length <= capacity
-    scale_far = tl.where(room, scale_far, float("nan"))
+    scale_far = tl.where(length <= capacity, scale_far, float("nan"))
     for base in range(part * ZEROS, zeroed, tl.num_programs(1) * ZEROS):
-        place = base + tl.arange(0, ZEROS)
-        tl.store(zeroed_ptr + row * zeroed_row_stride + place, tl.full((ZEROS,), 0, tl.int32), mask=place < zeroed)
+        bin = base + tl.arange(0, ZEROS)
+        tl.store(zeroed_ptr + row * zeroed_row_stride + bin, tl.full((ZEROS,), 0, tl.int32), mask=bin < zeroed)
     if part < HEADS:
         d = tl.arange(0, DIM_PADDED)
-        head = part.to(tl.int64)
-        target = store_ptr + row * store_row_stride + (length - 1) * store_token_stride + head * store_head_stride + d
-        key = tl.load(key_ptr + row * key_row_stride + head * key_head_stride + d, mask=d < DIM)
-        tl.store(target, key, mask=(d < DIM) & room)
-        value = tl.load(value_ptr + row * value_row_stride + head * value_head_stride + d, mask=d < DIM)
-        tl.store(target + store_value_stride, value, mask=(d < DIM) & room)
+        own = part.to(tl.int64)
+        width = tl.where(length <= capacity, DIM, 0)
+        place = store_ptr + row * store_row_stride + (length - 1) * store_token_stride + own * store_head_stride + d
+        new_key = tl.load(key_ptr + row * key_row_stride + own * key_head_stride + d, mask=d < DIM)
+        tl.store(place, new_key, mask=d < width)
+        new_value = tl.load(value_ptr + row * value_row_stride + own * value_head_stride + d, mask=d < DIM)
+        tl.store(place + store_value_stride, new_value, mask=d < width)
         query_kernel(
             query_ptr, far_ptr, local_ptr, folded_ptr, start_ptr, length_ptr, cos_ptr, sin_ptr,
             query_row_stride, query_head_stride, 0, target_row_stride, target_head_stride, 0,
@@ -158,13 +158,15 @@ def prepare_kernel(
                 acc += _product(key_map_ptr, map_stride, r, rank, head * DIM, key, DIM, DIM_PADDED)
             acc = _biased(acc, key_bias_ptr, r, rank)
             target = index_ptr + row * index_row_stride + (length - 1) * index_stride + r
+            count = tl.where(length <= capacity, rank, 0)
             if scale_ptr is None:
-                tl.store(target, acc.to(index_ptr.dtype.element_ty), mask=(r < rank) & room)
+                tl.store(target, acc.to(index_ptr.dtype.element_ty), mask=r < count)
             else:
                 wide = tl.where(r < rank, acc, 0.0).to(tl.float32)
-                largest = tl.max(tl.abs(wide), 0)
+                largest = tl.reduce(tl.abs(wide), 0, greater)
                 scale = tl.where(largest > 0, largest / 127, 1.0)
                 # To the nearest whole number, halves to the even one: what adding and taking away 1.5 * 2**23 does.
                 digit = (wide / scale + 12582912.0) - 12582912.0
-                tl.store(target, digit.to(tl.int8), mask=(r < rank) & room)
-                tl.store(scale_ptr + row * scale_row_stride + length - 1, scale, mask=room)
+                tl.store(target, digit.to(tl.int8), mask=r < count)
+                if length <= capacity:
+                    tl.store(scale_ptr + row * scale_row_stride + length - 1, scale)
