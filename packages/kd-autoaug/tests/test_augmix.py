@@ -56,7 +56,7 @@ def by_timm(monkeypatch: pytest.MonkeyPatch, augment: BatchAugment, text: str, n
         patch.setattr(np.random, "beta", lambda a, b: float(share))
         patch.setattr(np.random, "choice", lambda ops, depth, replace: [chain(next(drawn))])
         patch.setattr(np.random, "randint", lambda low, high: 1)
-        return np.asarray(timm_ops.augment_and_mix_transform(text)(image_of(PICTURES[n])))
+        return np.asarray(timm_ops.augment_and_mix_transform(text, {})(image_of(PICTURES[n])))
 
 
 @pytest.mark.parametrize("text", ["augmix", "augmix-m9-w2-d2", "augmix-m5-w4-mstd0.5"])

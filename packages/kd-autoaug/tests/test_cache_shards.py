@@ -82,6 +82,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     del sys.modules["killing_pictures"]
 
 
+@pytest.mark.slow
 def test_a_dead_workers_shard_is_built_again(site, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -138,6 +139,7 @@ def workers():
         yield
 
 
+@pytest.mark.slow
 def test_the_command_gives_the_same_bytes(workers, words, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "build", *words, f"cache.path={tmp_path / 'a'}"]) == 0
     half = ["end=170", f"cache.path={tmp_path / 'b'}"]  # in the middle of a batch

@@ -122,6 +122,7 @@ def test_a_killed_run_goes_on(tmp_path, weights):
     assert all(json.loads(line) for line in (out / FILE).read_text().splitlines() if not line.endswith("a.p"))
 
 
+@pytest.mark.slow
 def test_workers_write_what_one_process_writes(tmp_path, weights):
     for name in ("a.png", "b.png", "broken.png", "c.png"):
         save(tmp_path / "in" / name)

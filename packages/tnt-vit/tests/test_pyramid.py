@@ -9,6 +9,7 @@ import timm
 import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import tnt_vit
 from tnt_vit.paper.claim import train_experiment
@@ -293,6 +294,23 @@ def test_layer_wise_rates_reach_every_parameter_once() -> None:
     assert scale[id(model.outer_pos)] < scale[id(first)] < scale[id(last)] < scale[id(model.head.weight)] == 1
     decayed = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     assert (decayed[id(model.outer_pos)], decayed[id(model.stages[0].relative_pos)]) == (0.0, 0.05)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")
+def test_graphs_and_scripts_give_the_same_bits() -> None:
+    model, x = small(), pictures(2, 3, 32, 96)
+    want = model(x)
+    graph = create_feature_extractor(model, {"stages.1.blocks.0.outer_mlp": "early", "head": "logits"})
+    assert torch.equal(graph(x)["logits"], want)
+    assert graph(x)["early"].shape == (2, 2 * 6, 24)
+    scripted = torch.jit.script(model)
+    assert torch.equal(scripted(x), want)
+    assert set(scripted.state_dict()) == set(model.state_dict())
+    with pytest.raises(Exception, match="the graph takes pictures of"):
+        graph(pictures(2, 3, 96, 32))
+    with pytest.raises(ValueError, match="dynamic_img_size=False"):
+        torch.jit.script(small(dynamic_img_size=True))
 
 
 def test_no_published_weights() -> None:

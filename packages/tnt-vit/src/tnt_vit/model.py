@@ -17,10 +17,9 @@ from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from effkit.errors import UserError
 from tnt_vit.layers import Attention, TNTBlock, resample_positions
 from tnt_vit.layers.checks import check_architecture, check_input, parse_blocks
-from tnt_vit.layers.graphs import graph_of
+from tnt_vit.layers.graphs import check_traced_size, graph_of
 from tnt_vit.layers.maps import AttentionMaps, attention_maps, word_features
 from tnt_vit.layers.stem import WordEmbed
 from tnt_vit.ops import resolve_backend
@@ -306,11 +305,8 @@ class TNT(nn.Module):
 
     def _embed_traced(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`embed` for torch.fx, whose graphs hold no decisions: pictures of the model's own size only."""
-        if self.dynamic_img_size:
-            raise UserError("torch.fx and torch.jit take one picture size: build the model with dynamic_img_size=False")
-        torch._assert(x.shape[2] == self.img_size[0], f"the graph takes pictures of height {self.img_size[0]}")
-        torch._assert(x.shape[3] == self.img_size[1], f"the graph takes pictures of width {self.img_size[1]}")
-        words = self.pixel_embed(x, self.pixel_pos, naive=True)
+        check_traced_size(x, self.img_size, dynamic=self.dynamic_img_size)
+        words = self.pixel_embed(x, self.pixel_pos, naive=self.backend == "reference")
         flat = words.reshape(-1, self.num_patches, self.proj.in_features)
         sentences = self.norm2_proj(self.proj(self.norm1_proj(flat)))
         sentences = torch.cat([self.cls_token.expand(flat.shape[0], -1, -1), sentences], dim=1)
@@ -323,7 +319,7 @@ class TNT(nn.Module):
     def _modes(self, x: Tensor) -> dict[str, Any]:
         """How the blocks run for this input: which fused kernel, and whether attention is spelled out."""
         if isinstance(x, Proxy):
-            return {"fused": None, "explicit": True}
+            return {"fused": None, "explicit": self.backend == "reference"}
         return {
             "fused": resolve_backend(self.backend, x.device, training=self.training),
             "explicit": self.backend == "reference",

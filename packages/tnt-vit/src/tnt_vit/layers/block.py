@@ -103,7 +103,9 @@ class Attention(nn.Module):
         """Project tokens ``(B, N, dim)`` to queries, keys and values, each ``(B, h, N, head_dim)``."""
         batch, tokens, _ = x.shape
         joined = not isinstance(x, Proxy) and plain_linear(self.qk) and plain_linear(self.v)
-        if joined and batch * tokens >= 3 * self.dim:
+        # Products narrower than a vector register round differently when joined, and graphs of torch.fx, which keep
+        # both modules, shall give the same bits.
+        if joined and self.dim >= 8 and batch * tokens >= 3 * self.dim:
             one = F.linear(x, self.qkv_weight(), self.qkv_bias())
             q, k, v = one.view(batch, tokens, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
             return q, k, v
@@ -128,12 +130,17 @@ class Attention(nn.Module):
             Tokens ``(B, N, dim)``.
         """
         q, k, v = self.heads(x)
+        drop, traced = self.attn_drop, isinstance(x, Proxy)
         # Whoever hangs a hook on the dropout of the weights wants to see them.
-        if explicit or isinstance(x, Proxy) or type(self.attn_drop) is not nn.Dropout or touched(self.attn_drop):
-            weights = ((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1)
-            out = self.attn_drop(weights) @ v
+        explicit = explicit or type(drop) is not nn.Dropout or bool(touched(drop))
+        weights = None
+        if explicit or traced:
+            # A graph shows the weights to whoever asks for that node; nothing depends on it where none are dropped.
+            weights = drop(((q * self.scale) @ k.transpose(-2, -1)).softmax(dim=-1))
+        if weights is not None and (explicit or drop.p > 0):
+            out = weights @ v
         else:
-            out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop.p if self.training else 0.0)
+            out = F.scaled_dot_product_attention(q, k, v, dropout_p=drop.p if self.training else 0.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 

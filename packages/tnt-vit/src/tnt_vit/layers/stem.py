@@ -13,6 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
+
+from effkit.notes import say_once
+from tnt_vit.layers.given import foreign
 
 __all__ = ["WordEmbed", "fold_word_filters", "patchify"]
 
@@ -55,6 +59,20 @@ def fold_word_filters(weight: Tensor, patch: tuple[int, int], stride: int) -> Te
     return taps[:, :, index].permute(2, 0, 1, 3).reshape(-1, chans, *patch)
 
 
+def _fold_in_graph(weight: Tensor, patch: tuple[int, int], stride: int) -> Tensor:
+    """:func:`fold_word_filters` without a table of places, which a graph of torch.fx would carry as a buffer.
+
+    Each word's filter is the part of the 7x7 filters that lies inside the patch, with zeros around it.
+    """
+    filters = []
+    for top in range(-PADDING, patch[0] - PADDING, stride):
+        for left in range(-PADDING, patch[1] - PADDING, stride):
+            down, right = top + KERNEL - patch[0], left + KERNEL - patch[1]
+            part = weight[:, :, max(0, -top) : KERNEL - max(0, down), max(0, -left) : KERNEL - max(0, right)]
+            filters.append(F.pad(part, (max(0, left), max(0, -right), max(0, top), max(0, -down))))
+    return torch.stack(filters).flatten(0, 1)
+
+
 class WordEmbed(nn.Module):
     """Stem: pictures to words with their position code.
 
@@ -95,7 +113,8 @@ class WordEmbed(nn.Module):
         Args:
             x: Pictures ``(B, in_chans, H, W)``.
             word_pos: Position code of the words, ``(1, c, rows, columns)``, shared by all sentences.
-            naive: Convolve patch by patch as the official code does instead of once with folded filters.
+            naive: Convolve patch by patch as the official code does instead of once with folded filters. So does a
+                convolution that somebody replaced or hung a hook on, which has to be called.
 
         Returns:
             Words ``(B * n, m, c)``; sentences row by row over the picture, words row by row over the sentence.
@@ -104,10 +123,14 @@ class WordEmbed(nn.Module):
         if self.legacy:
             words = patchify(self.proj(x), self.word_grid) + word_pos
             return words.flatten(2).transpose(1, 2)
+        if not naive and (found := foreign(self.proj, (nn.Conv2d,))):
+            say_once(f"pixel_embed.proj {found[1]}: the stem convolves patch by patch", __name__)
+            naive = True
         if naive:
             words = self.proj(patchify(x, self.patch_size)) + word_pos
             return words.flatten(2).transpose(1, 2)
-        weight = fold_word_filters(self.proj.weight, self.patch_size, self.stride)
+        fold = _fold_in_graph if isinstance(x, Proxy) else fold_word_filters
+        weight = fold(self.proj.weight, self.patch_size, self.stride)
         pos = word_pos.flatten(2).transpose(1, 2)  # (1, m, c)
         bias = pos if self.proj.bias is None else pos + self.proj.bias
         out = F.conv2d(x, weight.to(x.dtype), bias.flatten().to(x.dtype), stride=self.patch_size)

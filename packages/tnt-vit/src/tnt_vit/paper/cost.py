@@ -62,7 +62,10 @@ def timm_cost(name: str, img_size: int) -> tuple[Cost, int]:
     """Cost of a timm model for one picture, and how many of its parameters are position tables and tokens."""
     import timm
 
-    with torch.device("meta"):
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name)
+    except NotImplementedError:  # timm before 1.0.30 works out RegNet's widths with operators that meta tensors lack
         model = timm.create_model(name)
     loose = sum(p.numel() for p in model.parameters(recurse=False))
     return measure_image(model, img_size), loose

@@ -12,8 +12,10 @@ import torch
 from timm.layers import calculate_drop_path_rates, to_2tuple, trunc_normal_
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from effkit.errors import UserError
+from tnt_vit.layers.graphs import check_traced_size, graph_of
 from tnt_vit.pyramid.checks import STEM_STRIDE, check_pyramid, check_pyramid_input, grids_of, side_step
 from tnt_vit.pyramid.positions import resample_table
 from tnt_vit.pyramid.stage import Stage, pooled
@@ -265,10 +267,21 @@ class PyramidTNT(nn.Module):
 
     # --- forward ---
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles: a graph for pictures of the model's own size."""
+        return graph_of(self)
+
+    def _grids_for(self, x: Tensor) -> list[tuple[int, int]]:
+        """Sentences down and across in every stage for these pictures; graphs of torch.fx take one size only."""
+        if isinstance(x, Proxy):
+            check_traced_size(x, self.img_size, dynamic=self.dynamic_img_size)
+            return self.grids
+        check_pyramid_input(x, self.in_chans, self.img_size, self.sr_ratios, dynamic=self.dynamic_img_size)
+        return grids_of((x.shape[2], x.shape[3]), len(self.depths))
+
     def _stages(self, x: Tensor, last: int) -> list[Tensor]:
         """Sentences after each stage up to the last one asked for, ``(B, n, d)``."""
-        check_pyramid_input(x, self.in_chans, self.img_size, self.sr_ratios, dynamic=self.dynamic_img_size)
-        grids = grids_of((x.shape[2], x.shape[3]), len(self.depths))
+        grids = self._grids_for(x)
         words, sentences = self.patch_embed(x)
         words = words + self.inner_pos
         sentences = sentences + self.pos_drop(resample_table(self.outer_pos, self.grids[0], grids[0]))
@@ -382,3 +395,7 @@ class PyramidTNT(nn.Module):
     def keys_grid(self, stage: int) -> tuple[int, int]:
         """Rows and columns of the pooled keys of a stage, from 0, for pictures of the model's own size."""
         return pooled(self.grids[stage], self.sr_ratios[stage])
+
+
+# As for TNT: graphs of torch.fx carry these over, and torch.jit.script wants types there and not their names.
+PyramidTNT.forward.__annotations__.update(x=Tensor, **{"return": Tensor})
