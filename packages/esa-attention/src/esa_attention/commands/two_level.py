@@ -111,7 +111,7 @@ def _of_a_model(subject: Subject, maps: Any, ids: Tensor, num_queries: int) -> l
                 found.append((row, layer.index_rows(0, config.num_initial, end).float().clone()))
             return attend(module, query, *rest)
 
-        handle.attend = listening  # type: ignore[method-assign]  # of this handle, inside this block
+        handle.attend = listening  # type: ignore[method-assign, assignment]  # of this handle, inside this block
         read = len(ids) - num_queries
         row = ids[None].to(next(subject.model.parameters()).device)
         for low in range(0, read, _CHUNK):

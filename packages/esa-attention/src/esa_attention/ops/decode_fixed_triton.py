@@ -5,6 +5,8 @@ Six launches: what comes before scoring, scores with max filter and first histog
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -51,9 +53,9 @@ def decode_fixed_triton(
     )
     keys = store[:, :, 0].flatten(2) if index is None else index
     own, dilated = torch.empty(2, batch, capacity, device=query.device)
-    parts = {"num_initial": sizes.num_initial, "num_local": sizes.num_local}
+    parts: dict[str, Any] = {"num_initial": sizes.num_initial, "num_local": sizes.num_local}
     decode_scores(
-        *(keys, index_scale, prepared.index.float(), start, length),
+        *(keys, index_scale, prepared.mapped.float(), start, length),
         **parts,
         proximity=sizes.proximity,
         own=own,

@@ -23,12 +23,12 @@ class Prepared(NamedTuple):
     Attributes:
         far: Queries at the far position, ``(B, H, D)``.
         local: Queries at their place in the window, ``(B, H, D)``.
-        index: What the index is multiplied with, ``(B, R)``, at least float32.
+        mapped: What the index is multiplied with, ``(B, R)``, at least float32.
     """
 
     far: Tensor
     local: Tensor
-    index: Tensor
+    mapped: Tensor
 
 
 def can_prepare(store: Tensor, index: Tensor | None, index_scale: Tensor | None, query_map: Tensor | None) -> bool:

@@ -118,8 +118,9 @@ def _measure(bench: Bench, case: Case, kind: str, names: Sequence[str]) -> dict[
     Returns:
         The figures of this length.
     """
+    race: dict[str, float] = {}
     if kind == "append":
-        calls, race, baseline = {"esa": case.append()}, {}, None
+        calls, baseline = {"esa": case.append()}, None
     else:
         calls, race = _calls(bench, case, names)
         baseline = "sdpa" if "sdpa" in calls else names[-1]
