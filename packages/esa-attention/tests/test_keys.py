@@ -17,6 +17,7 @@ LINES = {
     "eval": [[*TINY, "task.folder=FOLDER", "methods=[esa]", "max_new_tokens=1"]],
     "ppl": [[*TINY, "length=200", "methods=[esa]"]],
     "recall": [[*TINY, "methods=[closed_form]"]],
+    "two-level": [[*TINY, "length=200", "num_queries=1", "ks=[20]", "blocks=[16]"]],
     "bench": [["decode", "lengths=[64]", "providers=[esa,sdpa]", *LAYER, *ESA]],
     "inspect": [["lengths=[1024]"]],
     "reproduce": [["table=7"]],

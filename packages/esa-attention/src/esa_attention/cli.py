@@ -82,10 +82,19 @@ def recall(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("two-level")
+@shown("two_level")
+def two_level(cfg: DictConfig) -> Report:
+    """What scoring blocks before tokens would save: bytes of the index read, and recall."""
+    from esa_attention.commands.two_level import run
+
+    return run(cfg)
+
+
 @main.command("bench", positional="what")
 @shown("bench")
 def bench(cfg: DictConfig) -> Report:
-    """Time one layer against full attention: decode, prefill, append or calibrate."""
+    """Time one layer against full attention: decode, prefill, crossover, append or calibrate."""
     from esa_attention.commands.bench.run import run
 
     return run(cfg)
