@@ -36,7 +36,7 @@ _FREE = ("backend", "crt_level", "weight_decay", "gate_init", "init")
 def _network(model: nn.Module) -> nn.Module:
     """The network inside DDP and ``torch.compile``."""
     while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) or hasattr(model, "_orig_mod"):
-        model = getattr(model, "_orig_mod", None) or model.module
+        model = getattr(model, "_orig_mod", None) or model.module  # type: ignore[assignment]
     return model
 
 

@@ -105,7 +105,7 @@ def _python(text: str, path: Path, chosen: str | None) -> dict[str, str]:
     }
     if not tables:
         raise UserError(f"{path} assigns no dictionary of templates")
-    table = tables[choose("task.options.prompt_set", chosen, tables)]
+    table = tables[str(choose("task.options.prompt_set", chosen, tables))]
     return {_literal(key, path): _literal(value, path) for key, value in zip(table.keys, table.values, strict=True)}
 
 
