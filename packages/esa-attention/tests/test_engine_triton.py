@@ -1,5 +1,7 @@
 """The engine on the Triton kernels against the written-out reference: interpreted on a CPU, compiled on a GPU."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -46,9 +48,20 @@ def _reference(config, q, k, v, sizes, compressor, tables, starts=None):
     return torch.cat(outs, dim=2)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("selection", ["paper", "strict_causal"])
-@pytest.mark.parametrize("starts", [None, [0, 5], [0, 22]])
+# Every value of each in a quick case; all combinations are slow ones.
+QUICK = (
+    (False, "paper", None),
+    (True, "paper", (0, 5)),
+    (False, "strict_causal", (0, 22)),
+    (True, "strict_causal", None),
+)
+EVERY = tuple(itertools.product((False, True), ("paper", "strict_causal"), (None, (0, 5), (0, 22))))
+
+
+@pytest.mark.parametrize(
+    ("exact", "selection", "starts"),
+    [case if case in QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in EVERY],
+)
 def test_prefill_and_decode_are_the_reference(device, exact, selection, starts):
     q, k, v = (_randn(2, h, 46, 16, seed=s, device=device) for s, h in ((0, 4), (1, 2), (2, 2)))
     compressor = QKCompressor.exact(2, 16) if exact else _compressor()
@@ -56,6 +69,7 @@ def test_prefill_and_decode_are_the_reference(device, exact, selection, starts):
     config = CONFIG.replace(selection=selection)
     # Each token is a row of a batch under strict selection, which takes the interpreter as long as a chunk.
     sizes = [19, 21, 1, 1, 4] if selection == "paper" else [4, 1, 3]
+    starts = None if starts is None else list(starts)
     ours = _run(config, q, k, v, sizes, compressor, tables, starts)
     naive = _reference(config, q, k, v, sizes, compressor, tables, starts)
     torch.testing.assert_close(ours.cpu().double(), naive, rtol=0, atol=2e-5)

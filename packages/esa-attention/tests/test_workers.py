@@ -59,13 +59,19 @@ def test_answers_to_a_benchmark_do_not_depend_on_the_workers(tmp_path, monkeypat
     assert said[0] == said[1]
 
 
-def test_moments_do_not_depend_on_the_workers(tmp_path: Path) -> None:
+SLOW = [{"batch_size": 2}, {"bias": True}, {"method": "key_pca"}]
+
+
+@pytest.mark.parametrize("more", [{}, *(pytest.param(more, marks=pytest.mark.slow) for more in SLOW)], ids=str)
+def test_moments_do_not_depend_on_the_workers(more) -> None:
+    model, ids = tiny(), text(330)
+    options = {"rank": 4, "far_position": 16, "sequence_length": 32, **more}
+    assert_same(calibrate(model, ids, **options), calibrate(model, ids, **options, choice=TWO))
+
+
+def test_moments_stopped_on_workers_go_on_here(tmp_path: Path) -> None:
     model, ids = tiny(), text(330)
     options = {"rank": 4, "far_position": 16, "sequence_length": 32}
-    for more in ({}, {"batch_size": 2}, {"bias": True}, {"method": "key_pca"}):
-        assert_same(calibrate(model, ids, **options, **more), calibrate(model, ids, **options, **more, choice=TWO))
-
-    # Stopped on workers, gone on with here, and with more text on workers again.
     state = {"state_path": tmp_path / "moments"}
 
     class Stop(Exception):
