@@ -75,7 +75,7 @@ def compare_machines(cfg: DictConfig) -> Report:
     words = [str(word) for word in cfg.what]
     if len(words) != 2:
         raise UserError(f"compare-machines needs two reports, A and B, got {len(words)}")
-    return compare_machines(*words, output=cfg.output)
+    return compare_machines(words[0], words[1], output=cfg.output)
 
 
 @main.command("bench", positional="what")

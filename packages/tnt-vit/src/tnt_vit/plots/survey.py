@@ -54,7 +54,8 @@ def draw_front(
         axes = fig.subplots()
         for colour, group in zip(PLOT_COLOURS, groups, strict=False):
             mine = [(x, y) for x, y, g in points.values() if g == group]
-            axes.scatter(*zip(*mine, strict=True), s=34, color=colour, label=group)
+            xs, ys = zip(*mine, strict=True)
+            axes.scatter(xs, ys, s=34, color=colour, label=group)
         line = [points[name][:2] for name in front]
         axes.plot(*zip(*line, strict=True), color="#555555", linewidth=1, zorder=0)
         for name, (x, y, _) in points.items():

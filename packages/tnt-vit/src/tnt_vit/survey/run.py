@@ -135,8 +135,9 @@ class _Run:
         rest = [b for b in todo if b.name not in killed]
         size = self.settings.together - 1
         anchor = next((b for b in there if b.name not in killed), None)
-        groups = [[anchor, *(b for b in rest[i : i + size] if b is not anchor)] for i in range(0, len(rest), size)]
-        for group in [*groups, *([b] for b in suspects)]:
+        first = [] if anchor is None else [anchor]
+        groups = [[*first, *(b for b in rest[i : i + size] if b is not anchor)] for i in range(0, len(rest), size)]
+        for group in [*groups, *[[b] for b in suspects]]:
             self.group(group, counts, floor)
 
     def group(self, group: list[Backbone], counts: dict[str, dict[str, Any]], floor: MachineFloor) -> None:

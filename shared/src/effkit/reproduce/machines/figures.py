@@ -139,8 +139,8 @@ def claim_pairs(a: Side, b: Side, name: str) -> list[Pair]:
     for key in [k for k in one if k in two]:
         seeds = [seed for seed in one[key] if seed in two[key]]
         if len(seeds) > 1:
-            values = (tuple(side[key][seed] for seed in seeds) for side in (one, two))
-            pairs.append(Pair(name, *key, *values, paired=True, note=note))
+            x, y = (tuple(side[key][seed] for seed in seeds) for side in (one, two))
+            pairs.append(Pair(name, key[0], key[1], x, y, paired=True, note=note))
     return pairs
 
 
@@ -154,7 +154,7 @@ def seconds_pairs(a: Side, b: Side, name: str) -> list[Pair]:
             took = [p["seconds"] if what != "claim" else (p["claim"] or {}).get("seconds") for p in papers]
             values.append(tuple(float(t) for t in took if t is not None and math.isfinite(t)))
         if values[0] or values[1]:
-            pairs.append(Pair(name, "seconds", what, *values, note=_other_form(a, b, name)))
+            pairs.append(Pair(name, "seconds", what, values[0], values[1], note=_other_form(a, b, name)))
     return pairs
 
 
