@@ -98,6 +98,8 @@ def ratio_interval(a: Sequence[float], b: Sequence[float], *, paired: bool = Fal
     """
     if not a or not b or min(*a, *b) <= 0:
         raise ValueError("a ratio needs positive figures on both sides")
+    if len(a) == len(b) == 1:
+        return Ratio(b[0] / a[0])  # without the rounding of logarithms
     x, y = np.log(np.asarray(a, dtype=float)), np.log(np.asarray(b, dtype=float))
     middle = float(y.mean() - x.mean())
     if paired:
