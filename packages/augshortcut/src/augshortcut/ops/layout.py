@@ -8,6 +8,8 @@ under ``torch.compile``. (A gather by an index table would bring a scatter-add t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -33,12 +35,13 @@ def sizes(tensor: Tensor) -> tuple[int, ...]:
     """
     if not torch.jit.is_tracing():
         return tuple(tensor.shape)
-    state = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    tracing: Any = torch._C
+    state = tracing._get_tracing_state()
+    tracing._set_tracing_state(None)
     try:
         return tuple(tensor.shape)
     finally:
-        torch._C._set_tracing_state(state)
+        tracing._set_tracing_state(state)
 
 
 def block_sizes(in_features: int, out_features: int, num_blocks: int) -> tuple[int, int, int]:
