@@ -15,6 +15,8 @@ GOOD = {
     "depthwise-0": [32.9, 34.9],
     "narrow-0": [32.9, 34.9],
 }
+GOOD |= {f"{name.removesuffix('0')}1": value for name, value in GOOD.items() if name.endswith("-0")}
+GOOD["vdsr"] = {"dense": [33.5, 35.5], "converted, not finetuned": [29.0, 31.0], "learned shift": [30.5, 32.5]}
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +28,10 @@ def counted():
 def judged(tmp_path, monkeypatch, counted):
     """Verdicts of a claim whose parts have given values."""
 
-    def judge(**changes):
+    def judge(full=False, at_hand=True, **changes):
         values = {"counts": counted, **GOOD, **changes}
-        run = ClaimRun(tmp_path)
+        run = ClaimRun(tmp_path, full=full)
+        monkeypatch.setattr(claim, "data_at_hand", lambda *parts: tmp_path if at_hand else None)
         monkeypatch.setattr(run, "part", lambda name, compute, *args: values[name])
         monkeypatch.setattr(claim, "cubic", lambda: [32.0, 34.0])
         monkeypatch.setattr(claim, "psnr", lambda model: values.get("converted", [30.0, 32.0]))
@@ -41,6 +44,14 @@ def judged(tmp_path, monkeypatch, counted):
 
 def test_all_is_well(judged):
     assert "differs" not in judged()
+
+
+def test_a_trained_network_counts_where_it_is_at_hand(judged):
+    assert "differs" not in judged(full=True)
+    assert len(judged(full=True)) == len(judged(full=True, at_hand=False)) + 4
+    assert len(judged(full=False)) < len(judged(full=True, at_hand=False))  # the short form is without other variants
+    poor = {**GOOD["vdsr"], "learned shift": [29.9, 31.9]}
+    assert judged(full=True, vdsr=poor).count("differs") == 1
 
 
 @pytest.mark.parametrize(

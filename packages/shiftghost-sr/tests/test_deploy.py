@@ -15,9 +15,11 @@ from effkit.errors import UserError
 from shiftghost_sr import GhostConv2d, create_model, deploy
 from shiftghost_sr.compression.deployment.folded import FoldedConv2d, Group
 from shiftghost_sr.compression.deployment.slices import AddSlices
+from shiftghost_sr.compression.deployment.tail import StreamedTail
 from shiftghost_sr.compression.forms import set_direction
 from shiftghost_sr.layers.schedule import shifts
 from shiftghost_sr.layers.shift import direction_set
+from shiftghost_sr.ops import bands
 from shiftghost_sr.ops.fold import exact_boxes, support
 from shiftghost_sr.ops.shift import shift2d
 
@@ -83,6 +85,77 @@ def test_other_ways_of_running_equal_the_network(name):
     x = torch.rand(1, model.channels, 9, 11, dtype=torch.float64)
     with torch.inference_mode():
         assert torch.allclose(last(x.contiguous(memory_format=torch.channels_last)), model(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["concat", "index", "two pixels"])
+@pytest.mark.parametrize("name", SIZES)
+def test_bands_of_rows_are_the_whole(name, kind, monkeypatch):
+    """As many bands as a frame has rows, up to eight; with large frames on a CPU they are what runs."""
+    monkeypatch.setattr(bands, "_LEAST_ON_HOST", 1)
+    model = small(name, **KINDS[kind])
+    fast = deploy(model)
+    assert_same(fast, model, [(1, 6), (5, 4), (19, 7)])
+    if name.startswith("edsr"):
+        assert_same(fast.to(memory_format=torch.channels_last), model, [(11, 6)])
+
+
+def test_how_many_bands():
+    rows = lambda *shape, device="cpu": [b - a for a, b in bands.bands(torch.empty(shape, device=device))]
+    assert rows(1, 3, 180, 320) == [22, 23, 22, 23, 22, 23, 22, 23]
+    assert rows(1, 3, 40, 120) == [20, 20]
+    assert rows(1, 3, 63, 64) == [63]
+    assert rows(0, 3, 180, 320) == [180]
+    assert rows(4, 3, 1, 320) == [1]
+
+
+def test_a_sum_with_what_the_convolution_reads():
+    """A band must not change rows that the next one reads; and sums of sums stay apart."""
+
+    class Own(nn.Module):
+        channels = 4
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.a, self.b = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1), GhostConv2d(4, 4)
+
+        def forward(self, x):
+            y = self.head(x)
+            z = y + self.a(y)
+            w = self.b(z)
+            v = z + self.a(w)
+            return v + w.mean((2, 3), keepdim=True)
+
+    torch.manual_seed(0)
+    model = Own().double().eval()
+    model.b.shift.set_directions([(1, -1)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "_LEAST_ON_HOST", 1)
+        assert_same(deploy(model), model, [(1, 1), (9, 5)])
+
+
+def test_tails_are_streamed():
+    """Of every scale, with kernels that look further than a band is high."""
+
+    class Wide(nn.Module):
+        channels, scale = 3, 2
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.up = GhostConv2d(3, 3), nn.Conv2d(3, 16, 5, padding=2)
+            self.shuffle, self.act, self.out = nn.PixelShuffle(2), nn.PReLU(4), nn.Conv2d(4, 3, 9, padding=4)
+
+        def forward(self, x):
+            return (self.out(self.act(self.shuffle(self.up(x + self.a(x))))) - 0.5) / 2
+
+    torch.manual_seed(0)
+    models = [Wide().double().eval()]
+    models += [create_model("edsr", s, blocks=1, features=4).double().eval() for s in (3, 4, 8)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bands, "_LEAST_ON_HOST", 1)
+        for model in models:
+            fast = deploy(model)
+            assert any(isinstance(m, StreamedTail) for m in fast.modules())
+            assert_same(fast, model, [(1, 3), (3, 4), (10, 3), (41, 2)])
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -182,7 +255,7 @@ def test_what_is_read_again_is_not_changed_in_place():
 def test_a_residual_sum_is_in_place_where_it_can_be():
     fast = deploy(small("edsr"))
     adds = [m.inplace for m in fast.modules() if isinstance(m, AddSlices)]
-    assert adds == [False, True]  # the first block's input is needed once more, by the long skip
+    assert adds == [False, True, True]  # the first block's input is needed once more, by the long skip
 
 
 def test_operations_in_place_keep_their_meaning():
@@ -297,7 +370,7 @@ def test_half_precision_sums_are_rounded_once():
     x = torch.rand(1, 1, 8, 9).bfloat16()
     fast = deploy(copy.deepcopy(model).bfloat16())
     with torch.no_grad():
-        kernel = fast.network.residual_layer_1_conv.parts[0].kernels[0]
+        (kernel,) = fast.network.residual_layer_1_conv.parts[0].kernels
         weight = model.residual_layer[1].conv.weight.bfloat16().float()
         assert torch.equal(kernel, (weight[:, :4] + weight[:, 4:]).bfloat16())
         assert torch.isfinite(fast(x)).all()

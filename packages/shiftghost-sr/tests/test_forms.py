@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 
 import pytest
 import torch
 
+from effkit.errors import UserError
 from effkit.results import read_csv
-from effkit.testing import assert_one_line_mistake, in_process
-from shiftghost_sr import create_model, load_model, save_model
+from effkit.testing import assert_close_to_reference, assert_one_line_mistake, in_process
+from shiftghost_sr import create_model, deploy, load_model, save_model
 from shiftghost_sr.cli import main
 from shiftghost_sr.commands.bench import build_providers
+from shiftghost_sr.commands.deploy import costs_of
 from shiftghost_sr.compression.exporting import export_network
 from shiftghost_sr.layers.ghost_conv import GhostConv2d
 
@@ -61,6 +64,20 @@ def test_convert_then_deploy(run, tmp_path):
             assert torch.allclose(program(x), model(x), rtol=1e-4, atol=1e-4)
 
 
+def test_costs_of_a_network_with_learnt_slopes():
+    """Whether its ghosts fold depends on numbers, which counting does without."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        GhostConv2d(3, 8), torch.nn.PReLU(8), torch.nn.Conv2d(8, 12, 3, padding=1), torch.nn.PixelShuffle(2)
+    ).eval()
+    model.scale, model.channels = 2, 3
+    before, after = costs_of(model, deploy(model))
+    assert after.macs < before.macs == 360 * 640 * 9 * (3 * 4 + 8 * 12)
+    model[1].weight.data = torch.linspace(0, 1, 8)  # a ghost has another slope than its map
+    before, after = costs_of(model, deploy(model))
+    assert after.macs == before.macs
+
+
 @needs_onnx
 def test_onnx_of_plain_operators(tmp_path):
     import onnx
@@ -78,14 +95,25 @@ def test_onnx_of_plain_operators(tmp_path):
     assert [row[-1] for row in tables[-1].rows] == ["match", "match"]
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     x = torch.rand(2, 3, 7, 10)
-    with torch.no_grad():
-        expected = model(x)
     found = torch.from_numpy(session.run(None, {"picture": x.numpy()})[0])
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        assert_close_to_reference(found, model(x), copy.deepcopy(model).double()(x.double()))
+
+
+def test_a_file_that_is_wrong_is_not_kept(tmp_path, monkeypatch):
+    """By more than twice what torch is wrong by; a last bit more than that is enough."""
+    from shiftghost_sr.compression import exporting
+
+    model = ghost()
+    real = exporting._run_program
+    monkeypatch.setattr(exporting, "_run_program", lambda file: lambda x: real(file)(x) + 2e-6)
+    with pytest.raises(UserError, match="twice what torch is"):
+        export_network(model, tmp_path / "net.pt2", "torch_export")
+    assert not (tmp_path / "net.pt2").exists()
 
 
 def test_bench_compares_the_same_network(run, tmp_path):
-    names = ["dense", "ghost", "official", "official_nhwc", "deployed", "deployed_nhwc"]
+    names = ["dense", "ghost", "official", "official_nhwc", "deployed", "deployed_nhwc", "deployed_nhwc_compile"]
     built = build_providers(names, "edsr", 2, direction="random", size={"blocks": 2, "features": 8})
     x = torch.rand(1, 3, 9, 11)
     with torch.inference_mode():
@@ -116,6 +144,7 @@ def test_bench_compares_the_same_network(run, tmp_path):
         (["export", "model=net.safetensors", "to=torch_export", "opset=18"], ["opset=18"]),
         (["bench", "providers=[fast]"], ["providers='fast'", "deployed"]),
         (["bench", "seed=-inf"], ["seed", "-inf"]),
+        (["bench", "warmup=0"], ["warmup=0", "from 1 on"]),
         (["bench", "frames=[8]"], ["frames"]),
         (["bench", "direction=left"], ["direction='left'"]),
     ],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from pathlib import Path
 
 import pytest
+
+from effkit.data.at_hand import data_at_hand
 
 __all__ = ["shared_data", "unpack_cifar10"]
 
@@ -21,9 +22,7 @@ def shared_data(*parts: str) -> Path:
     Args:
         *parts: Below that folder, e.g. ``"cifar10", "cifar10-jpeg.tar.xz"``.
     """
-    named = os.environ.get("EFFKIT_DATA")
-    roots = [Path(named)] if named else [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
-    found = next((root.joinpath(*parts) for root in roots if root.joinpath(*parts).exists()), None)
+    found = data_at_hand(*parts)
     if found is None:
         pytest.skip(f"{'/'.join(parts)} is not here; EFFKIT_DATA names the folder that has it")
     return found

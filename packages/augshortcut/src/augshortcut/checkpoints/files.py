@@ -13,7 +13,6 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +35,9 @@ _FREE = ("backend", "crt_level", "weight_decay", "gate_init", "init")
 
 def _network(model: nn.Module) -> nn.Module:
     """The network inside DDP and ``torch.compile``."""
-    inner: Any = model
-    while isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel) or hasattr(inner, "_orig_mod"):
-        inner = inner._orig_mod if hasattr(inner, "_orig_mod") else inner.module
-    network: nn.Module = inner
-    return network
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "_orig_mod", None) or model.module  # type: ignore[assignment]
+    return model
 
 
 def _names(model: nn.Module) -> dict[str, str]:

@@ -31,9 +31,9 @@ from augshortcut.injection.registry import (
     supported_blocks,
     type_name,
 )
-from augshortcut.injection.watching import evaluating, hooked
 from effkit.errors import UserError
 from effkit.notes import say_once
+from effkit.watching import evaluating, hooked
 
 __all__ = ["Found", "augmented_blocks", "check_model", "find_blocks"]
 

@@ -35,13 +35,13 @@ def sizes(tensor: Tensor) -> tuple[int, ...]:
     """
     if not torch.jit.is_tracing():
         return tuple(tensor.shape)
-    tracing: Any = torch._C
-    state = tracing._get_tracing_state()
-    tracing._set_tracing_state(None)
+    bindings: Any = torch._C  # the setter is in no stub
+    state = bindings._get_tracing_state()
+    bindings._set_tracing_state(None)
     try:
         return tuple(tensor.shape)
     finally:
-        tracing._set_tracing_state(state)
+        bindings._set_tracing_state(state)
 
 
 def block_sizes(in_features: int, out_features: int, num_blocks: int) -> tuple[int, int, int]:

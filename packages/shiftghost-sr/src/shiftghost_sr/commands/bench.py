@@ -29,12 +29,15 @@ PROVIDERS = {
     "dense": "the dense network",
     "dense_nhwc": "the same, channels last",
     "dense_compile": "the same through torch.compile",
+    "dense_nhwc_compile": "the same, channels last and through torch.compile",
     "ghost": "the ghost network as it is trained: slices are copied",
     "official": "the ghost network run the official way: depthwise convolution and concatenation",
     "official_nhwc": "the same, channels last",
     "deployed": "the deployed network",
     "deployed_nhwc": "the same, channels last",
     "deployed_compile": "the same, nothing in place, through torch.compile",
+    "deployed_nhwc_compile": "the same, channels last too",
+    "deployed_triton": "the deployed network, channels last, its folded convolutions by the Triton kernel",
 }
 """What is timed."""
 
@@ -76,18 +79,23 @@ def build_providers(
     source = _ghost(model, scale, ghost, direction, size or {}, seed)
     found: dict[str, nn.Module] = {}
     for name in names:
-        form, _, way = name.partition("_")
+        form, *ways = name.split("_")
         if form == "dense":
             torch.manual_seed(seed)
             made = create_model(model, scale, None, **(size or {})).eval()
         elif form == "official":
             made = official_form(source)
         elif form == "deployed":
-            made = deploy(source, diagonal=diagonal, portable=way == "compile")
+            backend = "triton" if "triton" in ways else "torch"
+            made = deploy(source, diagonal=diagonal, portable="compile" in ways, backend=backend)
         else:
             made = copy.deepcopy(source)
-        found[name] = made.to(memory_format=torch.channels_last) if way == "nhwc" else made  # type: ignore[call-overload]
+        found[name] = made.to(memory_format=torch.channels_last) if _channels_last(name) else made  # type: ignore[call-overload]
     return found
+
+
+def _channels_last(name: str) -> bool:
+    return not {"nhwc", "triton"}.isdisjoint(name.split("_"))
 
 
 def _best(case: Measured, form: str) -> str | None:
@@ -112,7 +120,8 @@ def bench_report(
     model: str = "edsr_baseline", scale: int = 2, ghost: Any = "official", *, direction: str = "axis",
     diagonal: str = "auto", size: Mapping[str, Any] | None = None, frames: Sequence[Sequence[int]] = ((180, 320),),
     batch: int = 1, providers: Sequence[str] | None = None, device: str = "auto", precision: str = "auto",
-    threads: int | None = None, min_rounds: int = 5, min_seconds: float = 10.0, seed: int = 0,
+    threads: int | None = None, warmup: int | None = None, min_rounds: int = 5, min_seconds: float = 10.0,
+    seed: int = 0,
     csv: str | Path | None = None, folder: Path | None = None,
 ) -> Report:  # fmt: skip
     """Time a network's forms against each other.
@@ -130,6 +139,7 @@ def bench_report(
         device: ``auto``, ``cpu``, ``cuda``...
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
         threads: CPU threads; torch's choice if not given.
+        warmup: Calls of each before the first round; 1 if not given, 5 where torch.compile is among them.
         min_rounds: Rounds at least.
         min_seconds: Seconds a frame at least, all providers together.
         seed: Of weights, directions and pictures.
@@ -147,6 +157,9 @@ def bench_report(
     choose("diagonal", diagonal, ("auto", "box", "taps"))
     names = check_providers(_USUAL if providers is None else providers, PROVIDERS)
     (pictures,) = check_counts("batch", batch)
+    if warmup is not None and (isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 1):
+        raise UserError(f"warmup={warmup!r} must be a whole number from 1 on")
+    calls_before = (5 if any("compile" in n for n in names) else 1) if warmup is None else warmup
     sides = _frames(frames)
     seed_everything(seed)
     how = {"threads": threads, "min_rounds": min_rounds, "min_seconds": min_seconds}
@@ -164,7 +177,7 @@ def bench_report(
         x = torch.rand(pictures, channels, height, width, device=bench.device, dtype=bench.dtype)
         calls = {}
         for name, module in modules.items():
-            own = x.contiguous(memory_format=torch.channels_last) if name.endswith("_nhwc") else x
+            own = x.contiguous(memory_format=torch.channels_last) if _channels_last(name) else x
             calls[name] = inference(torch.compile(module) if name.endswith("_compile") else module, own)
         limits = {n: bench.floor.seconds(macs=macs[n.partition("_")[0]] * pictures) for n in names}
         label = f"{direction} {diagonal}" + (f" {dict(size)}" if size else "")
@@ -172,7 +185,7 @@ def bench_report(
             calls, case=f"{model} x{scale}", mode=label, x=height * width,
             title=f"{model} x{scale}, {width} x {height}, batch {pictures}, {bench.precision}, shifts: {label}",
             baseline="dense" if "dense" in names else names[0], peers=["official", "ghost"], limits=limits,
-            limit_note="MACs / GEMM rate", warmup=5 if any("_compile" in n for n in names) else 1,
+            limit_note="MACs / GEMM rate", warmup=calls_before,
         )  # fmt: skip
         against = _against(case, macs)
         ratios += [[f"{width} x {height}", *row] for row in against]
@@ -221,7 +234,7 @@ def run(cfg: Any) -> Report:
     options = plain(cfg)
     keys = (
         "model", "scale", "ghost", "direction", "diagonal", "frames", "batch", "providers", "device", "precision",
-        "threads", "min_rounds", "min_seconds", "seed",
+        "threads", "warmup", "min_rounds", "min_seconds", "seed",
     )  # fmt: skip
     size = size_of(cfg)
     folder = run_dir()

@@ -13,13 +13,13 @@ from effkit.arguments import input_file
 from effkit.cli import run_dir
 from effkit.report import Report, Table
 from shiftghost_sr.commands.parts import plain
-from shiftghost_sr.compression.count import count_module
+from shiftghost_sr.compression.count import Count, count_module
 from shiftghost_sr.compression.deploy import deploy
 from shiftghost_sr.compression.exporting import check_export, export_network
 from shiftghost_sr.compression.forms import without_numbers
 from shiftghost_sr.models.files import load_model
 
-__all__ = ["largest_difference", "run"]
+__all__ = ["costs_of", "largest_difference", "run"]
 
 _FRAMES = ((1, 1), (1, 6), (5, 1), (2, 3), (7, 5), (19, 26))
 _PARITY = 1e-12  # in float64, relative to the largest number of the result
@@ -45,6 +45,12 @@ def largest_difference(model: nn.Module) -> list[list[Any]]:
     return rows
 
 
+def costs_of(model: nn.Module, fast: nn.Module) -> tuple[Count, Count]:
+    """Costs of a network and of its deployed form, which is made from numbers: learnt slopes decide what is folded."""
+    before, after = (count_module(without_numbers(copy.deepcopy(m))) for m in (model, fast))
+    return before, after
+
+
 def run(cfg: Any) -> Report:
     """Do what ``shiftghost-sr deploy`` does.
 
@@ -67,8 +73,7 @@ def run(cfg: Any) -> Report:
     counted = Counter((d.what, d.why) for d in fast.decisions)
     rows = [[what, why, number] for (what, why), number in sorted(counted.items())]
     tables = [Table("Layers that read moved maps", ["", "why", "layers"], rows)]
-    before = count_module(without_numbers(copy.deepcopy(model)))
-    after = count_module(deploy(without_numbers(copy.deepcopy(model))))
+    before, after = costs_of(model, fast)
     costs = [["before", before.params, before.macs], ["deployed", after.params, after.macs + after.border_macs]]
     tables.append(Table("Cost of an HR frame of 720 x 1280", ["form", "params", "MACs"], costs))
     tables.append(Table("Against the network itself, in float64", ["frame", "relative difference", "verdict"], checks))

@@ -26,7 +26,7 @@ class Activity:
         peak: Bytes alive at most.
         body_peak: The same before the upsampler, which rules the whole in every form.
         activations: Numbers that convolutions gave out.
-        convolutions: Calls of convolutions.
+        convolutions: Calls of convolutions; one that runs in bands of rows is one.
     """
 
     peak: int
@@ -87,5 +87,9 @@ def activity(model: nn.Module, height: int, width: int, channels: int, dtype: to
     with torch.no_grad(), watch:
         x = torch.empty(1, channels, height, width, device="meta", dtype=dtype)
         model(x)
+    # A frame as small as this has one band, so that calls are layers.
+    few = _Watch(width, weights)
+    with torch.no_grad(), few:
+        model(torch.empty(1, channels, 16, 16, device="meta", dtype=dtype))
     body = watch.peak if watch.body_peak is None else watch.body_peak
-    return Activity(watch.peak, body, watch.activations, watch.convolutions)
+    return Activity(watch.peak, body, watch.activations, few.convolutions)

@@ -17,6 +17,7 @@ from shiftghost_sr.compression.deployment.reach import Halo, reach_of
 from shiftghost_sr.compression.deployment.rewrite import Rewriter, Settings
 from shiftghost_sr.compression.deployment.tracing import NotTraceable, trace
 from shiftghost_sr.layers.ghost_conv import GhostConv2d
+from shiftghost_sr.ops.dispatch import BACKENDS
 
 __all__ = ["Deployed", "deploy"]
 
@@ -85,7 +86,12 @@ def check_ready(model: Any) -> None:
 
 
 def deploy(
-    model: nn.Module, *, diagonal: str = "auto", portable: bool = False, channels: int | None = None
+    model: nn.Module,
+    *,
+    diagonal: str = "auto",
+    portable: bool = False,
+    channels: int | None = None,
+    backend: str = "auto",
 ) -> Deployed:
     """Fold every shift into the convolutions that read it, and residual sums into slices.
 
@@ -98,6 +104,8 @@ def deploy(
             ``auto``, a box unless it is far larger.
         portable: Nothing in place, for exporters.
         channels: Of its pictures, for a network that does not say it.
+        backend: Of folded convolutions: ``torch``; ``triton``, one kernel for each, with the sum it goes into; or
+            ``auto``, the kernel on NVIDIA GPUs for layers that it is written for.
 
     Raises:
         UserError: If it is in training mode, deployed already, or no module.
@@ -107,7 +115,10 @@ def deploy(
     count = channels if channels is not None else getattr(model, "channels", None)
     if not isinstance(count, int) or isinstance(count, bool):
         raise UserError("channels of the network's pictures are not known, give channels=")
-    settings = Settings(diagonal, portable)
+    choose("backend", backend, BACKENDS)
+    if backend == "triton" and portable:
+        raise UserError("backend='triton' is not for portable=true, which is of plain operators")
+    settings = Settings(diagonal, portable, backend)
     try:
         traced = trace(model, count)
     except NotTraceable as error:

@@ -6,6 +6,7 @@ size.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
@@ -146,27 +147,37 @@ class _Differs(UserError):
     """A file that does not compute what the network computes."""
 
     def __init__(self, rows: list[list[Any]]) -> None:
-        worst = max(rows, key=lambda row: row[1])
-        super().__init__(f"the exported file differs from torch by {worst[1]:.3g} on {worst[0]} pixels; it is not kept")
+        worst = max(rows, key=lambda row: row[1] / row[2])
+        super().__init__(
+            f"the exported file is wrong by {worst[1]:.3g} on {worst[0]} pixels, where {worst[2]:.3g} is allowed: "
+            "twice what torch is; it is not kept"
+        )
 
 
 def _compared(network: nn.Module, run: Runner, channels: int) -> tuple[list[list[Any]], bool]:
+    """How wrong the file is, by the network in double precision: at most twice what torch is in the file's own."""
     generator = torch.Generator().manual_seed(0)
-    rows: list[list[Any]] = []
-    good = True
+    exact = copy.deepcopy(network).double()
+    errors: list[tuple[str, float, float]] = []
+    slack = 0.0
     for height, width in _SIZES:
         x = torch.rand(1, channels, height, width, generator=generator)
         with torch.no_grad():
-            expected = network(x)
+            expected, plain = exact(x.double()), network(x)
         found = run(x)
         if found.shape != expected.shape:
             raise UserError(f"the exported file gives {tuple(found.shape)}, torch {tuple(expected.shape)}")
-        far = float((found - expected).abs().max())
-        same = far <= 1e-4 * max(float(expected.abs().max()), 1.0)
-        rows.append([f"{height} x {width}", far, "match" if same else "differs"])
-        good = good and same
-    return rows, good
+        ours, theirs = (float((y.double() - expected).abs().max()) for y in (found, plain))
+        errors.append((f"{height} x {width}", ours, theirs))
+        slack = max(slack, torch.finfo(torch.float32).eps * float(expected.abs().max()))
+    # Of all frames together: on one of them torch may happen to be exact.
+    allowed = 2 * max(theirs for _, _, theirs in errors) + max(slack, torch.finfo(torch.float32).tiny)
+    rows: list[list[Any]] = [
+        [frame, ours, allowed, "match" if ours <= allowed else "differs"] for frame, ours, _ in errors
+    ]
+    return rows, all(row[-1] == "match" for row in rows)
 
 
 def _checked(rows: list[list[Any]]) -> Table:
-    return Table("Loaded again and compared with torch", ["frame", "largest difference", "verdict"], rows)
+    columns = ["frame", "largest error", "allowed: twice torch's", "verdict"]
+    return Table("Loaded again and compared with the network in double precision", columns, rows)

@@ -11,7 +11,7 @@ from torch import Tensor
 from shiftghost_sr.ops.fold import Box, Pads
 from shiftghost_sr.ops.shift import Direction
 
-__all__ = ["border_strips", "box_convolutions", "take_away"]
+__all__ = ["Strip", "border_strips", "box_convolutions", "strips_of_rows", "take_away"]
 
 Strip = tuple[str, int, Tensor]
 """Axis (``rows`` or ``columns``), side (0 first, 1 last), and what is too much there."""
@@ -77,6 +77,24 @@ def border_strips(
             if half > 1:
                 strip = F.pad(strip, (0, half - 1) if b > 0 else (half - 1, 0))
             found.append(("columns", int(b < 0), F.conv2d(strip, columns, padding=(half, 0))))
+    return found
+
+
+def strips_of_rows(strips: Sequence[Strip], height: int, first: int, last: int) -> list[Strip]:
+    """What is too much in rows ``first`` to ``last`` of a frame of ``height`` rows, as strips of these rows alone."""
+    found: list[Strip] = []
+    for axis, side, strip in strips:
+        if axis == "columns":
+            found.append((axis, side, strip[:, :, first:last]))
+            continue
+        size = min(strip.shape[2], height)
+        start = 0 if side == 0 else height - size
+        low, high = max(first, start), min(last, start + size)
+        if low >= high:
+            continue
+        own = strip if side == 0 else strip[:, :, strip.shape[2] - size :]
+        # Which side they lie at in these rows: from the first row down, or up from the last.
+        found.append((axis, side, own[:, :, low - start : high - start]))
     return found
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from shiftghost_sr.ops.fold import Pads
 
-__all__ = ["Activation", "halo_buffer", "layout_of", "padded", "write_activated"]
+__all__ = ["Activation", "empty_halo", "halo_buffer", "layout_of", "padded", "write_activated"]
 
 Activation = Callable[[Tensor], Tensor] | None
 
@@ -40,6 +40,36 @@ def _clipped(size: int, before: int, after: int) -> tuple[slice, slice]:
     return slice(first + before, last + before), slice(first, last)
 
 
+Place = tuple[slice, slice]
+"""Where numbers go in a buffer, and which of the maps' they are."""
+
+
+def empty_halo(like: Tensor, shape: Sequence[int], pads: Pads) -> tuple[Tensor, Place, Place]:
+    """A buffer with zeros around, not filled yet.
+
+    Args:
+        like: For device, type and memory format.
+        shape: Of the maps, ``(N, n, H, W)``.
+        pads: As of :func:`halo_buffer`.
+
+    Returns:
+        ``(N, n, H + above + below, W + left + right)``; where rows go, and where columns.
+    """
+    (rows, from_rows), (columns, from_columns) = (
+        _clipped(size, *pads[2 * i : 2 * i + 2]) for i, size in enumerate(shape[2:])
+    )
+    # A frame smaller than what is cut off leaves nothing, but a kernel still needs its own size to read zeros.
+    whole = (*shape[:2], max(shape[2] + pads[0] + pads[1], 0), max(shape[3] + pads[2] + pads[3], 0))
+    buffer = torch.empty(whole, dtype=like.dtype, device=like.device, memory_format=layout_of(like))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        buffer.zero_()
+    for strip in (buffer[:, :, : rows.start], buffer[:, :, rows.stop :]):
+        strip.zero_()
+    for strip in (buffer[:, :, rows, : columns.start], buffer[:, :, rows, columns.stop :]):
+        strip.zero_()
+    return buffer, (rows, from_rows), (columns, from_columns)
+
+
 def halo_buffer(parts: Sequence[Tensor], acts: Sequence[Activation], pads: Pads) -> Tensor:
     """Join maps along their channels, activated, with zeros around.
 
@@ -52,20 +82,8 @@ def halo_buffer(parts: Sequence[Tensor], acts: Sequence[Activation], pads: Pads)
         ``(N, sum n_i, H + above + below, W + left + right)``.
     """
     first = parts[0]
-    (rows, from_rows), (columns, from_columns) = (
-        _clipped(size, *pads[2 * i : 2 * i + 2]) for i, size in enumerate(first.shape[-2:])
-    )
-    height, width = first.shape[-2] + pads[0] + pads[1], first.shape[-1] + pads[2] + pads[3]
-    channels = sum(p.shape[1] for p in parts)
-    # A frame smaller than what is cut off leaves nothing, but a kernel still needs its own size to read zeros.
-    shape = (first.shape[0], channels, max(height, 0), max(width, 0))
-    buffer = torch.empty(shape, dtype=first.dtype, device=first.device, memory_format=layout_of(first))
-    if rows.start >= rows.stop or columns.start >= columns.stop:
-        return buffer.zero_()
-    for strip in (buffer[:, :, : rows.start], buffer[:, :, rows.stop :]):
-        strip.zero_()
-    for strip in (buffer[:, :, rows, : columns.start], buffer[:, :, rows, columns.stop :]):
-        strip.zero_()
+    shape = (first.shape[0], sum(p.shape[1] for p in parts), *first.shape[2:])
+    buffer, (rows, from_rows), (columns, from_columns) = empty_halo(first, shape, pads)
     place = 0
     for part, act in zip(parts, acts, strict=True):
         there = buffer[:, place : place + part.shape[1], rows, columns]

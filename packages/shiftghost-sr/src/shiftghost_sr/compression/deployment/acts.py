@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from shiftghost_sr.compression.deployment.layout import Channel
 
-__all__ = ["activation_of", "slopes_allow"]
+__all__ = ["activation_of", "is_activation", "slopes_allow"]
 
 _MODULES = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Mish, nn.ELU, nn.Tanh, nn.Hardswish, nn.PReLU)
 _FUNCTIONS: dict[Any, str] = {
@@ -33,6 +33,11 @@ def _plain(module: nn.Module) -> nn.Module:
         made = type(module)() if not isinstance(module, nn.ELU) else nn.ELU(module.alpha)
         return made
     return module
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an activation that treats every number, or every channel, alike."""
+    return type(module) in _MODULES
 
 
 def activation_of(node: fx.Node, module: nn.Module | None) -> tuple[nn.Module, bool] | None:
@@ -87,3 +92,7 @@ def slopes_allow(act: nn.Module, channels: Sequence[Channel], sizes: dict[int, i
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
+OUT_OF_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}  # fmt: skip

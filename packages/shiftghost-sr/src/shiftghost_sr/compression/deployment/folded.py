@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shiftghost_sr.ops.fold import Box, Pads, exact_boxes, fold_kernel, moved_kernels, support
-from shiftghost_sr.ops.folded_conv import border_strips, box_convolutions, take_away
+from shiftghost_sr.ops.folded_conv import Strip, border_strips, box_convolutions, strips_of_rows, take_away
 from shiftghost_sr.ops.halo_buffer import Activation, halo_buffer, padded
 from shiftghost_sr.ops.shift import Direction
+from shiftghost_sr.ops.taps import Taps, tap_list
 
-__all__ = ["FoldedConv2d", "Group", "WithHalo", "frozen", "group_taps"]
+__all__ = ["FoldedConv2d", "Group", "Part", "WithHalo", "frozen", "group_taps"]
 
 # A full rectangle with some zero taps is one call instead of several; up to this many taps more it is the better way.
 _SLACK = 1.2
@@ -80,17 +81,22 @@ class _Border(nn.Module):
                 self.columns.append(frozen(kernel[..., :half] if b > 0 else kernel[..., half + 1 :]))
             self.places.append((place[0], place[1]))
 
-    def forward(self, buffer: Tensor, out: Tensor, portable: bool) -> Tensor:
+    def moved(self) -> dict[Direction, tuple[Tensor | None, Tensor | None]]:
+        """For each move the parts of the moved channels' kernel that can read beyond the frame, rows and columns."""
         moved: dict[Direction, tuple[Tensor | None, Tensor | None]] = {}
         for v, (row, column) in zip(self.moves, self.places, strict=True):
             moved[v] = (
                 None if row is None else self.rows[row],
                 None if column is None else self.columns[column],
             )
-        return take_away(out, border_strips(buffer, self.pads, moved, self.k), portable=portable)
+        return moved
+
+    def forward(self, buffer: Tensor) -> list[Strip]:
+        """From the maps with zeros around them."""
+        return border_strips(buffer, self.pads, self.moved(), self.k)
 
 
-class _Part(nn.Module):
+class Part(nn.Module):
     """One group's share of the convolution."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, group: Group, diagonal: str) -> None:
@@ -121,7 +127,31 @@ class _Part(nn.Module):
     def convolve(self, buffer: Tensor, portable: bool) -> Tensor:
         """From the maps with zeros around them."""
         out = box_convolutions(buffer, list(self.kernels), self.boxes, self.bias)
-        return out if self.border is None else self.border(buffer, out, portable)
+        return take_away(out, self.strips(buffer), portable=portable)
+
+    def taps(self, like: Tensor) -> Taps:
+        """For a kernel that goes through taps, on a tensor's device and in its type."""
+        moved = {} if self.border is None else self.border.moved()
+        used = support(self.k, self.group.moves)
+        return tap_list(list(self.kernels), self.boxes, used, self.pads, moved, self.k, like)
+
+    def strips(self, buffer: Tensor) -> list[Strip]:
+        """What the convolution of the whole buffer has too much."""
+        return [] if self.border is None else self.border(buffer)
+
+    def rows(self, buffer: Tensor, strips: Sequence[Strip], first: int, last: int) -> Tensor:
+        """Rows ``first`` to ``last`` of the result alone.
+
+        Args:
+            buffer: The maps with zeros around them.
+            strips: Of all of it.
+            first: Row.
+            last: Row, exclusive.
+        """
+        whole = buffer.shape[2] - self.pads[0] - self.pads[1]
+        there = buffer[:, :, first : buffer.shape[2] - (whole - last)]
+        out = box_convolutions(there, list(self.kernels), self.boxes, self.bias)
+        return take_away(out, strips_of_rows(strips, whole, first, last))
 
 
 class WithHalo(nn.Module):
@@ -137,13 +167,16 @@ class WithHalo(nn.Module):
         super().__init__()
         self.acts, self.portable = conv.acts, conv.portable
         (part,) = conv.parts
-        assert isinstance(part, _Part)
+        assert isinstance(part, Part)
         self.pads: Pads = part.pads
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Tensors ``(N, maps, H, W)`` to one with a halo."""
-        acts: list[Activation] = [None if isinstance(a, nn.Identity) else a for a in self.acts]
-        return (padded if self.portable else halo_buffer)(inputs, acts, self.pads)
+        return (padded if self.portable else halo_buffer)(inputs, self.activations(), self.pads)
+
+    def activations(self) -> list[Activation]:
+        """Of each tensor."""
+        return [None if isinstance(a, nn.Identity) else a for a in self.acts]
 
 
 class FoldedConv2d(nn.Module):
@@ -172,7 +205,7 @@ class FoldedConv2d(nn.Module):
         self.portable = portable
         self.acts = nn.ModuleList([nn.Identity() if a is None else a for a in acts])
         self.parts = nn.ModuleList(
-            [_Part(weight[:, list(g.channels)], bias if i == 0 else None, g, diagonal) for i, g in enumerate(groups)]
+            [Part(weight[:, list(g.channels)], bias if i == 0 else None, g, diagonal) for i, g in enumerate(groups)]
         )
 
         self.takes_buffer = len(groups) == 1 and self.parts[0].needs_halo

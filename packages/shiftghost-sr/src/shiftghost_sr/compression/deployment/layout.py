@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import fx, nn
 
 from shiftghost_sr.ops.shift import Direction
 
-__all__ = ["Channel", "Run", "by_base", "is_plain", "is_whole", "runs"]
+__all__ = ["Base", "Channel", "Run", "by_base", "is_plain", "is_whole", "runs"]
+
+
+@dataclass
+class Base:
+    """A tensor of the new graph, and an activation that has not been applied to it yet."""
+
+    node: fx.Node
+    size: int
+    fresh: bool  # made here: nobody else holds it, and it may be changed once it has been read for the last time
+    act: nn.Module | None = None
+    owner: fx.Node | None = None  # the old node whose output this tensor alone is
+    activated: dict[int, int] = field(default_factory=dict)  # by activation: the tensor after it
 
 
 @dataclass(frozen=True)

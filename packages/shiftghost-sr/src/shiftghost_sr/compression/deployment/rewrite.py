@@ -5,27 +5,22 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from shiftghost_sr.compression.deployment.acts import ADDITIONS, PRODUCTS, activation_of, slopes_allow
+from shiftghost_sr.compression.deployment.acts import ADDITIONS, OUT_OF_PLACE, PRODUCTS, activation_of, slopes_allow
 from shiftghost_sr.compression.deployment.convs import Decision, fold_groups, plain_conv
 from shiftghost_sr.compression.deployment.folded import FoldedConv2d, WithHalo
-from shiftghost_sr.compression.deployment.layout import Channel, is_plain, is_whole
+from shiftghost_sr.compression.deployment.fusing import fuse
+from shiftghost_sr.compression.deployment.layout import Base, Channel, is_plain, is_whole
 from shiftghost_sr.compression.deployment.slices import AddSlices, Materialise
 from shiftghost_sr.compression.deployment.tracing import channels_of
 from shiftghost_sr.layers.ghost_conv import GhostConv2d
 
 __all__ = ["Rewriter", "Settings"]
-
-
-_OUT_OF_PLACE: dict[Any, Any] = {
-    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
-    operator.itruediv: operator.truediv,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,18 +29,7 @@ class Settings:
 
     diagonal: str = "auto"
     portable: bool = False
-
-
-@dataclass
-class _Base:
-    """A tensor of the new graph, and an activation that has not been applied to it yet."""
-
-    node: fx.Node
-    size: int
-    fresh: bool  # made here: nobody else holds it, and it may be changed once it has been read for the last time
-    act: nn.Module | None = None
-    owner: fx.Node | None = None  # the old node whose output this tensor alone is
-    activated: dict[int, int] = field(default_factory=dict)  # by activation: the tensor after it
+    backend: str = "auto"
 
 
 class Rewriter:
@@ -60,7 +44,7 @@ class Rewriter:
         self.old, self.settings = traced, settings
         self.modules = dict(traced.named_modules())
         self.root, self.graph = nn.Module(), fx.Graph()
-        self.bases: list[_Base] = []
+        self.bases: list[Base] = []
         self.opaque: dict[fx.Node, Any] = {}  # old node -> new node or value, for what is no batch of maps
         self.values: dict[fx.Node, list[Channel]] = {}  # old node -> channels
         self.sizes: dict[int, int] = {}  # channels of every tensor so far
@@ -77,6 +61,8 @@ class Rewriter:
         for node in self.old.graph.nodes:
             self.now = self.order[node]
             getattr(self, f"_{node.op}")(node)
+        if not self.settings.portable:
+            fuse(self.root, self.graph, self.settings.backend)
         self.graph.lint()
         return fx.GraphModule(self.root, self.graph)
 
@@ -99,7 +85,7 @@ class Rewriter:
         return self.graph.call_module(target, arguments)
 
     def _base(self, node: fx.Node, size: int, fresh: bool, owner: fx.Node | None = None) -> int:
-        self.bases.append(_Base(node, size, fresh, owner=owner))
+        self.bases.append(Base(node, size, fresh, owner=owner))
         self.sizes[len(self.bases) - 1] = size
         return len(self.bases) - 1
 
@@ -153,10 +139,10 @@ class Rewriter:
         """A node as it stands, on whole tensors."""
         self._held(node)
         new = self.graph.node_copy(node, self._tensor)
-        if node.target in _OUT_OF_PLACE:  # also where it is the caller's own picture that would be changed
-            new.target = _OUT_OF_PLACE[node.target]
+        if node.target in OUT_OF_PLACE:  # also where it is the caller's own picture that would be changed
+            new.target = OUT_OF_PLACE[node.target]
         self._set_whole(node, new, False)
-        if node.target in _OUT_OF_PLACE and isinstance(node.args[0], fx.Node):
+        if node.target in OUT_OF_PLACE and isinstance(node.args[0], fx.Node):
             self._replace(node.args[0], node)
 
     def _held(self, node: fx.Node) -> None:
@@ -412,7 +398,7 @@ class Rewriter:
         a, b = self.values[first], self.values[second]
         sizes = self.sizes
         if is_whole(a, sizes) and is_whole(b, sizes):
-            return False
+            return self._added_whole(node, first, second)
         (local_a, bases_a), (local_b, bases_b) = self._local(a), self._local(b)
         if local_a == local_b and len(bases_a) == 1 and sizes[bases_a[0]] == sizes[bases_b[0]]:
             # Moved alike: the sum of the maps, moved.
@@ -435,6 +421,20 @@ class Rewriter:
         new = self._call(self._add(made, "add"), x, *[self._forced(i) for i in inputs])
         self._set_whole(node, new, True)
         return True
+
+    def _added_whole(self, node: fx.Node, first: fx.Node, second: fx.Node) -> bool:
+        """Add one tensor to another that nobody reads later; nothing is done where both are still needed."""
+        shapes = [n.meta["tensor_meta"].shape for n in (first, second)]
+        if self.settings.portable or shapes[0] != shapes[1]:
+            return False
+        for x, y in ((first, second), (second, first)):
+            base = self.values[x][0].base
+            if self._last_reader(base):
+                local, inputs = self._local(self.values[y])
+                nodes = self._forced(base), self._forced(inputs[0])
+                self._set_whole(node, self._call(self._add(AddSlices(local, True, False), "add"), *nodes), True)
+                return True
+        return False
 
     def _last_reader(self, base: int) -> bool:
         """Whether a tensor is ours and nobody reads it after this node."""

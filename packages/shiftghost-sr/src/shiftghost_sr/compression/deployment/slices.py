@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shiftghost_sr.compression.deployment.layout import Channel, Run, runs
 from shiftghost_sr.ops.halo_buffer import layout_of
-from shiftghost_sr.ops.shift import Direction, add_shifted, copy_shifted, windows
+from shiftghost_sr.ops.shift import Direction, copy_shifted, windows
 
 __all__ = ["AddSlices", "Materialise"]
 
@@ -36,7 +36,8 @@ class _Plan(nn.Module):
     def __init__(self, channels: Sequence[Channel], portable: bool) -> None:
         super().__init__()
         self.total, self.portable = len(channels), portable
-        self.plan = runs(channels)
+        self.runs = runs(channels)
+        self.plan = self.runs
         self.lists: list[tuple[int, Direction, str]] = []
         if len(self.plan) > _MANY and not portable:
             groups: dict[tuple[int, Direction], list[Run]] = {}
@@ -130,13 +131,36 @@ class AddSlices(_Plan):
         """``(N, channels, H, W)`` and the maps' tensors to the sum."""
         if self.portable:
             return x + self.whole(bases)
-        out = x if self.inplace else x.clone()
+        out = self.target(x)
+        self.add_rows(out, bases, 0, x.shape[2])
+        return out
+
+    def target(self, x: Tensor) -> Tensor:
+        """What is added to."""
+        return x if self.inplace else x.clone()
+
+    def add_rows(self, out: Tensor, bases: Sequence[Tensor], first: int, last: int) -> None:
+        """Add what some rows of the maps bring, into whatever rows they are moved to.
+
+        Args:
+            out: ``(N, channels, H, W)``, from :meth:`target`.
+            bases: ``(N, maps, last - first, W)``.
+            first: Row that the maps' first one is.
+            last: Row, exclusive.
+        """
         for run in self.plan:
-            there = out.narrow(1, run.first, run.count)
-            add_shifted(there, bases[run.base].narrow(1, run.source, run.count), run.move)
+            rows, columns, part = self._moved(out, bases[run.base], run.move, first, last)
+            out[:, run.first : run.first + run.count, rows, columns].add_(part[:, run.source : run.source + run.count])
         for base, move, number in self.lists:
             source, target = (getattr(self, f"{name}{number}") for name in ("source", "target"))
-            (ty, sy), (tx, sx) = windows(x.shape[-2], move[0]), windows(x.shape[-1], move[1])
-            part = bases[base][..., sy, sx].index_select(1, source)
-            out[..., ty, tx].index_add_(1, target, part)
-        return out
+            rows, columns, part = self._moved(out, bases[base], move, first, last)
+            out[..., rows, columns].index_add_(1, target, part.index_select(1, source))
+
+    @staticmethod
+    def _moved(out: Tensor, x: Tensor, v: Direction, first: int, last: int) -> tuple[slice, slice, Tensor]:
+        """Rows and columns that maps of some rows are added to, and the part of them that is."""
+        (ty, sy), (tx, sx) = windows(out.shape[2], v[0]), windows(out.shape[3], v[1])
+        low = min(max(sy.start, first), last)
+        high = max(min(sy.stop, last), low)
+        start = low + ty.start - sy.start
+        return slice(start, start + high - low), tx, x[:, :, low - first : high - first, sx]
