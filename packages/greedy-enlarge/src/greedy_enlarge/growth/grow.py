@@ -159,6 +159,7 @@ def _carry_modes(model: nn.Module, larger: nn.Module) -> None:
     """Norms that stand still, frozen parameters and checkpointing are so in the larger network too."""
     larger.train(model.training)
     parts, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    part: Any
     for name, part in larger.named_modules():
         if name in parts:
             part.training = parts[name].training
