@@ -1,7 +1,7 @@
-"""Writes the speed tables of the packages' READMEs from their results files; ``--check`` says whether they are current.
+"""Writes what the READMEs say of measured figures from the results files; ``--check`` says whether it is current.
 
-A README marks the place with ``<!-- table results/cpu.csv -->`` and ``<!-- /table -->``; what stands between them is
-generated.
+A package's README marks the place of a table with ``<!-- table results/cpu.csv -->`` and ``<!-- /table -->``, the
+root's that of the highlights with ``<!-- highlights -->`` and ``<!-- /highlights -->``; what is between is generated.
 
     uv run python scripts/update_readmes.py [--check]
 """
@@ -10,20 +10,27 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
+
+from highlights import highlights_table
 
 from effkit.report import Table, write_text
 from effkit.results import ResultRow, read_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- table (?P<path>\S+\.csv) -->\n)(?P<body>.*?)(<!-- /table -->)", re.DOTALL)
+HIGHLIGHTS = re.compile(r"(<!-- highlights -->\n).*?(<!-- /highlights -->)", re.DOTALL)
 
 
 def speed_table(rows: list[ResultRow]) -> str:
     """Markdown of a results file: one line a measurement, with its ratio and where it was measured."""
     ratios = {_key(r): r for r in rows if r.metric.startswith("speedup_over_")}
-    baseline = next((r.metric.removeprefix("speedup_over_") for r in ratios.values()), "the baseline")
+    baselines = list(dict.fromkeys(r.metric.removeprefix("speedup_over_") for r in ratios.values()))
     peaks = {_key(r): r for r in rows if r.metric == "peak_memory"}
+    # A case is named where a line would stand twice without it.
+    named = Counter((row.mode, row.dtype, row.x, row.provider) for row in rows if row.metric == "time")
+    several = max(named.values(), default=0) > 1
     lines = []
     for row in rows:
         if row.metric != "time":
@@ -32,23 +39,56 @@ def speed_table(rows: list[ResultRow]) -> str:
         ratio, peak = ratios.get(_key(row)), peaks.get(_key(row))
         lines.append(
             [
-                f"{row.mode} {row.dtype}",
+                " ".join([*([row.case] if several else []), row.mode, row.dtype]),
                 f"{row.x:g}",
                 row.provider,
                 _ms(row.median),
                 spread,
-                "" if ratio is None else f"{ratio.median:.2f}",
+                "" if ratio is None else _ratio(ratio, baselines),
                 "" if peak is None else f"{peak.median / 2**20:.0f}",
             ]
         )
     names = "/".join(dict.fromkeys(row.x_name for row in rows))
-    columns = ["what", names, "side", "ms", "20 to 80 %", f"times faster than {baseline}", "peak MiB"]
-    if not peaks:
+    than = f"times faster than {baselines[0]}" if len(baselines) == 1 else "times faster"
+    columns = ["what", names, "side", "ms", "20 to 80 %", than, "peak MiB"]
+    if not any(line[-1] for line in lines):
         columns, lines = columns[:-1], [line[:-1] for line in lines]
-    where = sorted(
-        {f"{r.machine}, {r.threads} threads, torch {r.torch}, commit {r.commit}, {r.date[:10]}" for r in rows}
-    )
-    return f"{Table('', columns, lines).to_markdown().strip()}\n\nMeasured on: {'; '.join(where)}.\n"
+    return _with_origin(Table("", columns, lines), rows)
+
+
+def figures_table(rows: list[ResultRow]) -> str:
+    """Markdown of a results file without times: a line a provider, a column a figure."""
+    metrics = dict.fromkeys((row.metric, row.unit) for row in rows)
+    found = {(row.provider, row.metric): row for row in rows}
+    lines = [
+        [provider, *(_figure(found.get((provider, metric))) for metric, _ in metrics)]
+        for provider in dict.fromkeys(row.provider for row in rows)
+    ]
+    columns = [f"{metric.replace('_', ' ')}, {'%' if unit == 'share' else unit}" for metric, unit in metrics]
+    return _with_origin(Table("", ["way", *columns], lines), rows)
+
+
+def table(rows: list[ResultRow]) -> str:
+    """Markdown of a results file."""
+    return speed_table(rows) if any(row.metric == "time" for row in rows) else figures_table(rows)
+
+
+def _with_origin(body: Table, rows: list[ResultRow]) -> str:
+    """A table, and below it where its figures were measured."""
+    where = sorted({f"{r.machine}, {_threads(r)}torch {r.torch}, commit {r.commit}, {r.date[:10]}" for r in rows})
+    return f"{body.to_markdown().strip()}\n\nMeasured on: {'; '.join(where)}.\n"
+
+
+def _threads(row: ResultRow) -> str:
+    """The threads, where a row knows them."""
+    return f"{row.threads} threads, " if row.threads else ""
+
+
+def _figure(row: ResultRow | None) -> str:
+    """A figure that is no time, shares in percent."""
+    if row is None:
+        return ""
+    return f"{100 * row.median:.1f}" if row.unit == "share" else f"{row.median:.{2 if row.unit == 'x' else 1}f}"
 
 
 def _ms(seconds: float) -> str:
@@ -56,23 +96,30 @@ def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:.1f}" if seconds >= 1e-3 else f"{1e3 * seconds:.2g}"
 
 
+def _ratio(row: ResultRow, baselines: list[str]) -> str:
+    """A ratio, with what it is over where a table has several baselines."""
+    than = row.metric.removeprefix("speedup_over_")
+    return f"{row.median:.2f}" if len(baselines) == 1 else f"{row.median:.{2 if row.median < 100 else 0}f} than {than}"
+
+
 def _key(row: ResultRow) -> tuple:
     return row.case, row.mode, row.dtype, row.x, row.provider, row.date
 
 
 def updated(readme: Path) -> str:
-    """The README's text with every marked table made anew."""
+    """The README's text with every marked place made anew."""
 
     def fill(match: re.Match[str]) -> str:
-        return match[1] + speed_table(read_csv(readme.parent / match["path"])) + match[4]
+        return match[1] + table(read_csv(readme.parent / match["path"])) + match[4]
 
-    return BLOCK.sub(fill, readme.read_text(encoding="utf-8"))
+    text = BLOCK.sub(fill, readme.read_text(encoding="utf-8"))
+    return HIGHLIGHTS.sub(lambda match: match[1] + highlights_table(ROOT) + match[2], text)
 
 
 def main() -> int:
-    """Update or check all packages."""
+    """Update or check all READMEs."""
     stale = []
-    for readme in sorted(ROOT.glob("packages/*/README.md")):
+    for readme in [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md"))]:
         text = updated(readme)
         if text != readme.read_text(encoding="utf-8"):
             stale.append(readme.relative_to(ROOT))

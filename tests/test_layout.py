@@ -102,6 +102,16 @@ def test_every_member_is_in_the_ci_matrices(root, members):
         assert set(jobs[file][job]["strategy"]["matrix"]["package"]) == expected, f"{file}.yml, job {job}"
 
 
+def test_every_program_is_tried_from_its_wheel(root, members):
+    """`.ci/run` installs the wheels into an empty environment and runs each program there; a package also does work."""
+    lines = (root / ".ci" / "run").read_text(encoding="utf-8")
+    smoke = lines[lines.index("wheels_alone() {") : lines.index('step "uv"')].splitlines()
+    for name in [script for member in members for script in member.scripts]:
+        mine = [line.split()[1] for line in smoke if line.split()[:1] == [name]]
+        assert "--help" in mine, name
+        assert name == members[0].name or set(mine) - {"--help", "doctor"}, f"{name} only says who it is"
+
+
 def test_no_paths_of_a_machine(root, tracked):
     found = [
         f"{path}:{number}: {line.strip()[:120]}"

@@ -1,6 +1,7 @@
-"""What the READMEs print is true: commands exist, with these options; Python runs; links lead somewhere.
+"""What the documents print is true: commands exist, with these options; Python runs; links lead somewhere.
 
-Commands are not run but composed: a renamed command, group, option or key fails here within milliseconds.
+Commands are composed here and not run: a renamed command, group, option or key fails within milliseconds.
+test_blocks.py runs them, with ``--slow``.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-FENCE = re.compile(r"^```(?P<language>\w*)(?P<words>[^\n]*)\n(?P<body>.*?)^```", re.MULTILINE | re.DOTALL)
+from effkit.testing.documents import blocks, without_uv_run
+
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PRINTED = re.compile(r"^print\(.*\)  # (?P<output>.+)$", re.MULTILINE)
 LINK = re.compile(r"\]\((?P<target>[^)\s#]+)[^)]*\)")
-UV_RUN_FLAGS_WITH_VALUE = {"--package", "--extra", "--with", "--python", "--group", "--directory"}
-# Programs of others that a README may call; what comes after their names is theirs.
-PROGRAMS = {"cd", "export", "git", "pip", "python", "python3", "sbatch", "torchrun", "uv", "uvx"}
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "shared/README.md", "packages/*/README.md"]
+# Programs of others that a document may call; what comes after their names is theirs.
+PROGRAMS = {"cd", "export", "git", "jupyter", "mkdocs", "pip", "python", "python3", "sbatch", "torchrun", "uv", "uvx"}
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "shared/README.md", "packages/*/README.md", "docs/*.md", "docs/*/*.md"]
 
 
 def documents(root: Path) -> list[Path]:
-    """Return all READMEs, and CONTRIBUTING.md."""
+    """Return all READMEs, CONTRIBUTING.md, and the pages that only the site has."""
     return [path for pattern in DOCUMENTS for path in sorted(root.glob(pattern))]
 
 
@@ -40,38 +41,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def commands(text: str) -> Iterator[list[str]]:
     """Yield the words of every shell command in the fenced blocks of a document."""
-    for block in FENCE.finditer(text):
-        if block["language"] not in {"bash", "sh", "shell", "console"}:
-            continue
-        lines = block["body"].replace("\\\n", " ").splitlines()
-        if block["language"] == "console":
-            lines = [line[2:] for line in lines if line.startswith("$ ")]
-        for line in lines:
-            yield from split(line)
-
-
-def split(line: str) -> Iterator[list[str]]:
-    """Yield the commands of a line as lists of words, without comments and variable assignments."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()")
-    lexer.whitespace_split = True
-    words: list[str] = []
-    for word in [*lexer, ";"]:
-        if set(word) <= set(";&|"):
-            if words:
-                yield words
-            words = []
-        elif words or not re.fullmatch(r"[A-Z_]+=\S*", word):
-            words.append(word)
-
-
-def without_uv_run(words: list[str]) -> list[str]:
-    """Return what ``uv run`` runs."""
-    if words[:2] != ["uv", "run"]:
-        return words
-    rest = words[2:]
-    while rest and rest[0].startswith("-"):
-        rest = rest[2:] if rest[0] in UV_RUN_FLAGS_WITH_VALUE else rest[1:]
-    return rest
+    for block in blocks(text):
+        yield from block.commands()
 
 
 def is_placeholder(word: str) -> bool:
@@ -153,21 +124,19 @@ def test_python_runs_and_prints_what_it_says(document, tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     text = document.read_text(encoding="utf-8")
     names: dict[str, Any] = {"__name__": "__main__"}
-    for block in FENCE.finditer(text):
-        if block["language"] != "python":
+    for block in blocks(text):
+        if block.language != "python":
             continue
-        line = text.count("\n", 0, block.start("body"))
-        code = compile("\n" * line + block["body"], str(document), "exec")
-        if "no-run" not in block["words"]:
+        code = compile("\n" * block.line + block.body, str(document), "exec")
+        if not block.marker:
             exec(code, names)  # one namespace for a document: a reader goes on where the last block ended
             printed = capsys.readouterr().out.splitlines()
-            said = [match["output"] for match in PRINTED.finditer(block["body"])]
+            said = [match["output"] for match in PRINTED.finditer(block.body)]
             assert [line for line in said if line not in printed] == []
 
 
 def test_root_readme_starts_with_the_two_commands(root):
-    blocks = FENCE.finditer((root / "README.md").read_text(encoding="utf-8"))
-    first = next(blocks)["body"]
+    first = blocks((root / "README.md").read_text(encoding="utf-8"))[0].body
     assert "pip install -q uv && uv run effkit reproduce" in first
     assert "pip install -q uv && uv run pytest" in first
 

@@ -88,7 +88,7 @@ def test_citation_and_changelog_name_the_version(root, members):
 @pytest.fixture
 def copied(root, members, tmp_path: Path) -> Path:
     """A copy of everything ``scripts/set_version.py`` reads."""
-    files = ["scripts/set_version.py", "CITATION.cff"]
+    files = ["scripts/set_version.py", "CITATION.cff", "CHANGELOG.md"]
     files += [str((member.folder / "pyproject.toml").relative_to(root)) for member in members]
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,27 @@ def test_set_version_changes_versions_and_pins_and_nothing_else(copied, root, me
         assert after.replace(new, old) == before
 
 
+def test_set_version_keeps_the_changelog(copied, root, members):
+    changelog = copied / "CHANGELOG.md"
+    old, before = members[0].project["version"], changelog.read_text(encoding="utf-8")
+    assert set_version(copied, "--released", old).returncode == 1, "a version without a date is not released"
+    assert set_version(copied, "12.34.56").returncode == 0
+    assert changelog.read_text(encoding="utf-8") == before.replace("## [", "## [12.34.56] - Unreleased\n\n## [", 1)
+    assert set_version(copied, "12.34.56", "--date", "2027-01-31").returncode == 0
+    assert "## [12.34.56] - 2027-01-31\n\n## [" in changelog.read_text(encoding="utf-8")
+    assert "12.34.56 has no text" in set_version(copied, "--released", "12.34.56").stdout
+    changelog.write_text(
+        changelog.read_text(encoding="utf-8").replace("-31\n", "-31\n\nA line.\n", 1), encoding="utf-8"
+    )
+    assert set_version(copied, "--released", "12.34.56").returncode == 0
+    assert set_version(copied, "--notes", "12.34.56").stdout == "A line.\n"
+    assert set_version(copied, "--notes", "99.0").returncode == 1
+
+
 def test_set_version_refuses_what_is_no_version(copied):
     result = set_version(copied, "next")
     assert result.returncode == 2
     assert "got 'next'" in result.stderr
+    result = set_version(copied, "1.0", "--date", "today")
+    assert result.returncode == 2
+    assert "got 'today'" in result.stderr

@@ -75,3 +75,15 @@ def test_wheel_installs_its_commands(member, wheels):
     lines = (info / "entry_points.txt").read_text().splitlines()
     for script, target in member.scripts.items():
         assert f"{script} = {target}" in lines
+
+
+def test_wheel_says_what_an_index_shows(member, wheels):
+    """What `twine check --strict` asks for, and what an index refuses or leaves empty."""
+    info = wheels[member.name] / f"{member.import_name}-{member.project['version']}.dist-info"
+    metadata = Parser().parsestr((info / "METADATA").read_text(encoding="utf-8"))
+    assert metadata["Name"] == member.name
+    assert 20 < len(metadata["Summary"]) <= 512
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == member.project["requires-python"]
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert metadata.get_payload().lstrip().startswith(f"# {member.name}\n")

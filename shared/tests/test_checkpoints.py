@@ -82,6 +82,7 @@ WRAPPINGS = {
     "configuration": ({"model": {"name": "tnt_s"}, "weights": PLAIN}, "weights"),
     "ddp": ({"state_dict": prefixed("module.", PLAIN)}, "state_dict"),
     "compiled ddp": ({"model": prefixed("_orig_mod.module.", PLAIN)}, "model"),
+    "parts compiled": ({"model": {k.replace(".", "._orig_mod.", 1): v for k, v in PLAIN.items()}}, "model"),
     "ddp compiled": ({"model": prefixed("module._orig_mod.", PLAIN)}, "model"),
     "arguments": ({"args": argparse.Namespace(lr=1e-3), "arch": "tnt", "state_dict": PLAIN}, "state_dict"),
     "not only tensors": ({"state_dict": {**PLAIN, "extra_state": None, "steps": 3}}, "state_dict"),

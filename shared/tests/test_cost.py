@@ -157,6 +157,18 @@ def test_recurrent_layers_are_named_not_passed_over() -> None:
     assert cost.macs == expected or (cost.uncounted and "formula" in cost.table().note)
 
 
+def test_results_written_to_memory_of_the_callers() -> None:
+    class Written(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            out = x.new_empty(2, 3, 3)
+            torch.bmm(x, x.transpose(1, 2), out=out)
+            torch.mm(x[0], x[1].t(), out=out[0])
+            return out
+
+    with torch.no_grad():
+        assert measure(Written(), torch.zeros(2, 3, 5)).macs == 2 * 45 + 45
+
+
 def test_custom_operator() -> None:
     @torch.library.custom_op("effkit_test::double_linear", mutates_args=())
     def double_linear(x: Tensor, weight: Tensor, times: int) -> Tensor:

@@ -309,6 +309,7 @@ def test_what_cannot_be_sent_is_refused_in_one_line(tasks, pools, monkeypatch):
         ({"executor": "process", "workers": 0}, "workers=0 must be a whole number of at least 1"),
         ({"executor": "process", "workers": True}, "workers=True must be"),
         ({"executor": "process", "workers": 2.0}, r"workers=2\.0 must be"),
+        ({"executor": "process", "workers": 99_999_999}, "workers=99999999 must be at most 4096"),
         ({"executor": "process", "threads": 0}, "threads=0 must be"),
         ({"ray": {"address": "head:1"}}, r"ray\.address='head:1' needs executor=ray: leave it out"),
         ({"executor": "ray", "submitit": {"minutes": 5}}, r"submitit\.minutes=5 needs executor=submitit"),

@@ -5,7 +5,8 @@ shuts people out, is taken from node_modules in this repository (`npm install --
 that AXE names. What is not installed is skipped.
 """
 
-import os
+import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 
 from effkit.plots import describe, figure, save_png
 from effkit.report import Table
+from effkit.reproduce.machines import compare_machines
 from effkit.reproduce.page import render_html
 from effkit.rows import Row, Tolerance
 from effkit.testing.browser import Browser, find_chromium
+from effkit.testing.pages import MEASURE, axe_faults, axe_source
 
 WIDTHS = (320, 390, 639, 640, 800, 1000, 1400)
 SEEN = "A line that rises from 1 to 2 in one step."
@@ -24,43 +27,6 @@ WORD = "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtenges
 PATH = "/srv/" + "a-very-long-folder-name/" * 12 + "weights.safetensors"
 COMMAND = f"paper train model.pretrained={PATH} lengths=[{','.join(str(4000 * i) for i in range(1, 30))}]"
 SCRIPTS = "高效的深度学习论文在这里逐一重现并与原文比较 कुशल गहन शिक्षण के शोधपत्र أوراق عن التعلم العميق الفعال"
-
-# Everything that may not be: told as a list of sentences.
-MEASURE = r"""
-(() => {
-  const faults = [], wide = innerWidth;
-  const name = e => `${e.tagName.toLowerCase()}.${e.className} "${e.textContent.trim().slice(0, 40)}"`;
-  document.querySelectorAll('details').forEach(d => d.open = true);
-  const whole = document.documentElement.scrollWidth;
-  if (whole > wide) faults.push(`the page is ${whole} wide`);
-  const regions = new Set();
-  for (const e of document.body.querySelectorAll('*')) {
-    const style = getComputedStyle(e), box = e.getBoundingClientRect();
-    if (!box.width || !box.height) continue;
-    const scrolls = ['auto', 'scroll'].includes(style.overflowX) || ['auto', 'scroll'].includes(style.overflowY);
-    const inner = e.parentElement.closest('.scroll');
-    if (!inner && (box.right > wide + 1 || box.left < -1)) faults.push(`beyond the page: ${name(e)}`);
-    if (style.display != 'inline' && e.scrollWidth > e.clientWidth + 1 && e.clientWidth && !scrolls)
-      faults.push(`wider than its box, ${e.scrollWidth} > ${e.clientWidth}: ${name(e)}`);
-    if (!inner && !scrolls && box.right > e.parentElement.getBoundingClientRect().right + 1)
-      faults.push(`beyond its parent: ${name(e)}`);
-    if (scrolls && (e.scrollWidth > e.clientWidth || e.scrollHeight > e.clientHeight)) {
-      const label = e.getAttribute('aria-label');
-      if (e.tabIndex < 0) faults.push(`the keyboard cannot scroll ${name(e)}`);
-      if (!label || e.getAttribute('role') != 'region') faults.push(`scrolls without a name: ${name(e)}`);
-      if (regions.has(label)) faults.push(`two regions are called ${label}`);
-      regions.add(label);
-    }
-  }
-  const mains = document.querySelectorAll('main, [role=main]').length;
-  if (mains != 1) faults.push(`${mains} main landmarks`);
-  for (const e of document.querySelectorAll('img')) {
-    if (!/^\S+( \S+){4,}\.$/.test(e.alt)) faults.push(`no sentence: alt="${e.alt}"`);
-    if (!e.complete || !e.naturalWidth) faults.push(`not shown: ${e.alt}`);
-  }
-  return faults;
-})()
-"""
 
 
 def outcome(name: str, metric: str, ours: float | None, paper: float | None = 1.0, **more: Any) -> dict[str, Any]:
@@ -200,20 +166,33 @@ def test_the_measure_sees_faults(browser: Browser, page: Path, tmp_path: Path, f
 @pytest.fixture(scope="module")
 def axe() -> str:
     """The source of axe-core."""
-    named = os.environ.get("AXE", "")
-    root = Path(__file__).resolve().parents[2]
-    file = Path(named) if named else root / "node_modules" / "axe-core" / "axe.min.js"
-    if not named and not file.exists():
+    source = axe_source()
+    if source is None:
         pytest.skip("axe-core is not installed: npm install --no-save axe-core")
-    return file.read_text(encoding="utf-8")
+    return source
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400])
 def test_axe_finds_nothing(browser: Browser, page: Path, axe: str, width: int, dark: bool) -> None:
     browser.open(page, width, dark=dark)
-    browser.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    browser.evaluate(f"{axe}; 0")
-    found = browser.evaluate("axe.run().then(r => ({checked: r.passes.length, faults: r.violations}))")
-    assert found["checked"] > 15
-    assert [(f["id"], f["help"], [n["html"][:200] for n in f["nodes"]][:3]) for f in found["faults"]] == []
+    checked, faults = axe_faults(browser, axe)
+    assert checked > 15
+    assert faults == []
+
+
+def test_the_comparison_of_two_machines_is_in_its_place_too(browser: Browser, axe: str, tmp_path: Path) -> None:
+    sides = []
+    for name, speed in (("a", 1.0), ("b", 2.0)):
+        shown = hard_document([])
+        shown["papers"] = [p for p in shown["papers"] if p["name"] == "hard"]
+        for number, o in enumerate(shown["papers"][0]["outcomes"]):
+            o["ours"] = None if o["ours"] is None else speed + number
+        shown["environment"] = {"cpu": name, "path": PATH, "versions": {"torch": name + "1" * 60}}
+        sides.append(tmp_path / f"{name}.json")
+        sides[-1].write_text(json.dumps(shown), encoding="utf-8")
+    compare_machines(*map(str, sides), tmp_path / "out")
+    for width, dark in itertools.product((390, 800, 1400), (False, True)):
+        browser.open(tmp_path / "out" / "index.html", width, dark=dark)
+        assert browser.evaluate(MEASURE) == []
+    assert axe_faults(browser, axe)[1] == []

@@ -3,11 +3,13 @@
 This file is also a program: ``python test_stepping.py FOLDER PICTURES`` trains and tells its whole group to stop.
 """
 
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 
 from effkit.cli.process import stop_signals
 from effkit.data import create_data
-from effkit.data.sampling import EpochSampler, TensorLoader
+from effkit.data.sampling import EpochSampler, TensorLoader, end_workers
 from effkit.errors import UserError
 from effkit.lightning import find_resume
 from effkit.lightning.resume import STEP_FILE
@@ -86,6 +88,20 @@ def pictures(root, workers):
 def pictures_recipe():
     trainer = {**recipe(3)["trainer"], "accumulate_grad_batches": 2}
     return recipe(trainer=trainer, scheduler={"sched": "cosine"}, ema=None)
+
+
+def _deaf():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a loader's worker is
+    time.sleep(600)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_workers_that_leave_signals_do_not_keep_python_from_ending():
+    worker = multiprocessing.get_context("fork").Process(target=_deaf, daemon=True)
+    worker.start()
+    end_workers()
+    worker.join(10)
+    assert worker.exitcode == -signal.SIGKILL
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from effkit.errors import UserError
 from effkit.testing import assert_close_to_reference
+from effkit.testing import count_launches as count_on_any_machine
 from effkit.testing import kernels as testing_kernels
 from effkit.testing.kernels import SPILLED, needs_triton
 from effkit.triton import (
@@ -245,7 +247,23 @@ def test_launches_on_a_gpu(monkeypatch):
     scale(x, 3.0)
     names = testing_kernels.launched_on_gpu(lambda: scale(x, 3.0).add_(1))
     assert sum("scale_kernel" in name for name in names) == 1
-    assert len(names) == 2
+    counted = count_on_any_machine(lambda: scale(x, 3.0).add_(1))
+    assert counted.launches == len(names) == 2
+
+
+def test_waiting_is_an_error_inside_and_never_after(monkeypatch):
+    """Where torch warns of the mode after having entered it, too."""
+    modes = [0]
+
+    def enter(mode):
+        modes.append(mode)
+        warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: modes[-1])
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", enter)
+    with pytest.raises(ZeroDivisionError), testing_kernels.waiting_is_an_error():
+        print(1 / (modes[-1] != "error"))
+    assert modes == [0, "error", 0]
 
 
 # Device functions.
@@ -399,6 +417,8 @@ def test_without_a_gpu_the_line_says_what_to_do(monkeypatch):
     with pytest.raises(UserError) as error:
         check_runs(CPU, got="pictures on cpu", advice="use backend='auto'")
     assert str(error.value) == "backend='triton' needs a CUDA device, got pictures on cpu; use backend='auto'"
+    with pytest.raises(UserError, match=r"or use backend='crt'$"):
+        check_runs(CPU, plain="crt")
 
 
 def test_what_the_interpreter_takes(interpreter):

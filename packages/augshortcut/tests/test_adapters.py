@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from augshortcut.checkpoints.files import save_checkpoint, save_paths
 from augshortcut.config import preset
 from augshortcut.injection.augment import augment
 from augshortcut.injection.fold import fold
@@ -89,11 +90,35 @@ def test_folding_keeps_what_hangs_there(change, x):
         assert sum(isinstance(m, FrozenPaths) for m in folded.modules()) == 4
 
 
-def test_adapters_put_on_afterwards(x):
+def test_adapters_put_on_afterwards(tmp_path, x):
+    peft = pytest.importorskip("peft")
     model = augment(_vit(), "paper")
     with torch.no_grad():
         before = model(x)
         assert not torch.allclose(_lora(model)(x), before)
+    # "all-linear" reaches the base's maps and no path; paths learn if they are named, in a copy that peft keeps.
+    config = peft.LoraConfig(r=2, target_modules="all-linear", modules_to_save=["aug_attn", "aug_mlp"])
+    adapted = peft.get_peft_model(augment(_vit(), "paper"), config)
+    learning = {n for n, p in adapted.named_parameters() if p.requires_grad and "aug_" in n}
+    assert len(learning) == 8
+    assert not any("lora" in name for name in learning)
+    with pytest.raises(UserError, match="kept twice by peft"):
+        save_paths(adapted, tmp_path / "paths.safetensors")
+    whole = adapted.merge_and_unload()
+    save_paths(whole, tmp_path / "paths.safetensors")
+
+
+def test_offloaded_models_are_refused(x):
+    """Their weights come and go with hooks, which new paths would not have."""
+    accelerate = pytest.importorskip("accelerate")
+    model = accelerate.cpu_offload(_vit(), execution_device="cpu")
+    with pytest.raises(UserError, match="offloaded by accelerate"):
+        augment(model, "paper")
+    assert not any(isinstance(m, Augmented) for m in model.modules())
+    later = augment(_vit(), "paper")
+    with torch.no_grad():
+        expected = later(x)
+        torch.testing.assert_close(accelerate.cpu_offload(later, execution_device="cpu")(x), expected)
 
 
 def test_parametrized_paths_are_computed_as_they_are(x):
@@ -152,5 +177,8 @@ def test_fully_shard_takes_the_augmented_class(tmp_path, x):
         assert all(g is not None for g in grads)
         with pytest.raises(UserError, match="sharded"):
             augment(model, "paper")
+        for save in (save_checkpoint, save_paths):
+            with pytest.raises(UserError, match="is a shard"):
+                save(model, tmp_path / "shards.safetensors")
     finally:
         dist.destroy_process_group()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
+from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from augshortcut import reference
 from augshortcut.layers.circulant import BlockCirculantLinear, spectral_norms
-from augshortcut.ops.butterflies import join, leaf_rings, most_levels, pieces, split
+from augshortcut.layers.shortcut import AugmentedShortcut
+from augshortcut.ops.butterflies import join, joining, leaf_rings, most_levels, pieces, split
 from augshortcut.ops.flat import join_flat, split_flat
 from augshortcut.ops.layout import diagonal_means, diagonal_pairs, toeplitz, toeplitz_blocks
 from augshortcut.ops.product import block_circulant, resolve
@@ -199,7 +202,9 @@ def test_state_dict_holds_parameters_only_and_copies_work():
     assert {k: tuple(v.shape) for k, v in layer.state_dict().items()} == {"weight": (2, 6, 4), "bias": (8,)}
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert twin._kept._kept is None
-        assert torch.equal(twin(x), expected)
+        with torch.no_grad():
+            assert torch.equal(twin(x), expected)
+        torch.testing.assert_close(twin(x), expected, rtol=0, atol=1e-14)  # sums in another order
     buffer = io.BytesIO()
     torch.save(layer.state_dict(), buffer)
     assert len(buffer.getvalue()) < 3000
@@ -220,6 +225,21 @@ def test_compiles_whole(backend):
     torch.testing.assert_close(*grads)
     with torch.no_grad():
         torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_traces_keep_weights_and_take_any_number_of_rows(grad):
+    """torch.jit.trace, which torch's older ONNX exporter uses, gives tensors for sizes."""
+    layer = BlockCirculantLinear(24, 48, block=2)
+    shortcut = AugmentedShortcut(48, "retrofit")
+    x, more = torch.randn(2, 3, 24), torch.randn(5, 3, 24)
+    with warnings.catch_warnings(), torch.set_grad_enabled(grad):
+        warnings.simplefilter("ignore", FutureWarning)  # that torch.jit will go
+        traced = torch.jit.trace(nn.Sequential(layer, shortcut), x, check_trace=False)
+        with torch.no_grad():
+            layer.weight.mul_(2)
+            shortcut.gate.fill_(1.0)
+        torch.testing.assert_close(traced(more), shortcut(layer(more)))
 
 
 def test_from_dense_projects_orthogonally():
@@ -247,6 +267,17 @@ def test_stacked_spectral_norms_are_differentiable():
 def test_multiply_adds_by_level(level, share):
     layer = BlockCirculantLinear(384, 384, 4, "crt", crt_level=level)
     assert measure(layer, torch.zeros(10, 384)).macs == round(10 * 384 * 384 * share)
+
+
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_the_joining_matrix_is_the_joining(level):
+    """At inference on a CPU one product stands for the additions that put outputs together."""
+    g, e, chunks, rows = pieces(level), 3, 4, 5
+    z = _random(g, rows, chunks, e)
+    leaves = z.view(2**level, -1, rows, chunks, e).permute(0, 2, 1, 3, 4).flatten(2)
+    expected = join(leaves, chunks, level, tokens=False)  # (rows, chunks, n)
+    found = (joining(level, z.dtype) @ z.view(g, -1)).view(g, rows, chunks, e).permute(1, 2, 0, 3).flatten(2)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(("n", "levels"), [(5, 0), (6, 1), (12, 1), (8, 2), (96, 4), (32, 4), (2, 1)])

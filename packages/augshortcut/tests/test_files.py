@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 
 import pytest
@@ -89,6 +90,53 @@ def test_paths_alone_go_onto_the_pretrained_model(tmp_path, x, caplog):
         load_paths(_vit(), save_checkpoint(_vit(), tmp_path / "plain.safetensors"))
     with pytest.raises(UserError, match="no paths"):
         save_paths(_vit(), tmp_path / "none.safetensors")
+
+
+def test_what_wraps_a_model_leaves_no_trace_in_its_files(tmp_path, x):
+    """A file saved from DDP or a compiled model goes onto the plain one, and the other way round."""
+    import torch.distributed as dist
+
+    model = augment(_vit(), "paper")
+    with torch.no_grad():
+        expected = model(x)
+    partly = copy.deepcopy(model)
+    partly.blocks[1] = torch.compile(partly.blocks[1], backend="eager")
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
+    try:
+        wrapped = [torch.nn.parallel.DistributedDataParallel(model), torch.compile(model, backend="eager"), partly]
+        for number, outer in enumerate(wrapped):
+            for save, load in ((save_checkpoint, load_checkpoint), (save_paths, load_paths)):
+                file, plain = save(outer, tmp_path / f"{number}.safetensors"), _vit()
+                load(plain, file)
+                with torch.no_grad():
+                    assert torch.equal(plain(x), expected)
+                for p in path_parameters(outer).values():
+                    p.data.add_(1.0)
+                load(outer, file)
+                assert all(torch.equal(a, b) for a, b in zip(outer.parameters(), plain.parameters(), strict=True))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_models_without_values_are_given_them_or_refused(tmp_path, x):
+    model = augment(_vit(), "paper")
+    file, paths = save_checkpoint(model, tmp_path / "model.pth"), save_paths(model, tmp_path / "paths.pth")
+    with torch.device("meta"):
+        empty, other = _vit(), _vit()
+    load_checkpoint(empty, file)
+    with torch.no_grad():
+        assert torch.equal(empty(x), model(x))
+    with pytest.raises(UserError, match="meta device: load its own weights first"):
+        load_paths(other, paths)
+    assert not augmented_blocks(other)
+    with pytest.raises(UserError, match="has no values to write"):
+        save_paths(model.to("meta"), tmp_path / "empty.pth")
+
+
+def test_weights_of_the_base_alone_are_told_from_damaged_ones(tmp_path):
+    file = save_checkpoint(_vit(), tmp_path / "base.safetensors")
+    with pytest.raises(UserError, match="hold no paths: load them first, then augment"):
+        load_checkpoint(augment(_vit(), "paper"), file)
 
 
 def test_a_trained_head_travels_with_the_paths(tmp_path, x):

@@ -14,8 +14,8 @@ from augshortcut.config import AugmentConfig, preset
 from augshortcut.injection.augment import augment
 from augshortcut.metrics.bound import block_bound, collapse_bound
 from augshortcut.metrics.diversity import diversity
-from augshortcut.metrics.measures import MEASURES, distance
 from augshortcut.ops.activations import ACTIVATIONS, LIPSCHITZ
+from effkit.diversity import MEASURES, distance
 from effkit.errors import UserError
 
 VIT = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 32, "patch_size": 8, "num_classes": 10}

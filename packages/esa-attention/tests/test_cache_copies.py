@@ -11,7 +11,7 @@ from effkit.errors import UserError
 from esa_attention import ESAConfig, QKCompressor, apply_esa
 from esa_attention.integration.cache_argument import cache_argument
 
-FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1)
+FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1, dense_until=0)
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from effkit.errors import UserError
 from esa_attention import ESAConfig, apply_esa
 from esa_attention.integration.cache_argument import cache_argument
 
-SMALL = ESAConfig(num_initial=4, num_selected=16, num_local=64, chunk_size=16, proximity=1)
-FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1)
+SMALL = ESAConfig(num_initial=4, num_selected=16, num_local=64, chunk_size=16, proximity=1, dense_until=0)
+FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1, dense_until=0)
 
 
 @pytest.fixture(autouse=True)

@@ -132,7 +132,7 @@ def test_recall_draws_and_counts(run):
     assert sum(recall["closed_form"]) > sum(recall["key_pca"])
 
 
-@pytest.mark.parametrize("kind", ["decode", "prefill", "append", "calibrate"])
+@pytest.mark.parametrize("kind", ["decode", "prefill", "crossover", "append", "calibrate"])
 def test_bench_writes_the_schema(run, tmp_path, kind):
     from effkit.results import read_csv
 
@@ -147,13 +147,23 @@ def test_bench_writes_the_schema(run, tmp_path, kind):
     code, out, err = run("bench", kind, *small, *sizes, *SMALL, "csv=out.csv", "format=json")
     assert code == 0, err
     rows = read_csv(tmp_path / "out.csv")
-    assert {row.mode for row in rows} == {kind}
+    assert {row.mode for row in rows} == {"decode" if kind == "crossover" else kind}
     assert all(row.package == "esa-attention" and row.threads == 1 for row in rows)
     if kind == "decode":
         found = _data(out)["length_400"]
         assert found["ratio"]["sdpa"] == 1.0
+        assert {"packed MATH", "enable_gqa MATH", "expanded MATH"} <= set(found["full_attention"])
+        fastest = min(found["full_attention"], key=found["full_attention"].__getitem__)
+        assert all(
+            row.note == f"sdpa: {fastest}" for row in rows if row.x == 400 and not row.provider.startswith("floor")
+        )
+        assert f"the fastest form that runs here, {fastest}" in json.loads(out)["tables"][1]["note"]
+        assert found["kernel_bytes"]["esa"]["attend and merge"] > found["kernel_bytes"]["esa"]["prepare"] > 0
         assert {r.provider for r in rows} >= {"esa", "esa_int8", "sdpa", "floor_esa", "floor_sdpa"}
         assert any(name.endswith("time.png") for name in json.loads(out)["files"])
+    if kind in ("decode", "crossover"):
+        assert "crossover" in _data(out)
+        assert any("faster than full attention" in line for line in json.loads(out)["lines"])
 
 
 def test_inspect_prints_the_goldens(run, tmp_path):

@@ -16,7 +16,9 @@ from esa_attention.evaluation.tasks.vocab import SymbolVocab
 from esa_attention.integration.apply import apply_esa
 
 VOCAB = SymbolVocab()
-ESA = ESAConfig(num_initial=16, num_local=128, num_selected=32, proximity=1, chunk_size=64, far_position=128)
+ESA = ESAConfig(
+    num_initial=16, num_local=128, num_selected=32, proximity=1, chunk_size=64, far_position=128, dense_until=0
+)
 
 
 def accuracy(model, length: int, num_needles: int = 4, seed: int = 0, make_cache=None) -> float:

@@ -9,7 +9,7 @@ from esa_attention.evaluation.models.registry import build_model, load_tokenizer
 from esa_attention.evaluation.models.sampling import sample_stories
 from esa_attention.evaluation.tasks.ppl import token_nats
 
-CONFIG = ESAConfig(num_initial=16, num_selected=64, num_local=192, chunk_size=64, proximity=1)
+CONFIG = ESAConfig(num_initial=16, num_selected=64, num_local=192, chunk_size=64, proximity=1, dense_until=0)
 CONTEXT = 512
 
 

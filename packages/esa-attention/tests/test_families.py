@@ -15,7 +15,7 @@ from esa_attention import ESAConfig, apply_esa
 from esa_attention.integration.cache_argument import cache_argument
 
 # Everything is selected: 16 tokens, of which all are local.
-ALL = ESAConfig(num_initial=2, num_selected=16, num_local=32, chunk_size=8)
+ALL = ESAConfig(num_initial=2, num_selected=16, num_local=32, chunk_size=8, dense_until=0)
 LARGEST = 3_000_000  # parameters; what has more was not made tiny by these names
 
 SIZES = {

@@ -15,8 +15,8 @@ from esa_attention.compression.geometry import geometry
 from esa_attention.integration.cache_argument import cache_argument
 from esa_attention.integration.observer import observe
 
-SMALL = ESAConfig(num_initial=4, num_selected=16, num_local=64, chunk_size=16, proximity=1)
-FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1)
+SMALL = ESAConfig(num_initial=4, num_selected=16, num_local=64, chunk_size=16, proximity=1, dense_until=0)
+FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1, dense_until=0)
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 ROPES = {
     "llama3": {
@@ -400,7 +400,7 @@ def test_models_that_are_not_supported(make, words):
     model = make()
     before = model.config._attn_implementation
     with pytest.raises(UserError, match=words) as error:
-        apply_esa(model, ESAConfig.for_context(128))
+        apply_esa(model, ESAConfig.for_context(128, dense_until=0))
     assert "\n" not in str(error.value)
     assert model.config._attn_implementation == before
     with pytest.raises(UserError), observe(model, lambda *_: None):

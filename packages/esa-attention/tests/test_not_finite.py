@@ -9,7 +9,7 @@ from esa_attention.attention.functional import esa_prefill, merge_attention_stat
 from esa_attention.attention.rope import RopeTables
 from esa_attention.ops.attention_torch import attend
 
-FEW = ESAConfig(num_initial=3, num_selected=6, num_local=9, chunk_size=8, proximity=1)
+FEW = ESAConfig(num_initial=3, num_selected=6, num_local=9, chunk_size=8, proximity=1, dense_until=0)
 
 
 def _inputs():

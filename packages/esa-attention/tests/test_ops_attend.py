@@ -219,10 +219,12 @@ def test_compiles_for_hopper(compile_kernel, kind, dim, half, group):
     padded = lambda n: max(1 << (n - 1).bit_length(), 16) if n else 0
     types = dict.fromkeys(("far_ptr", "local_ptr", "kv_ptr"), f"*{kind}")
     types |= {"selected_ptr": "*i64", "count_ptr": "*i32", "start_ptr": "*i64", "length_ptr": "*i64"}
+    types |= {"out_ptr": f"*{kind}", "finished_ptr": "*i32"}
     tile = attend_triton._tile(padded(dim), kind == "bf16")
     warps, stages = tile.pop("warps"), tile.pop("stages")
     fixed = {
         **tile,
+        "SPLITS": 64,
         "GROUP": group,
         "ROWS": 16,
         "DIM": dim,
@@ -246,7 +248,7 @@ def test_compiles_for_hopper(compile_kernel, kind, dim, half, group):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dim", "splits", "warps"), [(128, 64, 4), (256, 128, 16)])
 def test_merge_compiles_for_hopper(compile_kernel, dim, splits, warps):
-    fixed = {"DIM": dim, "DIM_PADDED": dim, "SPLITS": splits, "ACC": "fp32"}
+    fixed = {"DIM": dim, "DIM_PADDED": dim, "SPLITS": splits}
     assert compile_kernel("attend_kernel", "merge_kernel", {"out_ptr": "*bf16"}, fixed, warps=warps).stack <= SPILLED
 
 

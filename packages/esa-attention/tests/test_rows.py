@@ -15,9 +15,11 @@ from effkit.rows import Outcome, evaluate
 from effkit.testing import assert_installed, assert_rows_are_complete, compose_command, composed_commands
 from esa_attention.calibration.sgd import sgd_paper
 from esa_attention.cli import main
+from esa_attention.evaluation.benchmarks.longbench import DATASETS as LONGBENCH_DATASETS
 from esa_attention.evaluation.models.geometries import PUBLISHED, config_for, published_shape
 from esa_attention.integration.model_shape import ModelShape
 from esa_attention.paper import figures as paper
+from esa_attention.paper.quality import LONGBENCH_FILES
 from esa_attention.paper.rows import PAPER, paper_rows
 
 ROWS = paper_rows()
@@ -137,10 +139,18 @@ def test_commands_vary_what_their_table_varies() -> None:
     def config(table: str, name: str, metric: str):
         return compose_command(main, commands[table, name, metric])
 
-    passkey = config("5", "proximity 5", "Retrieve.KV")
-    assert (passkey.task.name, passkey.esa.proximity) == ("passkey", 5)
-    assert config("7", "176k tokens", "score").lengths == [176_000]
-    assert config("6", "Qasper", "uniform (sum over heads)").compressor.method == "exact"
+    retrieved = config("5", "proximity 5", "Retrieve.KV")
+    assert (retrieved.task.name, retrieved.task.datasets, retrieved.esa.proximity) == (
+        "infinitebench",
+        ["kv_retrieval"],
+        5,
+    )
+    at_length = config("7", "176k tokens", "score")
+    assert (at_length.task.name, at_length.task.options.lengths) == ("needlebench", [176_000])
+    qasper = config("6", "Qasper", "uniform (sum over heads)")
+    assert (qasper.compressor.method, qasper.task.datasets) == ("exact", ["qasper"])
+    assert config("6", "all 16 sets", "what compression costs").task.datasets == list(LONGBENCH_FILES.values())
+    assert set(LONGBENCH_FILES.values()) <= set(LONGBENCH_DATASETS)
     assert config("6", "all 16 sets", "what compression costs").compressor.path == "/nowhere"
     assert config("9", "LM-Infinite, Llama-3-8B-Instruct", "average").method == "sinks_local"
     assert config("settings", "keys and values in host memory", "tokens, more than").esa.offload is True

@@ -9,7 +9,15 @@ from esa_attention.attention.rope import RopeTables
 from esa_attention.integration.cache_argument import cache_argument
 
 TOKENS = 75
-FEW = ESAConfig(num_initial=3, num_selected=6, num_local=9, chunk_size=8, selection="strict_causal", index_dtype="fp32")
+FEW = ESAConfig(
+    num_initial=3,
+    num_selected=6,
+    num_local=9,
+    chunk_size=8,
+    selection="strict_causal",
+    index_dtype="fp32",
+    dense_until=0,
+)
 
 
 def _inputs(dtype, heads=4, kv_heads=2, dim=8):

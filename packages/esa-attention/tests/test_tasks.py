@@ -370,7 +370,7 @@ def test_perplexity_under_esa_equals_full_attention_while_all_is_local():
     model = build_model("tiny_random")
     ids = torch.randint(0, 128, (200,), generator=seeded(1))
     full = token_nats(model, ids, chunk=50)
-    config = ESAConfig(num_initial=4, num_local=256, num_selected=16, chunk_size=50)
+    config = ESAConfig(num_initial=4, num_local=256, num_selected=16, chunk_size=50, dense_until=0)
     with apply_esa(model, config) as handle:
         local = token_nats(model, ids, cache=handle.new_cache(), chunk=50)
     assert torch.allclose(local, full, atol=1e-5)

@@ -42,6 +42,23 @@ def assert_same(one: Compressors, other: Compressors) -> None:
         assert torch.equal(ours.spectrum, theirs.spectrum)
 
 
+def test_answers_to_a_benchmark_do_not_depend_on_the_workers(tmp_path, monkeypatch, capfd):
+    run = in_process(main, tmp_path, monkeypatch, capfd)
+    records = [{"context": f"x = {n}\n" * 40, "input": "y =", "answers": [f"y = {n}"]} for n in range(3)]
+    (tmp_path / "lcc.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    sizes = ["esa.num_initial=4", "esa.num_local=32", "esa.num_selected=16", "esa.chunk_size=16", "compressor=exact"]
+    words = ["eval", "task.folder=.", "task.prompts=plain", "model=tiny_random", "max_new_tokens=4", *sizes]
+    said = []
+    for more in (["out=here"], ["out=there", "executor=process", "workers=2"]):
+        code, _, err = run(*words, *more, "methods=[stock,esa]", "threads=2")
+        assert code == 0, err
+        out = tmp_path / more[0].partition("=")[2]
+        lines = [json.loads(line) for name in ("stock", "esa") for line in (out / name / "lcc.jsonl").open()]
+        said.append([(line["number"], line["pred"]) for line in lines])
+    assert len(said[0]) == 6
+    assert said[0] == said[1]
+
+
 def test_moments_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     model, ids = tiny(), text(330)
     options = {"rank": 4, "far_position": 16, "sequence_length": 32}

@@ -11,8 +11,8 @@ from esa_attention import ESAConfig, apply_esa
 from esa_attention.compression.geometry import geometry
 from esa_attention.integration.cache_argument import cache_argument
 
-SMALL = ESAConfig(num_initial=4, num_selected=16, num_local=64, chunk_size=16, proximity=1)
-FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1)
+SMALL = ESAConfig(num_initial=4, num_selected=16, num_local=64, chunk_size=16, proximity=1, dense_until=0)
+FEW = ESAConfig(num_initial=4, num_selected=8, num_local=16, chunk_size=8, proximity=1, dense_until=0)
 GREEDY = {"max_new_tokens": 4, "do_sample": False}
 
 

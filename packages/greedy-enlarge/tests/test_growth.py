@@ -204,6 +204,19 @@ def test_momenta_go_where_their_weights_went():
         grow_optimizer(optimizer, torch.optim.SGD(larger.parameters(), lr=1.0), model, larger, report)
 
 
+def test_what_is_no_momentum_of_each_weight_is_refused():
+    """Adafactor keeps sums of rows and columns, which have no place for new ones."""
+    spec = STARTS["custom"]
+    model = build(spec)
+    optimizer = torch.optim.Adafactor(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    larger, report = grow(model, wider(spec, 1, 8))
+    with pytest.raises(UserError, match=r"Adafactor keeps \w+ of shape .* cannot be carried over"):
+        grow_optimizer(optimizer, torch.optim.Adafactor(larger.parameters()), model, larger, report)
+
+
 def test_growing_by_nothing_is_a_copy():
     model = built(STARTS["regnet_y"])
     again, report = grow(model, STARTS["regnet_y"])
@@ -249,3 +262,66 @@ def test_what_would_be_lost_is_refused(case):
     with pytest.raises(UserError) as error:
         grow(make(), target)
     assert said in str(error.value)
+
+
+def _other_activations(model):
+    for module in model.modules():
+        if isinstance(getattr(module, "act", None), nn.SiLU):
+            module.act = nn.ReLU()
+
+
+def _other_norms(model):
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-2
+
+
+def _forward_of_a_block(model):
+    block = model.blocks[0][0]
+    before = block.forward
+    block.forward = lambda x: 2 * before(x)
+
+
+def _pooled_otherwise(model):
+    model.global_pool.pool = nn.AdaptiveMaxPool2d(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_other_activations, r"bn1\.act is ReLU\(\), and was built as SiLU\(\)"),
+        (_other_norms, r"bn1 is BatchNormAct2d\(12, eps=0\.01.* built as BatchNormAct2d\(12, eps=1e-05"),
+        (nn.SyncBatchNorm.convert_sync_batchnorm, "bn1 is SyncBatchNorm"),
+        (_forward_of_a_block, r"blocks\.0\.0 has a forward of its own"),
+        (_pooled_otherwise, r"global_pool\.pool is AdaptiveMaxPool2d"),
+        (lambda m: m.register_full_backward_hook(lambda *_: None), "the network has hooks"),
+    ],
+)
+def test_a_network_that_was_changed_since_it_was_built_is_refused(change, said):
+    """Its state is that of an unchanged one, and growth would compute something else without a word."""
+    spec = STARTS["efficientnet"]
+    model = build(spec)
+    changed = change(model)
+    model = changed if isinstance(changed, nn.Module) else model
+    with pytest.raises(UserError, match=said):
+        grow(model, wider(spec, 1, 8))
+
+
+@pytest.mark.parametrize("name", ["efficientnet", "ghostnet_large", "basic", "regnet_y"])
+def test_norms_that_stand_still_and_frozen_parameters_stay_so(name):
+    spec = STARTS[name]
+    model = built(spec).train()
+    model.set_grad_checkpointing(True)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    first = next(iter(model.parameters())).requires_grad_(False)
+    larger, report = grow(model, wider(spec, 1, 8))
+    x = pictures(spec)
+    assert report.preserved
+    torch.testing.assert_close(larger(x), model(x), rtol=1e-12, atol=1e-12)
+    frozen = [p for p in larger.parameters() if not p.requires_grad]
+    assert [p.shape for p in frozen] == [first.shape]
+    on = [m.grad_checkpointing for m in larger.modules() if hasattr(m, "grad_checkpointing")]
+    assert on
+    assert all(on)

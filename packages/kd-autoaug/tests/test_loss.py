@@ -11,9 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effkit.errors import UserError
+from effkit.testing import assert_close_to_reference, count_launches, kernels
+from effkit.testing.kernels import needs_triton, waiting_is_an_error
 from kd_autoaug.distillation.loss import IGNORE, TopKDistillationLoss, top_logits
 from kd_autoaug.distillation.reference_loss import reference_loss, reference_top_classes
 from kd_autoaug.distillation.terms import dense_logits, divergence
+from kd_autoaug.ops.loss_triton import topk_loss
+
+interpreter = kernels.interpreter
 
 KL_MODES = ("renorm", "partial", "bucket")
 DIRECTIONS = ("student_teacher", "teacher_student")
@@ -333,6 +338,113 @@ def test_renorm_needs_no_sum_at_its_temperature() -> None:
     torch.testing.assert_close(found["loss"], expected["loss"])
 
 
+# --- the kernels ------------------------------------------------------------------------------------------------------
+
+KERNEL_SETTINGS = [(m, d, k) for m, d, k in [*SETTINGS, ("hard", "student_teacher", 3)] if k < 10]
+
+
+def outcome(student: torch.Tensor, teacher, labels: torch.Tensor, **options) -> list[torch.Tensor]:
+    """The terms, and the gradient of twice the loss."""
+    leaf = student.clone().requires_grad_()
+    terms = TopKDistillationLoss(**options)(leaf, teacher, labels)
+    (2 * terms["loss"]).backward()
+    return [*(value.detach() for value in terms.values()), leaf.grad]
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize(("mode", "direction", "k"), KERNEL_SETTINGS)
+def test_the_kernels_are_the_loss(mode: str, direction: str, k: int) -> None:
+    student, teacher, labels = batch()
+    labels[3] = IGNORE
+    options = {"k": k, "temperature": 3.0, "weight": 0.7, "mode": mode, "direction": direction}
+    options |= {"ce_temperature": 2.0, "ce_weight": 0.4, "label_smoothing": 0.1}
+    for held in (k, 6):  # what the record holds beyond k joins the rest
+        given = (student, top_logits(teacher, max(held, k), 3.0), labels)
+        expected, found = (outcome(*given, **options, backend=b) for b in ("torch", "triton"))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+@pytest.mark.parametrize("mode", [*KL_MODES, "hard"])
+def test_the_kernels_round_no_more_than_torch(mode: str) -> None:
+    """Of several batches together: a single number may be hit by chance."""
+    results: dict[str, list[list[torch.Tensor]]] = {"reference": [], "torch": [], "triton": []}
+    for seed in range(8):
+        student, teacher, labels = batch(4, seed=seed)
+        for name, kind in (("reference", torch.float64), ("torch", torch.float32), ("triton", torch.float32)):
+            given = (student.to(kind), top_logits(teacher.to(kind), 6, 3.0), labels)
+            options = {"k": 5, "temperature": 3.0, "mode": mode, "backend": name.replace("reference", "torch")}
+            results[name].append(outcome(*given, **options))
+    stacked = {name: [torch.stack(parts) for parts in zip(*rows, strict=True)] for name, rows in results.items()}
+    assert_close_to_reference(stacked["triton"], stacked["torch"], stacked["reference"])
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_a_cached_loss_keeps_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward, and back from the scalar that backward() starts with; counted as on a GPU, where nobody looks."""
+    student, teacher, labels = batch(dtype=torch.float32)
+    top, loss = top_logits(teacher, 5, 5.0), TopKDistillationLoss(5, mode="bucket", backend="triton")
+    monkeypatch.setattr(TopKDistillationLoss, "_checks", lambda self, value: False)
+    for kind in (torch.float32, torch.float16):
+        leaf = student.detach().clone().to(kind).requires_grad_()
+        counted = count_launches(lambda leaf=leaf: loss(leaf, top, labels)["loss"].backward())
+        assert counted.by_name == {
+            "launches": {"loss_kernel": 1, "mean_kernel": 1, "ones_like": 1, "mul": 1}, "copies": {}, "reads": {},
+        }  # fmt: skip
+        assert leaf.grad.dtype == kind
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_half_precision_keeps_what_only_the_scale_of_the_loss_makes_large() -> None:
+    """A gradient of 1e-9 is 0 in float16; a gradient scaler multiplies the loss so that it is not."""
+    student = torch.tensor([[12.0, -8.0, 0.0]], dtype=torch.float16).requires_grad_()
+    top = top_logits(torch.tensor([[12.0, -8.0, 0.0]]), 2, 1.0)
+    loss = TopKDistillationLoss(2, 1.0, 1.0, "bucket", ce_weight=1.0, backend="triton")
+    (loss(student, top, torch.tensor([0]))["loss"] * 2.0**20).backward()
+    expected = 2.0**20 * math.exp(-20)
+    assert float(student.grad[0, 1]) == pytest.approx(expected, rel=1e-2)
+
+
+@needs_triton
+@pytest.mark.usefixtures("interpreter")
+def test_no_picture_counts() -> None:
+    student, teacher, labels = batch(4)
+    given = (student, top_logits(teacher, 5, 5.0), labels.fill_(IGNORE))
+    plain, fused = (outcome(*given, k=5, backend=b) for b in ("torch", "triton"))
+    assert all(bool(value.isnan()) for value in (*plain[:4], *fused[:4]))
+    assert torch.equal(fused[4], torch.zeros_like(student))
+
+
+def test_what_the_kernels_do_not_take_is_refused_by_name_and_computed_by_auto(interpreter) -> None:
+    student, teacher, labels = batch()
+    top = top_logits(teacher, 5, 5.0)
+    cases = [
+        ({}, teacher, labels, "cache"),
+        ({"k": 5}, top, torch.eye(10, dtype=torch.float64)[labels], "hard labels"),
+        ({"k": 10}, top_logits(teacher, 10, 5.0), labels, "below the number of classes"),
+        ({"k": 5, "mode": "bucket"}, top._replace(rest=None), labels, "other classes"),
+    ]
+    for options, given_teacher, given_labels, message in cases:
+        with pytest.raises(UserError, match=message):
+            TopKDistillationLoss(**options, backend="triton")(student, given_teacher, given_labels)
+        assert TopKDistillationLoss(**options)(student, given_teacher, given_labels)["loss"].isfinite()
+    with pytest.raises(UserError, match=r"loss\.backend"):
+        TopKDistillationLoss(backend="cuda")
+
+
+@needs_triton
+def test_the_operator_is_registered_correctly(interpreter) -> None:
+    student, teacher, labels = batch(3, dtype=torch.float32)
+    top = top_logits(teacher, 4, 5.0)
+    given = (student.requires_grad_(), labels, top.values, top.classes, top.logsumexp, top.rest, 2, "bucket", True)
+    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    torch.library.opcheck(topk_loss, (*given, 5.0, 1.0, 1.0, 0.5, 0.0, IGNORE), test_utils=checks)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("mode", "direction", "k"), SETTINGS)
 def test_gpu_agrees_and_does_not_wait(mode: str, direction: str, k: int) -> None:
@@ -341,13 +453,18 @@ def test_gpu_agrees_and_does_not_wait(mode: str, direction: str, k: int) -> None
     expected = loss(student, teacher, labels)
     moved = [t.cuda() for t in (student, teacher, labels)]
     loss(*moved)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with waiting_is_an_error():
         found = loss(*moved)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     for name, value in expected.items():
         torch.testing.assert_close(found[name].cpu(), value)
+    if k < 10:
+        top = top_logits(teacher, k, 2.0)
+        top = top.to("cuda")
+        loss(moved[0], top, moved[2])  # compiles
+        with waiting_is_an_error():
+            found = loss(moved[0], top, moved[2])
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name].cpu(), value)
     moved[0][0, 0] = math.nan
     with pytest.raises(UserError, match="student logits of picture 0"):
         TopKDistillationLoss(k, check_on_gpu=True)(*moved)

@@ -12,11 +12,15 @@ import torch
 
 import effkit.notes
 from effkit.errors import UserError
-from effkit.testing import assert_close_to_reference, kernels
+from effkit.testing import assert_close_to_reference, count_launches, kernels
 from effkit.triton import compile_kernel, power_of_two
+from effkit.triton import kernels as kernel_file
 from tnt_vit import ops
 from tnt_vit.ops import InnerParams, inner_block, inner_stack
+from tnt_vit.ops import inner_backward_triton as fused_backward
 from tnt_vit.ops import inner_triton as fused
+from tnt_vit.ops.inner_backward_triton import block_gradients
+from tnt_vit.ops.inner_tiles import chunk_of, tile_shapes
 from tnt_vit.ops.inner_torch import inner_backward, inner_reference, inner_torch
 
 # (words, width, heads): Tables 1 and 8 of the paper, the digits recipe, and sizes that are no power of two.
@@ -196,9 +200,33 @@ def test_closed_form_gradient_equals_autograd(folded, scaled):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
-def test_gradients_through_the_operator(device):
+@pytest.mark.parametrize(
+    ("num_words", "width", "heads", "folded"),
+    [
+        (*TNT_S, False),
+        (16, 12, 2, True),
+        (64, 6, 3, False),
+        (9, 10, 2, True),
+        pytest.param(4, 12, 3, False, marks=pytest.mark.slow),
+        pytest.param(16, 40, 4, True, marks=pytest.mark.slow),
+    ],
+)
+def test_backward_kernel_in_float64(interpreter, monkeypatch, num_words, width, heads, folded):
+    """Several programs of several tiles, the last one partial; whole sentences dropped."""
+    monkeypatch.setattr(fused_backward, "_PROGRAMS", 2)
+    sentences = 3 * max(64 // power_of_two(num_words), 1) - 1
+    params, words = _params(width, folded=folded), _words(sentences, num_words, width)
+    grad, more = _words(sentences, num_words, width, seed=3), _words(sentences, num_words, width, seed=4)
+    scale = (torch.rand(2, sentences, generator=torch.Generator().manual_seed(2)) > 0.3).double() * 1.5
+    expected, by_params = inner_backward(grad + more, words, params, heads, scale)
+    found, found_params = block_gradients(grad, words, params, heads, scale, torch.float64, more)
+    for ours, theirs in zip([found, *_tensors(found_params)], [expected, *_tensors(by_params)], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_gradients_through_the_operator(device, dtype):
     num_words, width, heads = TNT_S
-    dtype = torch.float64 if device == "cpu" else torch.float32
     params, words = _params(width), _words(7, num_words, width)
     grad = _words(7, num_words, width, seed=3)
 
@@ -209,6 +237,43 @@ def test_gradients_through_the_operator(device):
 
     reference = gradients("reference", torch.float64, "cpu")
     assert_close_to_reference(gradients("triton", dtype, device), gradients("torch", dtype, device), reference)
+
+
+def test_the_same_input_has_the_same_gradients(device, monkeypatch):
+    """Also where the sums are many: nothing depends on which program is the first to finish."""
+    monkeypatch.setattr(fused_backward, "_PROGRAMS", 3)
+    params, words = _to(_params(12), device, torch.float32), _words(20, 4, 12).to(device, torch.float32)
+    results = [block_gradients(words.cos(), words, params, 3, None, torch.float32) for _ in range(2)]
+    (first, by_first), (second, by_second) = results
+    assert all(map(torch.equal, [first, *_tensors(by_first)], [second, *_tensors(by_second)]))
+
+
+def test_launches_and_what_is_kept(interpreter):
+    """Of a block one launch, back two; of a stack one, back one and two a layer. Nothing but the input is kept."""
+    params, words = _to(_params(12, layers=(3,)), torch.float32), _words(5, 4, 12).float()
+    one = _requires_grad(params.layer(0))
+    leaf = words.clone().requires_grad_()
+    forward = count_launches(lambda: inner_block(leaf, one, 3, "triton"))
+    assert forward.by_name == {"launches": {"inner_stack_kernel": 1}, "copies": {}, "reads": {}}
+    backward = count_launches(lambda: torch.autograd.grad(forward.result, [leaf, *_tensors(one)], words))
+    assert backward.by_name == {
+        "launches": {"inner_backward_kernel": 1, "sum_kernel": 1}, "copies": {}, "reads": {},
+    }  # fmt: skip
+    layers, kept = _requires_grad(params), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        counted = count_launches(lambda: inner_stack(leaf, layers, 3, "triton"))
+    assert counted.launches == 1
+    of_params = {t.data_ptr() for t in _tensors(layers)}
+    assert [t.data_ptr() for t in kept if t.data_ptr() not in of_params] == [leaf.data_ptr()]
+    backward = count_launches(lambda: torch.autograd.grad(counted.result.unbind()[2], leaf, words))
+    assert backward.by_name["launches"].items() >= {"inner_backward_kernel": 3, "inner_stack_kernel": 1}.items()
+
+
+def test_wide_words_go_back_by_torch():
+    """What a tile's gradients need would not fit in registers."""
+    fits = fused_backward.fits
+    assert (fits(64, torch.bfloat16), fits(65, torch.bfloat16)) == (True, False)
+    assert (fits(32, torch.float32), fits(33, torch.float32)) == (True, False)
 
 
 def test_gradcheck_of_the_torch_path():
@@ -375,7 +440,7 @@ def test_tiles_compile_for_hopper(compiler, num_words, width, heads, dtype, coun
         "CP": padded_width,
         "HEADS": heads,
         "HIDDEN": 4 * width,
-        "CHUNK": fused._chunk(4 * width, padded_width),
+        "CHUNK": chunk_of(4 * width, padded_width),
         "EPS": 1e-5,
         "DOT": dtype,
         "ACC": "fp32",
@@ -386,11 +451,30 @@ def test_tiles_compile_for_hopper(compiler, num_words, width, heads, dtype, coun
         "scale_ptr": None,
         "qkv_bias_ptr": None,
     }
-    for rows, warps, stages in fused._tiles(padded_words, padded_width, tensor_cores=dtype != "fp32")[:count]:
+    for rows, warps, stages in tile_shapes(padded_words, padded_width, tensor_cores=dtype != "fp32")[:count]:
         fixed = {**constants, "TILE": rows // padded_words}
         compiled = compile_kernel(kernel, {"*_ptr": f"*{dtype}"}, fixed, warps=warps, stages=stages)
         assert compiled.binary
         assert compiled.shared <= 227 * 1024, (rows, warps, stages)
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_words", "width", "heads"), [(16, 12, 2), TNT_S])
+def test_backward_compiles_for_hopper(compiler, num_words, width, heads):
+    padded_words, padded_width = power_of_two(num_words), power_of_two(width, 16)
+    tile, warps, stages = fused_backward._tile(padded_words, padded_width, exact=False)
+    constants = {"M": num_words, "MP": padded_words, "C": width, "CP": padded_width, "HEADS": heads, "TILE": tile}
+    constants |= {"HIDDEN": 4 * width, "CHUNK": chunk_of(4 * width, padded_width), "EPS": 1e-5, "DOT": "bf16"}
+    constants |= {"ACC": "fp32", "PRECISION": "ieee", "FAST_GELU": True, "EMULATE_BF16": False}
+    constants |= dict.fromkeys(["scale_ptr", "qkv_bias_ptr", "more_ptr"])
+    types = {"sums_ptr": "*fp32", "*_weight_ptr": "*fp32", "*_bias_ptr": "*fp32", "*_ptr": "*bf16"}
+    file = kernel_file("tnt_vit.ops", "inner_backward_kernel")
+    compiled = compile_kernel(file.inner_backward_kernel, types, constants, warps=warps, stages=stages)
+    assert compiled.shared <= 227 * 1024
+    assert compiled.stack <= 192  # bytes a thread that are spilled
+    sums = {"ACC": "fp32", "ROWS": fused_backward._SUM_ROWS, "BLOCK": fused_backward._SUM_BLOCK}
+    assert compile_kernel(file.sum_kernel, {"*_ptr": "*fp32"}, sums).stack == 0
 
 
 @pytest.mark.gpu

@@ -141,6 +141,7 @@ def test_search_on_a_table(run, tmp_path):
         (["strategy.population=1"], ["strategy.population=1"]),
         (["strategy.trade=flops"], ["strategy.trade='flops'"]),
         (["strategy=random", "strategy.batch=0"], ["strategy.batch=0"]),
+        (["strategy=perturbation"], ["strategy=perturbation", "run=RUN instead of scores="]),
     ],
 )
 def test_search_mistakes(run, words, said):
@@ -162,6 +163,14 @@ def test_a_trained_supernet_is_measured_repaired_and_searched(run):
     assert gained["n"] == 81
     best = data_of(run("search", *shared, "budget=81", "scoring.metric=accuracy"))
     assert best["evaluations"] == 81
+    missed = data_of(run("search", *shared, "strategy=perturbation", "budget=12"))
+    assert SPACE.parse(missed["genotype"]) in SPACE
+    assert missed["message"] == "12 evaluations of the mixture decided 4 times"
+    for words, said in (
+        (["budget=11"], ["budget=11", "needs 12 evaluations"]),
+        (["limit.macs=100000"], ["limit={'macs': 100000}", "strategy=constrained"]),
+    ):
+        assert_one_line_mistake("ws-nas", run("search", *shared, "strategy=perturbation", *words), said)
     wrong = run("gap", *shared, "space=nb201_tiny", "table=t.csv", "truth=d_test")
     assert_one_line_mistake("ws-nas", wrong, ["space=nb201_tiny", "is not that of run='r'"])
 

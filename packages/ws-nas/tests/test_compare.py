@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from effkit.plots.sentence import read_description
 from effkit.testing import assert_one_line_mistake, in_process
 from ws_nas.cli import main
 from ws_nas.families.registry import FAMILIES
@@ -22,8 +23,13 @@ def run(tmp_path, monkeypatch, capfd):
 
 
 def test_each_family_has_its_row_and_the_same_truth(run, tmp_path):
-    words = ["families=[fairnas,darts,individual]", "+options.individual.candidates=2", "hydra.run.dir=out"]
-    done = run("compare", *SMALL, *words)
+    words = [
+        "families=[fairnas,darts,individual]",
+        "+options.individual.candidates=2",
+        "hydra.run.dir=out",
+        "taus_every=1",
+    ]
+    done = run("compare", *SMALL, *words, "taus_every=1")
     assert done.code == 0, done.stderr
     data = json.loads(done.stdout)["data"]
     table = digits_table()
@@ -43,7 +49,14 @@ def test_each_family_has_its_row_and_the_same_truth(run, tmp_path):
     assert np.isfinite(found["darts"]["meters"]["discretization"]["gap"])
     assert "not_applicable" in found["fairnas"]["meters"]["discretization"]
     assert "no weights" in found["individual"]["not_applicable"]
-    assert (tmp_path / "out" / "taus.png").stat().st_size > 5000
+    assert "fairnas" in read_description(tmp_path / "out" / "taus.png")
+    for name in ("fairnas", "darts"):  # of the same weights as in the end
+        assert found[name]["tau_by_epoch"]["1"] == pytest.approx(found[name]["tau"])
+    assert "tau_by_epoch" not in found["individual"]
+    assert "darts from" in read_description(tmp_path / "out" / "taus-by-epoch.png")
+    seen = read_description(tmp_path / "out" / "front.png")
+    assert f"individual to {found['individual']['stand_alone']:.2f} %" in seen
+    assert f"on the front of MACs, up to {mean.max():.2f} %" in seen
     assert json.loads((tmp_path / "out" / "darts" / "meters.json").read_text())["tau"] == found["darts"]["tau"]
 
 
@@ -66,10 +79,10 @@ def test_a_training_that_fails_leaves_the_others(run, monkeypatch):
 
     whole = compare.fit
 
-    def fit(options, folder):
+    def fit(options, *others):
         if options["family"]["name"] == "spos":
             raise NotFinite("loss is nan in genotype=0000")
-        return whole(options, folder)
+        return whole(options, *others)
 
     monkeypatch.setattr(compare, "fit", fit)
     done = run("compare", *SMALL, "families=[spos,fairnas]", "count=12")
@@ -88,13 +101,14 @@ def test_a_training_that_fails_leaves_the_others(run, monkeypatch):
         (["families=[pc_darts]"], ["pc_darts"]),
         (["+options.spo.x=1"], ["options='spo'", "spos"]),
         (["families=[enas]", "+options.enas.samples=0"], ["options.enas.samples=0"]),
-        (["supernet=true"], ["supernet=", "mapping"]),
+        (["families=[spos]", "supernet=true"], ["supernet=", "mapping"]),
         (["families=[spos]", "trainer.max_epochs=-1"], ["trainer.max_epochs=-1"]),
         (["families=[spos]", "scoring.pictures=-inf"], ["scoring.pictures=-inf"]),
         (["resamples=99999999999"], ["resamples=99999999999"]),
         (["options=3"], ["options=3", "mapping"]),
         (["truth=digits_test"], ["digits_test"]),
         (["ceiling=2"], ["ceiling=2"]),
+        (["taus_every=0"], ["taus_every=0", "at least 1"]),
         (["count=5"], ["count=5", "10"]),
         (["space=nb201_tiny"], ["table=digits", "nb201_tiny"]),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from ws_nas.families.elastic import STAGES, soft_cross_entropy, stage_of
 from ws_nas.families.progress import Progress
 from ws_nas.families.registry import make_family
 from ws_nas.spaces.registry import get_space
+from ws_nas.training.module import FamilyModule
 
 
 def family_of(name, **options):
@@ -107,7 +109,7 @@ def test_a_new_stage_forgets_momenta():
 
 
 def test_the_sandwich():
-    family = family_of("bignas")
+    family = family_of("bignas", dropout=0.0, drop_connect=0.0)
     paths = family.paths(5)
     ends = family.space.named
     assert (paths[0], paths[-1], len(paths)) == (ends["max"], ends["min"], 4)
@@ -122,6 +124,94 @@ def test_the_sandwich():
     for one, other in zip(gradients, expected, strict=True):
         if other is not None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_largest_network_alone_is_regularised(monkeypatch):
+    family = family_of("bignas", dropout=0.9, drop_connect=0.8)
+    seen = []
+    run = family.supernet.run
+
+    def watched(x, genotype):
+        blocks = {block.drop_connect for stage in family.supernet.stages for block in stage}
+        seen.append((genotype, family.supernet.head.dropout.p, blocks))
+        return run(x, genotype)
+
+    monkeypatch.setattr(family.supernet, "run", watched)
+    paths = family.paths(0)
+    before = family.supernet.head.dropout.p
+    family.training_step(batch(), 0)
+    assert seen == [(paths[0], 0.9, {0.8}), *((g, before, {0.0}) for g in paths[1:])]
+    images = batch().images
+    with family.supernet.regularised(0.0, 0.5):  # a block's whole part of a picture goes, or is doubled
+        block = next(b for stage in family.supernet.stages for b in stage if b.shape.residual)
+        block.train()
+        x = torch.randn(64, block.shape.source, 2, 2, generator=torch.Generator().manual_seed(0))
+        added = block(x, block.filter.kernels[-1], 3) - x
+        gone = (added == 0).flatten(1).all(1)
+        assert 10 < int(gone.sum()) < 54
+        family.supernet.eval()
+        first = family.supernet(images, paths[0])
+        assert torch.equal(first, family.supernet(images, paths[0]))  # nothing is dropped outside training
+    block.train()
+    whole = block(x, block.filter.kernels[-1], 3) - x
+    torch.testing.assert_close(added[~gone], 2 * whole[~gone], rtol=1e-4, atol=1e-5)
+
+
+RATES = {"ofa": (1, 1, 1 / 12, 1 / 4, 1 / 12, 1 / 4), "p_darts": (1, 1, 1)}
+
+
+def staged(name, **options):
+    space = get_space("ofa_tiny" if name == "ofa" else "darts_tiny")
+    more = {"shares": [1] * 6} if name == "ofa" else {"cells": [3, 3, 3], "warmup": 0}
+    return make_family(name, space, space.supernet(), 0, **more, **options)
+
+
+def rates_of(family, epochs, scheduler, steps=2):
+    """The learning rate of every step of a run."""
+    module = FamilyModule(
+        family, 10, object(), optimizer={"opt": "sgd", "lr": 0.03, "momentum": 0.9}, scheduler=scheduler
+    )
+    optimizer = torch.optim.SGD(family.network.parameters(), lr=0.03)
+    module._told = Progress(0, epochs, steps)
+    module._schedules = module._staged(optimizer, module._told)
+    found = []
+    for step in range(epochs * steps):
+        module._set_rate(optimizer, step)
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.param_groups[0]["lr"] = 77.0  # whatever another schedule left there
+    return found
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_each_stage_has_its_learning_rate(name):
+    family, count = staged(name), len(RATES[name])
+    plain = rates_of(family, count, {"sched": "none"})
+    assert plain == pytest.approx([0.03 * rate for rate in RATES[name] for _ in range(2)], rel=1e-6)
+    fallen = rates_of(family, 4 * count, {"sched": "cosine", "min_lr": 0.0})
+    whole = [0.5 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
+    assert fallen == pytest.approx([0.03 * rate * share for rate in RATES[name] for share in whole], rel=1e-6)
+    family.rates = (0.5,) * count
+    assert rates_of(family, count, {"sched": "none"}) == pytest.approx([0.015] * 2 * count)
+
+
+def test_stages_that_let_in_a_part_do_not_warm_up():
+    family = staged("ofa", rates=[1] * 6)
+    rates = rates_of(family, 12, {"sched": "cosine", "warmup_epochs": 1, "warmup_lr": 0.0})
+    firsts = rates[::4]
+    assert firsts == pytest.approx([0, 0, 0.03, 0, 0.03, 0])
+
+
+def test_one_schedule_over_the_run_on_request():
+    family = family_of("ofa", rates=None)
+    assert family.stages(6) == []
+    with pytest.raises(UserError, match=r"scheduler=onecycle is laid out over the whole run.*family\.rates=null"):
+        rates_of(staged("ofa"), 6, {"sched": "onecycle"})
+    with pytest.raises(UserError, match=r"a stage of family=ofa from epoch 1 on; family\.rates=null"):
+        rates_of(staged("ofa"), 6, {"sched": "cosine", "warmup_epochs": 1})
+    with pytest.raises(UserError, match=r"family\.rates=\[1, 1\] needs 6 values, one a stage, or null"):
+        family_of("ofa", rates=[1, 1])
+    with pytest.raises(UserError, match=r"family\.rates=0 must be a number above 0"):
+        family_of("ofa", rates=[1, 1, 0, 1, 1, 1])
 
 
 @pytest.mark.parametrize("name", ["ofa", "bignas"])

@@ -90,7 +90,7 @@ def test_pictures_say_what_is_seen(case, tmp_path):
         draw_scatter(report, q, truth.mean(0), tmp_path / "scatter.png"),
         draw_taus({"perfect": report.ranking}, tmp_path / "taus.png", "Taus"),
         draw_top({"perfect": report.ranking}, tmp_path / "top.png", "Top"),
-        draw_taus_by_epoch([1, 2], {"SPOS": [0.1, 0.25]}, tmp_path / "epochs.png", "Epochs"),
+        draw_taus_by_epoch({"SPOS": {1: 0.1, 2: 0.25}}, tmp_path / "epochs.png", "Epochs"),
         draw_progress({"random": [1.0, 3.0, 2.0]}, tmp_path / "progress.png", "Progress", best=4.0),
         draw_front([(1, 2.0), (2, 3.0), (2, 1.0)], [(1, 2.0), (2, 3.0)], "MACs", tmp_path / "front.png", "Front"),
     ]

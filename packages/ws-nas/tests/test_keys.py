@@ -17,7 +17,7 @@ TABLE = ["table=t.csv", "truth=d_test"]
 COLUMN = [*TABLE, "scores=d_valid_3", "scores_table=t.csv", "space=digits_chain"]
 BENCH = [
     *("cells=2", "chains=2", "trained=2", "pictures=64", "batch=2", "min_rounds=1", "min_seconds=0", "threads=1"),
-    *("device=cpu", "cases=[batched,prefix,stacked,recompute]"),
+    *("device=cpu", "cases=[batched,prefix,stacked,second_order,recompute]"),
 ]
 # Small runs of each command, together all that it can do with its keys; train, resume and eval: test_train_cli.
 LINES = {

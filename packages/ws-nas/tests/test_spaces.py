@@ -9,7 +9,9 @@ import torch
 
 from effkit.cost import measure_image
 from effkit.errors import UserError
+from effkit.plots.sentence import read_description
 from effkit.testing.real import shared_data
+from ws_nas.plots.cells import draw_graphs
 from ws_nas.spaces.cell_201 import is_connected
 from ws_nas.spaces.registry import SPACES, get_space
 
@@ -281,3 +283,35 @@ def test_benchmark_strings():
     assert space.parse(text) == space.parse("301243")
     assert space.arch_string(space.parse("301243")) == text
     assert json.dumps(space.parse(text)) == "[3, 0, 1, 2, 4, 3]"
+
+
+def test_graphs_are_what_a_genotype_says(tmp_path):
+    space = get_space("darts")
+    graphs = space.graphs(space.parse("DARTS_V2"))
+    text = space.format(space.parse("DARTS_V2"))
+    for name, part in zip(("normal", "reduce"), text.split("; "), strict=True):
+        written = [
+            (int(word[-1]), 2 + node, word[:-2])
+            for node, words in enumerate(part.removeprefix(f"{name} ").split(" | "))
+            for word in words.split()
+        ]
+        assert list(graphs[name].edges) == written
+    cell = get_space("nas_bench_201").graphs((4, 2, 0, 2, 1, 3))["cell"]
+    assert cell.edges == (
+        (0, 1, "pool 3x3"),
+        (0, 2, "conv 1x1"),
+        (0, 3, "conv 1x1"),
+        (1, 3, "skip"),
+        (2, 3, "conv 3x3"),
+    )
+    chain = get_space("digits_chain").graphs((2, 1, 0, 2))["layers"]
+    assert [operation for _, _, operation in chain.edges] == ["e6k5", "e3k3", "identity", "e6k5"]
+    elastic = get_space("ofa_tiny")
+    stages = elastic.graphs(elastic.named["min"])
+    assert [len(graph.edges) for graph in stages.values()] == [min(elastic.network.depths)] * len(
+        elastic.network.stages
+    )
+    long = get_space("fairnas_chain")
+    seen = read_description(draw_graphs(long.graphs(long.parse("FairNAS-A")), tmp_path / "a.png", "FairNAS-A"))
+    assert seen.startswith("Graph of a network's choices, layers: e3k7 from in to 1")
+    assert seen.endswith("e6k5 from 18 to out.")

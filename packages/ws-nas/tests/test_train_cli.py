@@ -69,6 +69,7 @@ def test_every_family_trains_on_digits_and_derives_a_genotype(run, name):
     genotype = space.parse(found["genotype"])
     assert (found["params"], found["macs"]) == space.cost(genotype)
     assert json.loads(Path("r/genotype.json").read_text())["genotype"] == found["genotype"]
+    assert read_description("r/derived.png").startswith("Graph of a network's choices, ")
     if name == "spos":
         assert found["macs"] <= 60000
     if issubclass(FAMILIES[name], Relaxed):
@@ -149,7 +150,10 @@ def test_resume_goes_on_with_the_words_of_the_run(run):
         (["train", "+supernet.bias=true"], ["supernet='bias'", "affine"]),
         (["train", "family.search.limit={macs: 1}"], ["limit", "digits_chain"]),
         (["train", "trainer.accumulate_grad_batches=2"], ["accumulate_grad_batches=2"]),
-        (["train", "data=digits", "space=nas_bench_macro", "+space.classes=7"], ["7 classes", "10"]),
+        (
+            ["train", "data=digits", "space=nas_bench_macro", "+space.classes=7"],
+            ["7 classes", "10", "its own key classes"],
+        ),
         (["resume", "run=nowhere"], ["run='nowhere'", "does not exist"]),
         (["eval", "run=nowhere"], ["run='nowhere'", "does not exist"]),
     ],
@@ -157,6 +161,11 @@ def test_resume_goes_on_with_the_words_of_the_run(run):
 def test_mistakes_are_one_line(run, words, said):
     extra = [word for word in SMALL if words[0] == "train"]
     assert_one_line_mistake("ws-nas", run(words[0], *extra, *words[1:]), said)
+
+
+def test_only_mixtures_are_derived_by_perturbation(run, trained):
+    result = run("search", f"run={trained}", "strategy=perturbation", "threads=1", "device=cpu")
+    assert_one_line_mistake("ws-nas", result, ["strategy=perturbation", "as DARTS trains them", "not for spos"])
 
 
 def test_genotypes_of_other_spaces_are_refused(run, trained):

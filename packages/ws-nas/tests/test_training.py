@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 from pathlib import Path
 
@@ -207,6 +208,18 @@ def test_validation_pictures_come_in_whole_passes_and_by_step(tmp_path):
     assert torch.equal(first[0], stream.at(4)[0])
     assert torch.equal(second[1], stream.at(5)[1])
     assert torch.equal(loaded.at(1)[0], stream.at(1)[0])
+
+
+def test_a_closed_stream_leaves_no_processes():
+    data = [(torch.zeros(1, 2, 2, dtype=torch.uint8), 0)] * 4
+    stream = ValidationStream(data, 2, 0, num_workers=1)
+    before = set(multiprocessing.active_children())
+    first = stream.at(0)[0]
+    assert set(multiprocessing.active_children()) - before
+    stream.close()
+    assert not set(multiprocessing.active_children()) - before
+    assert torch.equal(stream.at(0)[0], first)  # begun anew where it is asked again
+    stream.close()
 
 
 def test_scores_are_of_re_estimated_statistics_and_leave_the_network_alone():

@@ -63,6 +63,21 @@ def reproduce(cfg: DictConfig) -> Report:
     return reproduce_all(**{k: plain[k] for k in keys})
 
 
+@main.command("compare-machines", positional="what")
+def compare_machines(cfg: DictConfig) -> Report:
+    """Set two reports of `effkit reproduce` beside each other, figure by figure, with ratios and intervals.
+
+    A and B are files results.json, or folders of reports that are repeats of each other on one machine.
+    """
+    from effkit.errors import UserError
+    from effkit.reproduce.machines import compare_machines
+
+    words = [str(word) for word in cfg.what]
+    if len(words) != 2:
+        raise UserError(f"compare-machines needs two reports, A and B, got {len(words)}")
+    return compare_machines(words[0], words[1], output=cfg.output)
+
+
 @main.command("bench", positional="what")
 def bench(cfg: DictConfig) -> Report:
     """Time what executors cost a task (overhead), or reproduction on several workers against one (reproduce)."""

@@ -55,6 +55,15 @@ def counting_stars(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("eval")
+@shown("eval")
+def evaluate(cfg: DictConfig) -> Report:
+    """Score methods on a published benchmark from your files: longbench, infinitebench, needlebench, ruler."""
+    from esa_attention.commands.evaluate import run
+
+    return run(cfg)
+
+
 @main.command("ppl")
 @shown("ppl")
 def ppl(cfg: DictConfig) -> Report:
@@ -73,10 +82,19 @@ def recall(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("two-level")
+@shown("two_level")
+def two_level(cfg: DictConfig) -> Report:
+    """What scoring blocks before tokens would save: bytes of the index read, and recall."""
+    from esa_attention.commands.two_level import run
+
+    return run(cfg)
+
+
 @main.command("bench", positional="what")
 @shown("bench")
 def bench(cfg: DictConfig) -> Report:
-    """Time one layer against full attention: decode, prefill, append or calibrate."""
+    """Time one layer against full attention: decode, prefill, crossover, append or calibrate."""
     from esa_attention.commands.bench.run import run
 
     return run(cfg)

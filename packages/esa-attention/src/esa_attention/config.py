@@ -42,12 +42,14 @@ class ESAConfig:
         rerank_factor: Candidates per selected token under ``rerank``.
         reuse_threshold: Least cosine between compressed queries for a choice to be kept under ``reuse``.
         dense_until: Full attention at true positions while no more than so many tokens are seen (ours; 0 never).
+            ``auto``: up to where ESA becomes faster on the device and in the type at hand, at most the model's trained
+            length (:mod:`esa_attention.attention.crossover`); without a model, in functions on tensors, 0.
         method: ``esa``, or a baseline on the same cache: ``full`` attention, ``sinks_local`` (StreamingLLM,
             LM-Infinite), ``infllm_blocks``, ``quest_pages``. Exact scores and key PCA are compressors, not methods.
         block_size: Tokens of a block under ``infllm_blocks``.
         block_representatives: Keys that stand for such a block.
         page_size: Tokens of a page under ``quest_pages``.
-        index_dtype: How compressed keys are stored; ``auto`` is fp32 on a CPU and the model's type elsewhere.
+        index_dtype: How compressed keys are stored; ``auto`` is fp32 on a CPU, int8 on a CUDA device, else the model's.
         offload: Keep keys and values in host memory and only the index on the device.
         backend: ``auto``, ``reference`` (float64 loops), ``torch``, ``triton``.
         check_finite: Raise when a query, key or value is NaN or infinite (while decoding on a GPU it would cost a
@@ -67,7 +69,7 @@ class ESAConfig:
     selection_block: int | None = None
     rerank_factor: int = 2
     reuse_threshold: float = 0.9
-    dense_until: int = 0
+    dense_until: int | Literal["auto"] = "auto"
     method: Method = "esa"
     block_size: int = 128
     block_representatives: int = 4
@@ -96,8 +98,11 @@ class ESAConfig:
             value = getattr(self, name)
             if value is None and name in ("far_position", "selection_block"):
                 continue
+            if value == "auto" and name == "dense_until":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise UserError(f"{name} must be a whole number of at least {low}, got {value!r}")
+                also = "'auto' or " if name == "dense_until" else ""
+                raise UserError(f"{name} must be {also}a whole number of at least {low}, got {value!r}")
         if not -1.0 <= self.reuse_threshold <= 1.0:
             raise UserError(f"reuse_threshold is a cosine and must be in -1..1, got {self.reuse_threshold!r}")
         for name, kind in (

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tnt_vit.checkpoints.weights import save_checkpoint as save_checkpoint
     from tnt_vit.checkpoints.zoo import create_model as create_model
     from tnt_vit.checkpoints.zoo import list_models as list_models
-    from tnt_vit.dense import DenseBackbone as DenseBackbone
-    from tnt_vit.dense import FeaturePyramid as FeaturePyramid
+    from tnt_vit.inference.dense import DenseBackbone as DenseBackbone
+    from tnt_vit.inference.dense import FeaturePyramid as FeaturePyramid
     from tnt_vit.inference.export import export_model as export_model
     from tnt_vit.inference.optimize import InferenceTNT as InferenceTNT
     from tnt_vit.inference.optimize import optimize_for_inference as optimize_for_inference
@@ -29,8 +29,8 @@ __version__ = "0.1.0"
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "DenseBackbone": "tnt_vit.dense",
-        "FeaturePyramid": "tnt_vit.dense",
+        "DenseBackbone": "tnt_vit.inference.dense",
+        "FeaturePyramid": "tnt_vit.inference.dense",
         "PyramidTNT": "tnt_vit.pyramid",
         "TNT": "tnt_vit.model",
         "AttentionMaps": "tnt_vit.model",

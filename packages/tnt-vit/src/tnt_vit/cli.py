@@ -87,6 +87,14 @@ def visualize(cfg: DictConfig) -> Report:
     return run(cfg)
 
 
+@main.command("survey", positional="what")
+def survey(cfg: DictConfig) -> Report:
+    """Measure the backbones of the ViT survey here beside what is published; also: survey list, survey compare A B."""
+    from tnt_vit.commands.survey import run
+
+    return run(cfg)
+
+
 @main.command("doctor")
 def doctor(cfg: DictConfig) -> Report:
     """Versions, devices, and which backends load here and why not."""

@@ -16,7 +16,7 @@ from effkit.checkpoints.fitting import Misfit, check_finite, check_fit, compare
 from effkit.checkpoints.folders import check_folder
 from effkit.checkpoints.reading import Content, read_content, read_metadata, read_safetensors
 from effkit.checkpoints.refusals import CheckpointError, MissingCheckpointError
-from effkit.checkpoints.writing import SUFFIXES, write_safetensors, write_state, write_torch
+from effkit.checkpoints.writing import SUFFIXES, plain_state, write_safetensors, write_state, write_torch
 
 __all__ = [
     "SUFFIXES",
@@ -30,6 +30,7 @@ __all__ = [
     "check_fit",
     "check_folder",
     "compare",
+    "plain_state",
     "read_checkpoint",
     "read_content",
     "read_metadata",

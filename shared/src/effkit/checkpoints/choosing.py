@@ -92,8 +92,8 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read the weights of a network from any checkpoint file.
 
-    Prefixes of DDP and ``torch.compile`` are taken off. Names of a Lightning module are those of its network, without
-    ``model.``; what else it holds (metrics, a teacher) is left out.
+    What DDP and ``torch.compile`` put into names is taken off. Names of a Lightning module are those of its network,
+    without ``model.``; what else it holds (metrics, a teacher) is left out.
 
     Args:
         path: A ``.safetensors`` or torch file with tensors by name, at the top or under ``state_dict``, ``model``,
@@ -202,7 +202,7 @@ def _bare(name: str) -> str:
     while name.startswith(_SHELLS):
         for shell in _SHELLS:
             name = name.removeprefix(shell)
-    return name
+    return name.replace("._orig_mod.", ".")  # parts that were compiled by themselves
 
 
 def _network(

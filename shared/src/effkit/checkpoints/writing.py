@@ -15,7 +15,7 @@ from effkit.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SUFFIXES", "write_safetensors", "write_state", "write_torch"]
+__all__ = ["SUFFIXES", "plain_state", "write_safetensors", "write_state", "write_torch"]
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 """What files of weights may be called: the first is a safetensors file, the others are torch's."""
@@ -38,12 +38,12 @@ def write_safetensors(
         The path.
 
     Raises:
-        UserError: If a value is no dense tensor, or has no values (device "meta").
+        UserError: If a value is no dense tensor, a shard of one, or has no values (device "meta").
         OSError: If it cannot be written, e.g. "No space left on device"; nothing is left under that name then.
     """
     from safetensors.torch import save_file
 
-    plain = _plain(tensors)
+    plain = plain_state(tensors)
     with atomic(path) as temporary:
         save_file(plain, temporary, metadata={"format": "pt", **(metadata or {})})
     return Path(path)
@@ -83,11 +83,15 @@ def write_state(
     """
     if Path(path).suffix == ".safetensors":
         return write_safetensors(path, state, metadata)
-    return write_torch(path, _plain(state))
+    return write_torch(path, plain_state(state))
 
 
-def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors on the CPU, each alone in its memory."""
+def plain_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors on the CPU, each alone in its memory: what can be written.
+
+    Raises:
+        UserError: See :func:`write_safetensors`.
+    """
     import torch
 
     for name, value in tensors.items():
@@ -95,6 +99,11 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise UserError(f"{shown(name, 80)} is a {type(value).__name__}; only tensors can be written")
         if value.layout != torch.strided:
             raise UserError(f"{shown(name, 80)} is {value.layout}; only dense tensors can be written")
+        if hasattr(value, "full_tensor"):
+            raise UserError(
+                f"{shown(name, 80)} is a shard ({type(value).__name__}); gather the state first, on every process, "
+                "with torch.distributed.checkpoint.state_dict.get_model_state_dict and full_state_dict=True"
+            )
         if value.is_meta:
             raise UserError(f"{shown(name, 80)} is on device 'meta' and has no values to write")
     plain = {name: value.detach().cpu() for name, value in tensors.items()}

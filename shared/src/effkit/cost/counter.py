@@ -39,6 +39,7 @@ class Counter(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
         result = func(*args, **kwargs)
+        kwargs = {key: value for key, value in kwargs.items() if key != "out"}  # where the result was written to
         if formula is not None:
             self._add(int(formula(*args, out=result, **kwargs)))
         elif packet in self._torch_formulas:

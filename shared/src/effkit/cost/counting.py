@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 from effkit.cost.cost import Cost, LayerCost
 from effkit.cost.counter import Counter
 from effkit.errors import UserError
+from effkit.watching import evaluating
 
 __all__ = ["measure", "measure_image"]
 
@@ -47,7 +48,7 @@ def measure(module: nn.Module, *inputs: Any, **kwargs: Any) -> Cost:
         inputs, kwargs = tree_map_only(Tensor, lambda t: t.to("meta"), (inputs, kwargs))
     counter = Counter()
     shapes: dict[str, tuple[int, ...]] = {}
-    with _evaluating(module), _tracked(module, counter.stack, shapes), torch.no_grad(), _plain_attention(), counter:
+    with evaluating(module), _tracked(module, counter.stack, shapes), _plain_attention(), counter:
         module(*inputs, **kwargs)
     layers: list[LayerCost] = []
     seen: set[int] = set()
@@ -89,17 +90,6 @@ def _device_and_dtype(module: nn.Module) -> tuple[torch.device, torch.dtype]:
         if tensor.is_floating_point():
             return tensor.device, tensor.dtype
     return torch.device("cpu"), torch.get_default_dtype()
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, flag in training.items():
-            m.training = flag
 
 
 @contextlib.contextmanager

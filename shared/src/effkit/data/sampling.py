@@ -12,7 +12,9 @@ evaluation fills it with the label -1, which losses and accuracies ignore, so th
 
 from __future__ import annotations
 
+import atexit
 import hashlib
+import multiprocessing.util
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -32,6 +34,7 @@ __all__ = [
     "EpochSampler",
     "SeededDataset",
     "TensorLoader",
+    "end_workers",
     "leave_signals",
     "mix_seed",
     "seed_all",
@@ -174,6 +177,26 @@ def leave_signals(worker: int = 0) -> None:
         for name in STOP_SIGNALS:
             if (signum := getattr(signal, name, None)) is not None:
                 signal.signal(signum, signal.SIG_IGN)
+
+
+def end_workers() -> None:
+    """End the loaders' workers that are still there when Python ends.
+
+    Python ends them by a signal that they leave to their parent (:func:`leave_signals`), and would wait for ever.
+    """
+    workers = [child for child in multiprocessing.active_children() if child.daemon]
+    died = getattr(signal, "SIGCHLD", None)
+    if not workers or died is None:
+        return
+    before = signal.signal(died, signal.SIG_DFL)  # torch's handler takes a worker that was killed for a fault
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join()
+    signal.signal(died, before)
+
+
+atexit.register(end_workers)  # runs before what multiprocessing, imported above, does at the end
 
 
 class TensorLoader:

@@ -21,6 +21,7 @@ from effkit.executors.worker import in_worker
 __all__ = ["EXECUTORS", "Choice"]
 
 EXECUTORS = ("serial", "process", "ray", "submitit")
+_MOST = 4096  # each worker is watched by a thread of this process
 log = logging.getLogger(__name__)
 
 
@@ -72,6 +73,8 @@ class Choice:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UserError(f"{name}={value!r} must be a whole number of at least 1; leave it out for one a core")
+            if value is not None and value > _MOST:
+                raise UserError(f"{name}={value} must be at most {_MOST}")
         for group, function in _OPTIONS.items():
             _check_options(group, function, getattr(self, group), used=group == self.executor)
         if self.executor == "serial" and self.workers not in (None, 1):

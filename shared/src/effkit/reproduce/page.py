@@ -6,17 +6,14 @@ All text is escaped; the page is built from the very document that `results.json
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from effkit.page import BADGES, badge, flat, html_log, html_page, html_picture, html_table, html_tiles, readable_date
 from effkit.report import Table
-from effkit.reproduce.markup import BADGES, badge, flat, html_log, html_picture
-from effkit.reproduce.style import STYLE
 from effkit.reproduce.summary import all_outcomes, count_verdicts, forms, verdict
-from effkit.reproduce.tables import html_table
 from effkit.rows import Outcome, outcome_tables
 
 __all__ = ["render_html"]
@@ -55,20 +52,12 @@ def render_html(document: dict[str, Any], folder: Path) -> str:
         html_table(environment, "Environment"),
         "</section>",
     ]
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(document['title'])}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return html_page(document["title"], body)
 
 
 def _provenance(document: dict[str, Any]) -> list[str]:
     """When and of what, in which form and how fast, and how to have it all again."""
-    when = [_readable(document["date"]), f"effkit {document['effkit']}"]
+    when = [readable_date(document["date"]), f"effkit {document['effkit']}"]
     if document["commit"]:
         when.append(f"commit {document['commit']}")
     again = f"effkit reproduce{' full=true' * document['full']}{' claims=false' * (not document['claims'])} fresh=true"
@@ -76,11 +65,6 @@ def _provenance(document: dict[str, Any]) -> list[str]:
         f'<p class="soft">{escape(", ".join(when))}. Re-run everything: <code>{escape(again)}</code></p>',
         f'<p class="soft">{escape(forms(document))}</p>',
     ]
-
-
-def _readable(date: str) -> str:
-    """2026-07-31T08:05:00Z as people write it."""
-    return re.sub(r"(\d)T(\d\d:\d\d)(:\d\d)?Z$", r"\1, \2 UTC", date)
 
 
 def _headline(outcomes: Sequence[Outcome], crashed: int) -> str:
@@ -95,14 +79,13 @@ def _headline(outcomes: Sequence[Outcome], crashed: int) -> str:
 
 
 def _tiles(outcomes: Sequence[Outcome], crashed: int) -> str:
-    tiles = []
+    tiles: list[tuple[int | str, str, str]] = []
     for word, label in (("match", "match"), ("differs", "differ"), ("not measured here", "not measured here")):
         count = sum(o.verdict == word for o in outcomes)
-        kind = BADGES[word][0] if count else "quiet"
-        tiles.append(f'<div class="tile {kind}"><b>{count}</b>{label}</div>')
+        tiles.append((count, label, BADGES[word][0] if count else "quiet"))
     if crashed:
-        tiles.append(f'<div class="tile bad"><b>{crashed}</b>crashed</div>')
-    return f'<div class="tiles">{"".join(tiles)}</div>'
+        tiles.append((crashed, "crashed", "bad"))
+    return html_tiles(tiles)
 
 
 def _overview(papers: Sequence[dict[str, Any]]) -> str:
@@ -120,7 +103,7 @@ def _overview(papers: Sequence[dict[str, Any]]) -> str:
 def _how_it_ran(paper: dict[str, Any]) -> str:
     """One sentence: now or in an earlier run, how long, in which form, what was kept and why it ran again."""
     if paper["kept"]:
-        text = f"Kept from the run of {_readable(paper['date'])}, which took {paper['seconds']:g} s"
+        text = f"Kept from the run of {readable_date(paper['date'])}, which took {paper['seconds']:g} s"
     else:
         text = f"Run now, {paper['seconds']:g} s"
     if (claim := paper["claim"]) is not None:

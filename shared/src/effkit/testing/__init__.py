@@ -6,6 +6,7 @@ Tests cannot import each other (pytest's importlib mode), so whatever two test f
 from effkit.testing.commands import CliResult, in_process, run_cli
 from effkit.testing.images import tiny_images, write_image_folder
 from effkit.testing.keys import unread_keys
+from effkit.testing.launches import Launches, count_launches
 from effkit.testing.mistakes import assert_one_line_mistake
 from effkit.testing.papers import assert_installed, assert_rows_are_complete, compose_command, composed_commands
 from effkit.testing.real import shared_data, unpack_cifar10
@@ -14,12 +15,14 @@ from effkit.testing.workers import two_workers
 
 __all__ = [
     "CliResult",
+    "Launches",
     "assert_close_to_reference",
     "assert_installed",
     "assert_one_line_mistake",
     "assert_rows_are_complete",
     "compose_command",
     "composed_commands",
+    "count_launches",
     "in_process",
     "run_cli",
     "shared_data",

@@ -11,7 +11,9 @@ A file that needs more of one (smaller tiles, say) takes it under another name a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,16 @@ import pytest
 
 from effkit.triton import installed, loading
 
-__all__ = ["SPILLED", "compiler", "device", "interpreter", "launched_on_gpu", "needs_triton", "no_triton"]
+__all__ = [
+    "SPILLED",
+    "compiler",
+    "device",
+    "interpreter",
+    "launched_on_gpu",
+    "needs_triton",
+    "no_triton",
+    "waiting_is_an_error",
+]
 
 SPILLED = 16  # bytes a thread: some versions of ptxas put one or two numbers of the prologue aside
 
@@ -69,6 +80,26 @@ def compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the packages believe that there is no triton, as on macOS."""
     monkeypatch.setattr(loading, "HAS_TRITON", False)
+
+
+@contextlib.contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    """Inside, whatever makes the host wait for a GPU raises; outside it never does, whatever happened inside.
+
+    Some versions of torch warn of the mode itself, after having entered it: where warnings are errors, it would stay.
+    """
+    import torch
+
+    before = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode(before)
 
 
 def launched_on_gpu(call: Callable[[], Any]) -> list[str]:

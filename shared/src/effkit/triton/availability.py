@@ -15,7 +15,7 @@ __all__ = ["check_runs", "check_tensors", "why_not"]
 
 _PREFIX = "backend='triton' "
 _TORCH = "use backend='torch'"
-_ADVICE = f"move it to one, set TRITON_INTERPRET=1 (slow, for tests), or {_TORCH}"
+_ADVICE = "move it to one, set TRITON_INTERPRET=1 (slow, for tests), or {}"
 _OLDEST = (8, 0)  # Ampere
 
 
@@ -66,7 +66,8 @@ def check_runs(
     *,
     got: str | None = None,
     interpreted_on: Collection[str] = ("cpu", "cuda"),
-    advice: str = _ADVICE,
+    advice: str | None = None,
+    plain: str = "torch",
 ) -> None:
     """Refuse ``backend='triton'``, asked for by name, where it cannot run.
 
@@ -76,16 +77,18 @@ def check_runs(
         got: Likewise.
         interpreted_on: Likewise.
         advice: What to do about the device, at the end of the line.
+        plain: The backend to use instead, in messages.
 
     Raises:
         UserError: Saying why and what to do.
     """
     if not installed():
-        raise UserError(ABSENT)
+        raise UserError(ABSENT.replace(_TORCH, f"use backend='{plain}'"))
     reason = why_not(device, dtypes, got=got, interpreted_on=interpreted_on)
     if reason is not None:
         on_gpu = device.type == "cuda" and not interpreted()  # then it is not the device that is wrong
-        raise UserError(f"{_PREFIX}{reason}; {_TORCH if on_gpu else advice}")
+        use = f"use backend='{plain}'"
+        raise UserError(f"{_PREFIX}{reason}; {use if on_gpu else advice or _ADVICE.format(use)}")
 
 
 def check_tensors(**tensors: torch.Tensor | None) -> None:

@@ -13,7 +13,6 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from augshortcut.config import AugmentConfig
 from augshortcut.injection.augment import augment, config_of, remove_paths
 from augshortcut.injection.rules import is_path
-from effkit.checkpoints import Checkpoint, check_fit, read_checkpoint, write_safetensors, write_torch
+from effkit.checkpoints import Checkpoint, check_fit, plain_state, read_checkpoint, write_safetensors, write_torch
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
 
@@ -34,6 +33,24 @@ CONFIG, ARCHITECTURE, BASE = "augshortcut.config", "augshortcut.architecture", "
 _FREE = ("backend", "crt_level", "weight_decay", "gate_init", "init")
 
 
+def _network(model: nn.Module) -> nn.Module:
+    """The network inside DDP and ``torch.compile``."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "_orig_mod", None) or model.module  # type: ignore[assignment]
+    return model
+
+
+def _names(model: nn.Module) -> dict[str, str]:
+    """Names in files -> names in the model, which differ where a part was compiled by itself."""
+    return {name.replace("_orig_mod.", ""): name for name in model.state_dict()}
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """A model's state by names in files."""
+    state = model.state_dict()
+    return {name: state[own] for name, own in _names(model).items()}
+
+
 def _architecture(model: nn.Module) -> str:
     cfg = getattr(model, "pretrained_cfg", None)
     return str((cfg.get("architecture") if isinstance(cfg, Mapping) else None) or type(model).__name__)
@@ -42,9 +59,9 @@ def _architecture(model: nn.Module) -> str:
 def _checksum(model: nn.Module, beside: Sequence[str]) -> str:
     """Of all weights that are no path's and are not in the file, in float32."""
     total = 0
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(_state(model).items()):
         if not is_path(name) and not name.startswith(tuple(beside)) and value.is_floating_point():
-            numbers = value.detach().float().cpu().contiguous()
+            (numbers,) = plain_state({name: value.detach().float()}).values()
             total = zlib.crc32(numbers.view(torch.uint8).numpy().tobytes() if numbers.numel() else b"", total)
     return f"{total:08x}"
 
@@ -52,8 +69,7 @@ def _checksum(model: nn.Module, beside: Sequence[str]) -> str:
 def _write(path: str | os.PathLike[str], state: Mapping[str, Tensor], metadata: dict[str, str]) -> Path:
     if Path(path).suffix == ".safetensors":
         return write_safetensors(path, state, metadata)
-    plain = {name: value.detach().cpu().clone() for name, value in state.items()}
-    return write_torch(path, {"state_dict": plain, "augshortcut": metadata})
+    return write_torch(path, {"state_dict": plain_state(state), "augshortcut": metadata})
 
 
 def _metadata(found: Checkpoint) -> dict[str, str]:
@@ -100,11 +116,12 @@ def save_checkpoint(
     Returns:
         The path.
     """
+    model = _network(model)
     config = config_of(model)
     metadata = {ARCHITECTURE: _architecture(model), **(preprocessing.to_metadata() if preprocessing else {})}
     if config is not None:
         metadata[CONFIG] = config.to_json()
-    return _write(path, model.state_dict(), metadata)
+    return _write(path, _state(model), metadata)
 
 
 def _prepare(model: nn.Module, config: AugmentConfig | None, names: Sequence[str], path: Path) -> bool:
@@ -152,7 +169,8 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, strict_he
         FileNotFoundError: If there is no such file.
         ValueError: If names, shapes or the kind of paths do not fit; the first ones are named.
     """
-    known = set(model.state_dict())
+    model = _network(model)
+    known = set(_names(model))
     found = read_checkpoint(path, expect=lambda name: name in known or is_path(name))
     state = dict(found.state)
     with _augmented_for(model, _config(_metadata(found), found.path), list(state), found.path):
@@ -160,16 +178,19 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, strict_he
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: str | os.PathLike[str], strict_head: bool) -> list[str]:
-    own = model.state_dict()
+    own = _state(model)
     left: list[str] = []
     if not strict_head:
         head = str((getattr(model, "pretrained_cfg", None) or {}).get("classifier") or "head")
         left = [k for k in own if k.startswith(f"{head}.") and (k not in state or state[k].shape != own[k].shape)]
         state = {k: v for k, v in state.items() if k in own or not k.startswith(f"{head}.")}
         state.update({k: own[k] for k in left})
+    if any(is_path(name) for name in own) and not any(is_path(name) for name in state):
+        raise UserError(f"weights {os.fspath(path)!r} hold no paths: load them first, then augment the model")
     hints = {"head.": "give num_classes, or strict_head=False to fine-tune"}
     check_fit(state, own, path, hints=hints)
-    model.load_state_dict(state)
+    names, empty = _names(model), any(value.is_meta for value in own.values())
+    model.load_state_dict({names[name]: value for name, value in state.items()}, assign=empty)
     return left
 
 
@@ -187,10 +208,14 @@ def save_paths(model: nn.Module, path: str | os.PathLike[str], *, beside: Sequen
     Raises:
         UserError: If the model has no paths.
     """
+    model = _network(model)
     config = config_of(model)
     if config is None:
         raise UserError(f"{type(model).__name__} has no paths to save; augment it first")
-    full = model.state_dict()
+    full = _state(model)
+    wrapped = next((name for name in full if "modules_to_save." in name and is_path(name)), None)
+    if wrapped is not None:
+        raise UserError(f"{wrapped} is kept twice by peft: save with its save_pretrained, or merge_and_unload first")
     state = {k: v for k, v in full.items() if is_path(k) or k.startswith(tuple(beside))}
     for start in beside:
         if not any(name.startswith(start) for name in full):
@@ -215,6 +240,9 @@ def load_paths(model: nn.Module, path: str | os.PathLike[str]) -> list[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it holds no paths, or those of another model.
     """
+    model = _network(model)
+    if any(value.is_meta for name, value in model.state_dict().items() if not is_path(name)):
+        raise UserError("the model is on the meta device: load its own weights first, with assign=True")
     found = read_checkpoint(path, expect=is_path)
     metadata, state = _metadata(found), found.state
     config = _config(metadata, found.path)
@@ -225,12 +253,12 @@ def load_paths(model: nn.Module, path: str | os.PathLike[str]) -> list[str]:
         raise UserError(f"the paths in {str(found.path)!r} belong to {theirs}, the model is {ours}")
     beside = sorted({name.split(".")[0] + "." for name in state if not is_path(name)})
     with _augmented_for(model, config, list(state), found.path):
-        expected = {name: value for name, value in model.state_dict().items() if is_path(name) or name in state}
+        expected = {name: value for name, value in _state(model).items() if is_path(name) or name in state}
         check_fit(state, expected, path)
     if metadata.get(BASE) not in (None, _checksum(model, beside)):
         _log.warning(f"the paths in {found.path.name} were trained beside other weights than the model has")
     with torch.no_grad():
-        parameters: dict[str, Any] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        own = _state(model)
         for name, value in state.items():
-            parameters[name].copy_(value)
+            own[name].copy_(value)
     return list(state)

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from augshortcut.commands.build import open_network, plain, set_up
-from augshortcut.injection.watching import evaluating, hooked
 from augshortcut.layers.shortcut import AugmentedShortcut
 from augshortcut.metrics.bound import collapse_bound
-from augshortcut.metrics.capture import as_tokens, block_names
+from augshortcut.metrics.capture import block_names
 from augshortcut.metrics.diversity import diversity
 from augshortcut.plots.layers import draw_bound, draw_layers, draw_norms, draw_similarity
 from effkit.arguments import check_arguments
 from effkit.cli import run_dir
-from effkit.data import Preprocessing, find_pictures
+from effkit.data import find_pictures
+from effkit.data.from_timm import preprocessing_of_timm
+from effkit.diversity import as_tokens
 from effkit.report import Report, Table
+from effkit.watching import evaluating, hooked
 
 __all__ = ["last_similarity", "layer_table", "path_norms", "run"]
 
@@ -51,22 +53,6 @@ def last_similarity(model: nn.Module, images: Tensor) -> Tensor:
     return unit @ unit.T
 
 
-def _preprocessing(model: Any) -> Preprocessing:
-    """What a model expects of pictures, as timm's cfg says."""
-    from timm.data import resolve_data_config
-
-    cfg = resolve_data_config({}, model=model)
-    _, height, width = cfg["input_size"]
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or (height, width)
-    return Preprocessing(
-        size=(int(size[0]), int(size[1])),
-        crop_pct=cfg["crop_pct"],
-        interpolation=cfg["interpolation"],
-        mean=tuple(cfg["mean"]),
-        std=tuple(cfg["std"]),
-    )
-
-
 def run(cfg: Any) -> Report:
     """Do what ``augshortcut diversity`` does.
 
@@ -83,7 +69,7 @@ def run(cfg: Any) -> Report:
     check_arguments(diversity, options)
     device = set_up(cfg)
     found = open_network(cfg)
-    kept = found.preprocessing or _preprocessing(found.model)
+    kept = found.preprocessing or preprocessing_of_timm(found.model)
     images = kept.batch(find_pictures(list(cfg.images) or PICTURES)).to(device)
     model = found.model.to(device)
     rows = diversity(model, images, **options)

@@ -31,9 +31,9 @@ from augshortcut.injection.registry import (
     supported_blocks,
     type_name,
 )
-from augshortcut.injection.watching import evaluating, hooked
 from effkit.errors import UserError
 from effkit.notes import say_once
+from effkit.watching import evaluating, hooked
 
 __all__ = ["Found", "augmented_blocks", "check_model", "find_blocks"]
 
@@ -75,6 +75,8 @@ def check_model(model: Any) -> None:
             raise UserError(f"{where} is wrapped in {kind}: augment first, then wrap")
         if any(base.__name__ == "FSDPModule" for base in type(module).__mro__):
             raise UserError(f"{where} is sharded by fully_shard: augment first, then shard")
+        if hasattr(module, "_hf_hook") and any(p.is_meta for p in module.parameters(recurse=False)):
+            raise UserError(f"{where} is offloaded by accelerate: augment first, then offload or dispatch")
         if isinstance(module, torch.jit.ScriptModule):
             raise UserError(f"{where} is TorchScript: augment the model it was made from")
 

@@ -103,8 +103,9 @@ def remove_paths(model: M) -> M:
 def config_of(model: nn.Module) -> AugmentConfig | None:
     """What a model was augmented with; ``None`` if it was not, or if its paths have been folded."""
     for _, block in augmented_blocks(model):
-        if isinstance(block.aug_attn, AugmentedShortcut) or isinstance(block.aug_mlp, AugmentedShortcut):
-            return block.aug_config
+        for shortcut in (block.aug_attn, block.aug_mlp):  # perhaps inside what another library has put around it
+            if shortcut is not None and any(isinstance(part, AugmentedShortcut) for part in shortcut.modules()):
+                return block.aug_config
     return None
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from augshortcut.layers.kept import KeptParts
-from augshortcut.ops.layout import block_sizes, check_block_circulant, diagonal_means, toeplitz
+from augshortcut.ops.layout import block_sizes, check_block_circulant, diagonal_means, sizes, toeplitz
 from augshortcut.ops.product import block_circulant, product_dtype, resolve, with_parts
 from augshortcut.ops.recorded import can_record, recorded_paths
 from effkit.errors import UserError
@@ -94,7 +94,7 @@ class BlockCirculantLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(..., in_features) -> (..., out_features)``."""
         weight, bias = self.weight, self.bias
-        backend, level = resolve(self.backend, weight.shape[2], self.crt_level)
+        backend, level = resolve(self.backend, sizes(weight)[2], self.crt_level)
         if backend in ("fft", "triton"):
             return block_circulant(x, weight, bias, backend=backend)
         check_block_circulant(x, weight, bias)

@@ -16,7 +16,7 @@ from augshortcut.layers.circulant import spectral_norms, uniform_
 from augshortcut.layers.kept import KeptParts
 from augshortcut.ops.activations import ACTIVATIONS, LIPSCHITZ
 from augshortcut.ops.fft import fft_apply
-from augshortcut.ops.layout import block_sizes, check_block_circulant, toeplitz
+from augshortcut.ops.layout import block_sizes, check_block_circulant, sizes, toeplitz
 from augshortcut.ops.paths import gated_sum, paths_with_parts
 from augshortcut.ops.paths_triton import activated_paths
 from augshortcut.ops.product import product_dtype, resolve
@@ -79,7 +79,7 @@ class Paths(nn.Module):
 def _linear(y: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """All paths of one input: ``(..., in)`` and ``(T, out, in)`` to ``(..., T, out)``."""
     flat = nn.functional.linear(y, weight.flatten(0, 1), None if bias is None else bias.flatten())
-    return flat.unflatten(-1, weight.shape[:2])
+    return flat.unflatten(-1, sizes(weight)[:2])
 
 
 def _each(z: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -115,7 +115,7 @@ class CirculantPaths(Paths):
     def forward(self, y: Tensor, gate: Tensor | None) -> Tensor:
         """See :meth:`Paths.forward`."""
         weight, bias = self.weight, self.bias
-        paths, n = weight.shape[0], weight.shape[3]
+        paths, _, _, n = sizes(weight)
         stacked = weight.flatten(0, 1)
         flat = None if bias is None else bias.flatten()
         check_block_circulant(y, stacked, flat)

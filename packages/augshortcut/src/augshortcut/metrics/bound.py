@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from augshortcut.injection.families import AugViTBlock
 from augshortcut.injection.joining import Augmented
-from augshortcut.injection.watching import evaluating, hooked
-from augshortcut.metrics.measures import distance
 from augshortcut.ops.activations import LIPSCHITZ
+from effkit.diversity import distance
 from effkit.errors import UserError
+from effkit.watching import evaluating, hooked
 
 __all__ = ["block_bound", "collapse_bound"]
 

@@ -11,6 +11,8 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
+from augshortcut.ops.layout import sizes
+
 __all__ = ["fft_apply"]
 
 
@@ -23,7 +25,7 @@ def fft_apply(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype
         bias: ``(b_out n,)``.
         dtype: Of the result.
     """
-    b_out, b_in, n = weight.shape
+    b_out, b_in, n = sizes(weight)
     exact = torch.promote_types(torch.promote_types(x.dtype, weight.dtype), torch.float32)
     with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
         spectrum = torch.fft.rfft(x.to(exact).view(x.shape[0], b_in, n))

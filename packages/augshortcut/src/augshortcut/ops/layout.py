@@ -8,6 +8,8 @@ under ``torch.compile``. (A gather by an index table would bring a scatter-add t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,10 +21,27 @@ __all__ = [
     "diagonal_means",
     "diagonal_pairs",
     "diagonal_sums",
+    "sizes",
     "toeplitz",
     "toeplitz_blocks",
     "transposed",
 ]
+
+
+def sizes(tensor: Tensor) -> tuple[int, ...]:
+    """A tensor's sizes as plain numbers, where ``torch.jit.trace`` would give tensors: for sizes that are constants.
+
+    Sizes of weights and channels are; how many rows there are is not, and is to be asked of ``tensor.shape``.
+    """
+    if not torch.jit.is_tracing():
+        return tuple(tensor.shape)
+    bindings: Any = torch._C  # the setter is in no stub
+    state = bindings._get_tracing_state()
+    bindings._set_tracing_state(None)
+    try:
+        return tuple(tensor.shape)
+    finally:
+        bindings._set_tracing_state(state)
 
 
 def block_sizes(in_features: int, out_features: int, num_blocks: int) -> tuple[int, int, int]:
@@ -60,11 +79,11 @@ def check_block_circulant(x: Tensor, weight: Tensor, bias: Tensor | None) -> Non
         raise UserError(f"weight must have the shape (b_out, b_in, n), got {tuple(weight.shape)}")
     if not x.is_floating_point():
         raise UserError(f"x must be floating point, got {x.dtype}; convert it, e.g. with .float()")
-    width = weight.shape[1] * weight.shape[2]
-    if x.ndim < 1 or x.shape[-1] != width:
+    b_out, b_in, n = sizes(weight)
+    width, rows = b_in * n, b_out * n
+    if x.ndim < 1 or sizes(x)[-1] != width:
         raise UserError(f"x must have {width} channels in its last dimension, got shape {tuple(x.shape)}")
-    rows = weight.shape[0] * weight.shape[2]
-    if bias is not None and tuple(bias.shape) != (rows,):
+    if bias is not None and sizes(bias) != (rows,):
         raise UserError(f"bias must have the shape ({rows},), got {tuple(bias.shape)}")
 
 
@@ -78,12 +97,12 @@ def toeplitz_blocks(weight: Tensor, above: Tensor) -> Tensor:
     Returns:
         ``(..., n, n)``.
     """
-    n = weight.shape[-1]
+    *lead, n = sizes(weight)
     if n == 1:
         return weight.unsqueeze(-1)
     # The sequence weight, above has period 2n; read backwards, row r begins r elements earlier.
     backwards = torch.cat([weight[..., :1], above.flip(-1), weight[..., 1:].flip(-1)], dim=-1)
-    repeated = backwards.unsqueeze(-2).expand(*weight.shape, 2 * n).reshape(*weight.shape[:-1], 2 * n * n)
+    repeated = backwards.unsqueeze(-2).expand(*lead, n, 2 * n).reshape(*lead, 2 * n * n)
     return repeated[..., : n * (2 * n - 1)].unflatten(-1, (n, 2 * n - 1))[..., :n]
 
 
@@ -118,7 +137,7 @@ def toeplitz(weight: Tensor, sign: int = 1) -> Tensor:
     Returns:
         ``(b_out n, b_in n)``.
     """
-    b_out, b_in, n = weight.shape
+    b_out, b_in, n = sizes(weight)
     blocks = toeplitz_blocks(weight, weight if sign == 1 else -weight)
     return blocks.permute(0, 2, 1, 3).reshape(b_out * n, b_in * n)
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from augshortcut.ops.activations import ACTIVATIONS, IN_PLACE, unobserved
-from augshortcut.ops.crt import CrtParts, crt_parts, joined, product, splitted, whole
+from augshortcut.ops.crt import CrtParts, crt_parts, outputs, splitted, whole
+from augshortcut.ops.layout import sizes
 
 __all__ = ["activated_sum", "gated_sum", "paths_torch", "paths_with_parts", "placed_gate"]
 
@@ -25,14 +26,14 @@ def gated_sum(pre: Tensor, gate: Tensor | None, act: str) -> Tensor:
     z = ACTIVATIONS[act](pre)
     if gate is not None:
         z = z * gate.to(z.dtype)
-    return z[..., 0, :] if z.shape[-2] == 1 else z.sum(dim=-2)
+    return z[..., 0, :] if sizes(z)[-2] == 1 else z.sum(dim=-2)
 
 
 def placed_gate(gate: Tensor, pre: Tensor) -> Tensor:
     """A gate ``(T, 1)`` or ``(T, d)`` as it is multiplied with ``(rows, p, T, b, e)``."""
-    _, p, paths, b, e = pre.shape
+    _, p, paths, b, e = sizes(pre)
     gate = gate.to(pre.dtype)
-    return gate.view(paths, 1, 1) if gate.shape[1] == 1 else gate.view(paths, b, p, e).permute(2, 0, 1, 3)
+    return gate.view(paths, 1, 1) if sizes(gate)[1] == 1 else gate.view(paths, b, p, e).permute(2, 0, 1, 3)
 
 
 def activated_sum(pre: Tensor, gate: Tensor | None, act: str, *, keep: bool = False) -> Tensor:
@@ -47,7 +48,7 @@ def activated_sum(pre: Tensor, gate: Tensor | None, act: str, *, keep: bool = Fa
     Returns:
         ``(rows, d)``.
     """
-    rows, p, paths, b, e = pre.shape
+    rows, (_, p, paths, b, e) = pre.shape[0], sizes(pre)
     ours = unobserved(pre)
     z = IN_PLACE[act](pre) if ours and not keep else ACTIVATIONS[act](pre)
     if gate is not None:
@@ -75,7 +76,7 @@ def paths_with_parts(y: Tensor, parts: CrtParts, num_paths: int, gate: Tensor | 
         act: Likewise.
     """
     leaves = splitted(y.reshape(-1, y.shape[-1]), parts.b_in, parts.level, parts.matrices.dtype)
-    pre = joined(product(leaves, parts), parts.b_out, num_paths)
+    pre = outputs(leaves, parts, num_paths)
     out = activated_sum(pre, gate, act)
     return out.view(*y.shape[:-1], out.shape[-1])
 

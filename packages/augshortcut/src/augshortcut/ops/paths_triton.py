@@ -141,7 +141,7 @@ def activated_paths(
     """
     if weight.shape[3] % 2:
         raise UserError(f"backend='triton' needs circulants of an even size, got {weight.shape[3]}")
-    check_runs(x.device, {dtype, x.dtype})
+    check_runs(x.device, {dtype, x.dtype}, plain="crt")
     width = weight.shape[1] * weight.shape[3]
     gates = None if gate is None else gate.expand(gate.shape[0], width)
     rows = _op(x.reshape(-1, x.shape[-1]), weight, bias, gates, act, dtype)

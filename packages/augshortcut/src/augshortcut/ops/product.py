@@ -16,7 +16,7 @@ from torch import Tensor
 from augshortcut.ops.butterflies import most_levels
 from augshortcut.ops.crt import CrtParts, crt_apply, crt_parts
 from augshortcut.ops.fft import fft_apply
-from augshortcut.ops.layout import check_block_circulant
+from augshortcut.ops.layout import check_block_circulant, sizes
 from augshortcut.ops.names import BACKENDS
 from augshortcut.ops.paths_triton import activated_paths
 from effkit.errors import UserError, choose
@@ -111,7 +111,7 @@ def block_circulant(
         tensor([ 0.,  1.,  2.,  3.,  8.,  9., 10., 11.])
     """
     check_block_circulant(x, weight, bias)
-    chosen, level = resolve(backend, weight.shape[2], level)
+    chosen, level = resolve(backend, sizes(weight)[2], level)
     dtype = product_dtype(x, weight)
     if chosen == "fft":
         y = fft_apply(x.reshape(-1, x.shape[-1]), weight, bias, dtype)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from augshortcut.ops.butterflies import leaf_rings, pieces
-from augshortcut.ops.layout import diagonal_pairs, toeplitz, toeplitz_blocks
+from augshortcut.ops.layout import diagonal_pairs, sizes, toeplitz, toeplitz_blocks
 
 __all__ = ["ring_gradients", "ring_matrices"]
 
@@ -28,7 +28,7 @@ def _turned(re: Tensor, im: Tensor, level: int, direction: int) -> tuple[Tensor,
         direction: 1, or -1 for the conjugate.
     """
     angles = [direction * ring for ring in leaf_rings(level) if isinstance(ring, float)]
-    turns = [(math.cos(a), math.sin(a), r, i) for a, r, i in zip(angles, re, im, strict=True)]
+    turns = [(math.cos(a), math.sin(a), r, i) for a, r, i in zip(angles, re.unbind(0), im.unbind(0), strict=True)]
     return torch.stack([c * r - s * i for c, s, r, i in turns]), torch.stack([s * r + c * i for c, s, r, i in turns])
 
 
@@ -43,7 +43,7 @@ def ring_matrices(leaves: Tensor, level: int, b_in: int) -> Tensor:
     Returns:
         ``(2 ** level, b_in m, g b_out e)``: inputs in the order of tokens, outputs in that of pieces.
     """
-    count, b_out, width = leaves.shape
+    count, b_out, width = sizes(leaves)
     m, g = width // b_in, pieces(level) // count
     leaves = leaves.view(count, b_out, b_in, m)
     if count == 1:

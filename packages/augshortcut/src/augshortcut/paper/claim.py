@@ -18,7 +18,6 @@ import torch
 
 from augshortcut.commands.build import build_data_and_model, set_up
 from augshortcut.injection.augment import augment
-from augshortcut.injection.watching import evaluating, hooked
 from augshortcut.metrics.bound import collapse_bound
 from augshortcut.metrics.diversity import diversity
 from augshortcut.models.zoo import create_model
@@ -34,6 +33,7 @@ from effkit.lightning.logging import read_rows
 from effkit.papers import Claim, ClaimRun, Findings
 from effkit.progress import report_progress
 from effkit.report import Table
+from effkit.watching import evaluating, hooked
 
 __all__ = ["FULL", "KINDS", "SHORT", "Form", "run_claim", "train_digits"]
 

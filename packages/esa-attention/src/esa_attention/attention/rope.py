@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -106,6 +107,29 @@ class RopeTables:
         if dim < x.shape[-1]:
             turned = torch.cat((turned, wide[..., dim:]), dim=-1)
         return turned.to(x.dtype)
+
+    def rotate_as_the_model(self, x: Tensor, first: int, starts: Sequence[int] | None = None) -> Tensor:
+        """Rotate tokens to their true positions, operation for operation as models of transformers do.
+
+        Args:
+            x: ``(B, H, T, D)``.
+            first: Place of the first of them in the sequence.
+            starts: Place of the first real token of every row, which stands at position 0; 0 if not given.
+
+        Returns:
+            The same shape and type, rounded as the model's own.
+        """
+        count = x.shape[-2]
+        tables = self.tables(first + count, x.device)
+        if starts is None:
+            cos, sin = (t[first : first + count].to(x.dtype) for t in tables)
+        else:
+            where = torch.arange(first, first + count, device=x.device) - torch.tensor(starts, device=x.device)[:, None]
+            cos, sin = (t[where.clamp(min=0)].to(x.dtype)[:, None] for t in tables)
+        dim = self.rotary_dim
+        part = x if dim == x.shape[-1] else x[..., :dim]
+        turned = (part * cos) + (rotate_half(part) * sin)
+        return turned if dim == x.shape[-1] else torch.cat((turned, x[..., dim:]), dim=-1)
 
     def rotate_far(self, query: Tensor, position: int) -> Tensor:
         """Rotate queries for keys that stay unrotated at position 0.

@@ -16,7 +16,7 @@ from effkit.progress import report_progress
 from esa_attention.calibration.closed_form import check_eps, check_rank, closed_form
 from esa_attention.calibration.gathering import gather_moments, gather_samples, layer_device
 from esa_attention.calibration.pca import key_pca
-from esa_attention.calibration.sequences import as_sequences, cut_sequences
+from esa_attention.calibration.sequences import as_sequences, cut_texts
 from esa_attention.calibration.sgd import check_training, sgd_paper
 from esa_attention.calibration.spectrum import check_tail, rank_for_tail
 from esa_attention.calibration.state import StateFile
@@ -52,7 +52,7 @@ def calibrate(
     epochs: int = 10,
     init: Literal["default", "closed_form"] = "default",
     seed: int = 0,
-    text: str = "",
+    text: str | Sequence[str] = "",
     state_path: str | os.PathLike[str] | None = None,
     choice: Choice | None = None,
     remake: Remake | None = None,
@@ -85,7 +85,8 @@ def calibrate(
         epochs: Passes over the samples (``sgd_paper``).
         init: Initial weights (``sgd_paper``).
         seed: Of what ``sgd_paper`` draws.
-        text: A name for the text, kept with the result.
+        text: A name for the text, or for each of several sequences, kept with the result beside how many tokens of
+            each were read.
         state_path: File in which moments are kept after every batch. If it is there already, the calibration goes on
             after what it covers, or, if it covers all, only solves (e.g. for another rank).
         choice: Where the text is read (:class:`effkit.executors.Choice`); in this process if not given. The maps do not
@@ -122,7 +123,7 @@ def calibrate(
     _check_size("num_tokens", num_tokens, 2)
     _check_size("sequence_length", length, 2, shape.trained_context)
     _check_size("batch_size", batch_size, 1)
-    pieces = cut_sequences(as_sequences(token_ids, shape.base), length, num_tokens)
+    pieces, texts = cut_texts(as_sequences(token_ids, shape.base), text, length, num_tokens)
     if not pieces:
         raise UserError("token_ids must hold a sequence of at least 2 tokens, got none")
     bias = method == "sgd_paper" if bias is None else bias
@@ -166,7 +167,8 @@ def calibrate(
     for layer in range(shape.num_layers):
         report_progress(f"solve layer {layer + 1} of {shape.num_layers}", layer / shape.num_layers)
         layers.append(solve(layer).to(dtype=torch.float32))
-    return Compressors(layers, num_tokens=sum(len(p) for p in pieces), text=text, **made_for)
+    named = text if isinstance(text, str) else " and ".join(text)
+    return Compressors(layers, num_tokens=sum(len(p) for p in pieces), text=named, texts=texts, **made_for)
 
 
 def _far_position(asked: int | None, shape: ModelGeometry) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError
 
-__all__ = ["as_sequences", "cut_sequences", "hash_sequences", "in_batches"]
+__all__ = ["as_sequences", "cut_sequences", "cut_texts", "hash_sequences", "in_batches"]
 
 
 def as_sequences(token_ids: Tensor | Sequence[Any], base: nn.Module) -> list[Tensor]:
@@ -73,6 +73,44 @@ def cut_sequences(sequences: Sequence[Tensor], length: int, num_tokens: int) -> 
                 pieces.append(piece[:left])
                 left -= len(pieces[-1])
     return pieces
+
+
+def cut_texts(
+    sequences: Sequence[Tensor], names: str | Sequence[str], length: int, num_tokens: int
+) -> tuple[list[Tensor], list[dict[str, Any]]]:
+    """As :func:`cut_sequences`, with a record of what was read of which text.
+
+    Args:
+        sequences: Sequences ``(T,)``.
+        names: A name for all of them (empty: no record), or for each.
+        length: Most tokens of a piece.
+        num_tokens: Most tokens of all pieces.
+
+    Returns:
+        The pieces, and ``name``, ``tokens`` and ``sha256`` (of the tokens and their cuts) of every text.
+
+    Raises:
+        UserError: If there are more or fewer names than sequences, or a named sequence would not be read at all.
+    """
+    if isinstance(names, str):
+        pieces = cut_sequences(sequences, length, num_tokens)
+        return pieces, [_read(names, pieces)] if names else []
+    if len(names) != len(sequences):
+        raise UserError(f"text must name each of the {len(sequences)} sequences with tokens, got {len(names)} names")
+    pieces, texts = [], []
+    for name, sequence in zip(names, sequences, strict=True):
+        own = cut_sequences([sequence], length, num_tokens - sum(map(len, pieces)))
+        if not own:
+            raise UserError(
+                f"num_tokens={num_tokens} leaves nothing for {name!r}: give more, or shorter texts before it"
+            )
+        texts.append(_read(name, own))
+        pieces += own
+    return pieces, texts
+
+
+def _read(name: str, pieces: Sequence[Tensor]) -> dict[str, Any]:
+    return {"name": name, "tokens": sum(map(len, pieces)), "sha256": hash_sequences(pieces)}
 
 
 def in_batches(pieces: Sequence[Tensor], batch_size: int) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from effkit.report import Report
 from esa_attention.commands.subject import Subject
 from esa_attention.compression.geometry import geometry
 from esa_attention.config import ESAConfig
-from esa_attention.evaluation.models.registry import PUBLISHED, build_model, load_tokenizer
+from esa_attention.evaluation.models.registry import FROM_PATH, build_model, load_tokenizer
 
 __all__ = ["build_subject", "esa_config", "in_keys", "plain"]
 
@@ -93,5 +93,5 @@ def build_subject(cfg: Any) -> Subject:
     config = esa_config(plain(cfg.esa), group["sizes"], shape.trained_context)
     rank = min(group["rank"] or 128, shape.key_dim)
     # What was made here (a model trained for some seconds above all) would not come out the same in a worker.
-    remake = (build_model, (name, path), options) if name in PUBLISHED else None
+    remake = (build_model, (name, path), options) if name in FROM_PATH else None
     return Subject(name, model, load_tokenizer(name, path), config, shape, rank, remake)

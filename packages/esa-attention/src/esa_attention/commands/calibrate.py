@@ -16,7 +16,7 @@ from esa_attention.calibration.spectrum import rank_for_tail
 from esa_attention.commands.build import build_subject, in_keys, plain
 from esa_attention.commands.methods import build_compressors, check_group
 from esa_attention.commands.subject import Subject
-from esa_attention.compression.compressor import save_compressors
+from esa_attention.compression.compressor import Compressors, save_compressors
 from esa_attention.plots import spectrum_curves
 
 __all__ = ["calibration_report", "run"]
@@ -69,7 +69,7 @@ def calibration_report(
         f"{made.method} of {subject.name}",
         ["layer", "rank", "of", "parameters", f"kept of the {what} variance, %", "rank for 99 %"],
         rows,
-        f"Far position {made.far_position}, {made.num_tokens:,} tokens of {made.text or 'no text'}, {seconds:.1f} s.",
+        f"Far position {made.far_position}, {_texts(made)}, {seconds:.1f} s.",
     )
     files = [path]
     spectra = [c.spectrum for c in made if c.spectrum is not None]
@@ -77,13 +77,26 @@ def calibration_report(
         remark = f"{subject.name}, far position {made.far_position}, {made.num_tokens:,} tokens"
         values = [(s / s[0]).tolist() for s in spectra]
         files.append(spectrum_curves(values, made.ranks, folder / "spectrum.png", remark=remark))
-    data = {"method": made.method, "ranks": made.ranks, "seconds": seconds, "parameters": made.num_parameters()}
+    data = {
+        "method": made.method,
+        "ranks": made.ranks,
+        "seconds": seconds,
+        "parameters": made.num_parameters(),
+        "texts": [dict(text) for text in made.texts],
+    }
     return Report(f"esa-attention calibrate, {subject.name}", [table], data=data, files=files)
 
 
 def _refuse_finished(group: dict[str, Any]) -> None:
     if group["path"] is not None:
         raise UserError("calibrate makes compressors; compressor.path names finished ones, leave it out")
+
+
+def _texts(made: Compressors) -> str:
+    """What was read, text by text."""
+    if not made.texts:
+        return "no text"
+    return "calibrated on " + " and ".join(f"{text['tokens']:,} tokens of {text['name']}" for text in made.texts)
 
 
 def _kept(compressor: Any) -> list[Any]:

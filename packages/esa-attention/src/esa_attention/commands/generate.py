@@ -19,6 +19,7 @@ from esa_attention.attention.segments import Segments
 from esa_attention.commands.build import build_subject, in_keys, plain
 from esa_attention.commands.methods import METHODS, check_group, method_setup
 from esa_attention.commands.subject import Subject
+from esa_attention.commands.texts import read_file
 from esa_attention.evaluation.tasks.multi_needle import multi_needle
 from esa_attention.integration.apply import apply_esa
 from esa_attention.integration.cache_argument import cache_argument
@@ -150,7 +151,7 @@ def generate_report(
 def _prompt(subject: Subject, words: Sequence[str], prompt_file: str | None) -> torch.Tensor:
     text = " ".join(words)
     if prompt_file is not None:
-        text = Path(prompt_file).read_text(encoding="utf-8", errors="replace") + text
+        text = read_file("prompt_file", prompt_file) + text
     if not text:
         if subject.name != "constructed_induction":
             raise UserError("no prompt: write words after the command, or prompt_file=FILE")

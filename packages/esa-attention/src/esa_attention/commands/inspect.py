@@ -200,6 +200,6 @@ def _rotary(config: ESAConfig, found: ModelGeometry) -> list[Any]:
     check, kind = "rotary embedding", str(getattr(found.base.rotary_emb, "rope_type", "default"))
     if kind not in LENGTH_DEPENDENT:
         return [check, "yes", f"type {kind}"]
-    if config.method == "full" or config.dense_until:
+    if config.method == "full" or config.dense_until not in (0, "auto"):
         return [check, "no", f"type {kind} changes with the length; method='full' and dense_until cannot be used"]
     return [check, "yes", f"type {kind}; tables are made for the attended length"]

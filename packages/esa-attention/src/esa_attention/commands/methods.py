@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from effkit.arguments import check_arguments, named_path
-from effkit.errors import choose
+from effkit.arguments import check_arguments, input_file, named_path
+from effkit.errors import UserError, choose
 from effkit.executors import Choice
 from esa_attention.calibration.calibrate import calibrate
+from esa_attention.commands.calibration_texts import calibration_texts, text_files
 from esa_attention.commands.subject import Subject
-from esa_attention.commands.texts import read_text
 from esa_attention.compression.compressor import Compressors, load_compressors
 from esa_attention.config import ESAConfig
 
-__all__ = ["METHODS", "build_compressors", "check_group", "method_setup"]
+__all__ = ["METHODS", "build_compressors", "check_group", "kind_of", "method_setup"]
 
 # What `methods=[...]` may name: ESA as configured, other compressors under ESA, and baselines on the same cache.
-METHODS = ("esa", "exact", "key_pca", "sgd_paper", "sinks_local", "infllm_blocks", "quest_pages", "full")
+_WITHOUT_MAPS = ("sinks_local", "infllm_blocks", "quest_pages", "full")
+METHODS = ("esa", "exact", "key_pca", "sgd_paper", *_WITHOUT_MAPS)
 
 
 def _kinds(
-    method: str, path: str | Path | None, strict: bool, text: str | Path | None, rank: int | Literal["auto"] | None
+    method: str,
+    path: str | Path | None,
+    strict: bool,
+    text: str | Path | Sequence[str] | None,
+    rank: int | Literal["auto"] | None,
 ) -> None:
     """What a group ``compressor`` holds beside arguments of `calibrate`."""
 
@@ -34,9 +40,10 @@ def check_group(group: dict[str, Any]) -> None:
     """
     check_arguments(_kinds, group, "compressor.")
     check_arguments(calibrate, {k: v for k, v in group.items() if k not in ("text", "rank")}, "compressor.")
-    for key in ("path", "text"):
-        if group[key] is not None:
-            named_path(f"compressor.{key}", group[key])
+    if group["path"] is not None:
+        named_path("compressor.path", group["path"])
+    for file in text_files(group["text"]):
+        input_file("compressor.text", file)
 
 
 def build_compressors(
@@ -64,26 +71,39 @@ def build_compressors(
     method = group["method"] if method is None else method
     if method == "exact":
         return calibrate(subject.model, method="exact")
-    ids, label = read_text(subject, group["num_tokens"], "train", group["text"])
+    texts, names = calibration_texts(subject, group["num_tokens"], group["text"])
     rank = subject.rank if group["rank"] is None else group["rank"]
+    have = sum(map(len, texts))
+    if rank != "auto" and have < rank:
+        raise UserError(
+            f"the calibration text holds {have} tokens, a rank of {rank} needs as many and should have far more: give "
+            "compressor.text=FILE (or several) or a lower compressor.rank"
+        )
     options: dict[str, Any] = {}
     if method == "sgd_paper":
         options = {k: group[k] for k in ("lr", "sgd_batch_size", "epochs", "init")}
     return calibrate(
         subject.model,
-        ids,
+        texts,
         method=method,
         rank=rank if method == group["method"] or rank != "auto" else subject.rank,
         tail=group["tail"],
         far_position=subject.config.w,
         num_tokens=group["num_tokens"],
         bias=group["bias"] if method == group["method"] else None,
-        text=label,
+        text=names,
         state_path=state_path,
         choice=choice,
         remake=subject.remake,
         **options,
     )
+
+
+def kind_of(name: str, group: dict[str, Any]) -> str | None:
+    """Which compressors a method needs, as `calibrate` calls them; ``None`` for none."""
+    if name == "esa":
+        return str(group["method"])
+    return name if name in METHODS and name not in _WITHOUT_MAPS else None
 
 
 def method_setup(
@@ -101,9 +121,9 @@ def method_setup(
         UserError: If the method is unknown.
     """
     choose("methods", name, METHODS)
-    if name in ("sinks_local", "infllm_blocks", "quest_pages", "full"):
+    kind = kind_of(name, group)
+    if kind is None:
         return subject.config.replace(method=name), None
-    kind = group["method"] if name == "esa" else name
     if kind not in made:
         made[kind] = build_compressors(subject, group, None if name == "esa" else kind)
     return subject.config, made[kind]

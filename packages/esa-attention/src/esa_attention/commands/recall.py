@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from effkit.report import Report, Table
 from esa_attention.calibration.calibrate import METHODS
 from esa_attention.calibration.recall import per_layer_recall
 from esa_attention.commands.build import build_subject, in_keys, plain
+from esa_attention.commands.calibration_texts import text_files
 from esa_attention.commands.methods import build_compressors, check_group
 from esa_attention.commands.subject import Subject
 from esa_attention.commands.texts import read_text
@@ -32,6 +34,9 @@ def run(cfg: Any) -> Report:
     check_group(options["compressor"])
     if given["text"] is not None:
         given["text"] = input_file("text", given["text"])
+        calibrated = {os.path.realpath(os.path.expanduser(file)) for file in text_files(options["compressor"]["text"])}
+        if os.path.realpath(given["text"]) in calibrated:
+            raise UserError(f"text={given['text']!r} is calibrated on, too (compressor.text): give another text")
     return recall_report(build_subject(cfg), options["compressor"], run_dir(), **given)
 
 

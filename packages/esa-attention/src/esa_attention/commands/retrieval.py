@@ -54,10 +54,11 @@ def run(cfg: Any) -> Report:
     task = options["task"]
     if task["name"] not in SINGLE and "depths" in given_words():
         raise UserError(f"depths: {task['name']} spreads over the context, leave depths out")
+    maker = _MAKERS[choose("task.name", task["name"], TASKS)]
     given = {k: options[k] for k in ("lengths", "depths", "methods", "samples", "question", "seed")}
     check_arguments(retrieval_report, given)
     check_arguments(retrieval_report, task, "task.")
-    check_arguments(_MAKERS[choose("task.name", task["name"], TASKS)], task["options"], "task.options.")
+    check_arguments(maker, task["options"], "task.options.")
     check_group(options["compressor"])
     return retrieval_report(
         build_subject(cfg),
@@ -202,16 +203,11 @@ def _cell(
                 asked,
                 make_cache=handle.new_cache,
                 decode=subject.vocab().decode,
-                block=_block(way.config.chunk_size),
+                block=way.block,
                 question=question,
             )
         )
     return sum(r.score for r in found) / len(found), [_answer(name, length, depth, r, subject) for r in found]
-
-
-def _block(chunk_size: int) -> int:
-    """Tokens of one forward pass while a context is read: whole chunks, about a thousand tokens."""
-    return chunk_size * max(1, 1024 // chunk_size)
 
 
 def _note(subject: Subject, question: str) -> str:

@@ -13,7 +13,25 @@ from esa_attention.evaluation.models.sampling import sample_stories
 from esa_attention.evaluation.models.text import encode_bytes, read_split
 from esa_attention.evaluation.tasks.multi_needle import multi_needle
 
-__all__ = ["read_text"]
+__all__ = ["read_file", "read_text"]
+
+
+def read_file(key: str, path: str | Path) -> str:
+    """A text file of the user.
+
+    Args:
+        key: What names it on the command line.
+        path: The file.
+
+    Raises:
+        UserError: If it cannot be read, or is no UTF-8: other bytes would be read as other characters.
+    """
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{key}={str(path)!r} is no UTF-8 text: {error.reason} at byte {error.start}") from error
+    except OSError as error:
+        raise UserError(f"{key}={str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
 def read_text(
@@ -39,7 +57,7 @@ def read_text(
         raise UserError(f"num_tokens must be at least 2, got {num_tokens}")
     seed += 0 if split == "test" else 10_000
     if path is not None:
-        ids = subject.encode(Path(path).read_text(encoding="utf-8", errors="replace"))
+        ids = subject.encode(read_file("text", path))
         if ids.numel() < 2:
             raise UserError(f"text {path!r} holds fewer than 2 tokens")
         return ids[:num_tokens], Path(path).name

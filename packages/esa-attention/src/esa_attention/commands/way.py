@@ -33,6 +33,11 @@ class Way:
     maps: Compressors | None
     strict: bool
 
+    @property
+    def block(self) -> int:
+        """Tokens of one forward pass while a context is read: whole chunks, about a thousand tokens."""
+        return self.config.chunk_size * max(1, 1024 // self.config.chunk_size)
+
     def packed(self) -> bytes:
         """All of it for a worker; a model that can be loaded from files is not sent.
 

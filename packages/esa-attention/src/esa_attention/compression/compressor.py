@@ -37,6 +37,7 @@ class Compressors(Sequence[QKCompressor]):
         fingerprint: What :func:`fingerprint` says of the model; empty if unknown.
         num_tokens: Tokens of the calibration text.
         text: A name for the calibration text.
+        texts: ``name``, ``tokens`` and ``sha256`` of every text that was read; empty if unknown.
 
     Raises:
         UserError: If there is no layer, or layers differ in their heads.
@@ -48,6 +49,7 @@ class Compressors(Sequence[QKCompressor]):
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
     num_tokens: int = 0
     text: str = ""
+    texts: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -150,6 +152,7 @@ def save_compressors(compressors: Compressors, path: str | os.PathLike[str]) -> 
         "fingerprint": json.dumps(dict(compressors.fingerprint), sort_keys=True),
         "num_tokens": str(compressors.num_tokens),
         "text": compressors.text,
+        "texts": json.dumps([dict(text) for text in compressors.texts]),
     }
     return write_tensors(path, KIND, tensors, metadata)
 
@@ -200,10 +203,20 @@ def load_compressors(
         fingerprint=read_json(path, metadata, "fingerprint", dict),
         num_tokens=read_number(path, metadata, "num_tokens"),
         text=metadata.get("text", ""),
+        texts=_texts(path, metadata),
     )
     if model is not None:
         compressors.check_model(model, strict=strict)
     return compressors
+
+
+def _texts(path: str | os.PathLike[str], metadata: dict[str, str]) -> list[Mapping[str, Any]]:
+    """What was read; older files do not say."""
+    found = read_json(path, metadata, "texts", list) if "texts" in metadata else []
+    for text in found:
+        if not isinstance(text, dict) or set(text) != {"name", "tokens", "sha256"}:
+            raise UserError(f"{path}: texts must hold name, tokens and sha256 of each, got {text!r}")
+    return found
 
 
 def _check_finite(path: object, tensors: Mapping[str, Tensor]) -> None:

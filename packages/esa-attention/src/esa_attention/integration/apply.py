@@ -15,6 +15,7 @@ from esa_attention.compression.compressor import Compressors
 from esa_attention.compression.geometry import ModelGeometry, geometry
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
+from esa_attention.integration.graphs import CudaGraph
 from esa_attention.integration.handle import ESAHandle
 from esa_attention.integration.verify import check_handle
 from esa_attention.ops.checks import check_finite
@@ -32,6 +33,7 @@ def apply_esa(
     *,
     verify: bool = True,
     strict: bool = True,
+    cuda_graphs: bool = False,
 ) -> ESAHandle:
     """Let a model read past its trained context with ESA.
 
@@ -43,6 +45,8 @@ def apply_esa(
         verify: Compare every layer's attention on a few tokens with the model's own before returning. It costs one pass
             over the attention weights and finds models whose rotary embedding is of a kind ESA does not know.
         strict: Compare also the weights the compressors were calibrated on with the model's.
+        cuda_graphs: Record the decoding step of the decoder and replay it while the sequence grows; the tokens are the
+            same. Give ``new_cache(reserve=N)`` room: where a buffer has to grow, the step is recorded anew.
 
     Returns:
         A handle with ``new_cache()`` and ``remove()``; also a context manager.
@@ -58,6 +62,9 @@ def apply_esa(
     shape = geometry(model)
     if next(model.parameters()).device.type == "meta":
         raise UserError(f"model={type(model).__name__} is on the meta device, without weights; load it first")
+    where = sorted({str(p.device) for p in model.parameters()})
+    if cuda_graphs and (len(where) > 1 or not where[0].startswith("cuda")):
+        raise UserError(f"cuda_graphs=True needs a model on one CUDA device, this one is on {', '.join(where)}")
     config = ESAConfig.for_context(shape.trained_context) if config is None else config
     check_context(config, shape.trained_context)
     if compressors is None:
@@ -67,10 +74,12 @@ def apply_esa(
         layers = list(compressors)
     handle = ESAHandle(model, config, layers)
     try:
-        if config.method == "full" or config.dense_until:
+        if config.method == "full" or config.dense_until not in (0, "auto"):
             _check_length_dependence(handle)
         if verify:
             check_handle(handle)
+        if cuda_graphs:
+            handle.replay(CudaGraph)
     except BaseException:
         handle.remove()
         raise

@@ -14,18 +14,22 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError
 from esa_attention.attention.cache.cache import RECONFIGURABLE, ESACache
+from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.cache.padding import padding_starts
 from esa_attention.attention.cache.passes import Handed
 from esa_attention.attention.cache.saving import fill_cache, read_cache
 from esa_attention.attention.engine.step import attend_layer
+from esa_attention.attention.engine.step_fixed import attend_fixed, fixed_config, step_arguments
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.integration.asked import asked
 from esa_attention.integration.by_design import say_by_design
 from esa_attention.integration.cache_argument import CACHE_NAMES, cache_argument
+from esa_attention.integration.graphs import DecodeGraphs, Graph
 from esa_attention.integration.identity import handle_fingerprint
+from esa_attention.integration.own_attention import own_attention
 from esa_attention.integration.patching import Patch
 
 if TYPE_CHECKING:
@@ -56,6 +60,9 @@ class ESAHandle:
             raise
         self.geometry = self._patch.geometry
         self._watchers: list[Callable[..., None]] = []
+        self.graphs: DecodeGraphs | None = None
+        self.steps: list[Any] = []  # see decoding()
+        self._decoding: tuple[ESACache, FixedState] | None = None
         self._own = uuid.uuid4().bytes
         for owner in self._patch.owners:  # also where the model was given in a wrapper, through which generate goes
             if hasattr(type(owner), "_prepare_cache_for_generation"):
@@ -67,7 +74,7 @@ class ESAHandle:
         Args:
             reserve: Tokens to make room for at once; the cache grows by doubling in any case.
         """
-        cache = ESACache(self.config, self.compressors, self.tables, reserve)
+        cache = ESACache(self.config, self.compressors, self.tables, reserve, self.geometry.trained_context)
         cache.made_for = self.fingerprint
         for index, layer in enumerate(cache.layers):
             layer.watchers, layer.layer_idx = self._watchers, index
@@ -102,6 +109,18 @@ class ESAHandle:
         here = [t.device for t in held if t.device.type != "meta"]
         return here[0] if here else next(self._patch.rotary.buffers()).device
 
+    def dense_until(self, config: ESAConfig | None = None) -> int:
+        """Up to how many tokens attention is full on this model where it is now: what ``auto`` comes to.
+
+        Args:
+            config: Another configuration than the handle's.
+        """
+        layer = ESALayer(
+            config or self.config, self.compressors[0], self.tables, trained_context=self.geometry.trained_context
+        )
+        layer.device, layer.dtype = self._device(0), next(self.geometry.attentions[0].parameters()).dtype
+        return layer.dense_until
+
     @contextlib.contextmanager
     def watch(self, callback: Callable[..., None]) -> Iterator[None]:
         """See what is chosen inside the block.
@@ -116,8 +135,70 @@ class ESAHandle:
         finally:
             self._watchers.remove(callback)
 
+    def replay(self, new_graph: Callable[[], Graph]) -> None:
+        """Record decoding steps, and replay them while a sequence grows.
+
+        Args:
+            new_graph: Makes what records; :class:`~esa_attention.integration.graphs.CudaGraph` for a GPU.
+        """
+        self.graphs = DecodeGraphs(self.geometry.base, self._watchers, new_graph)
+
+    @contextlib.contextmanager
+    def decoding(self, cache: ESACache, starts: Sequence[int] | None = None) -> Iterator[None]:
+        """Inside, ``torch.compile(model, fullgraph=True)`` can decode: every call appends one token to every row.
+
+        How long the sequence is is known to the device alone until the block ends. The prompt is read before it.
+
+        Args:
+            cache: A cache that holds a prompt, with room for what is decoded (``new_cache(reserve=N)``).
+            starts: First real token of every row, where the prompt was padded.
+
+        Raises:
+            UserError: If the cache is empty or not this handle's, its configuration is not one of a fixed step, or rows
+                are still short (``dense_until``); at the end, if more tokens were decoded than there was room for.
+        """
+        held = self._checked_cache(cache, "cache")
+        held.recover()
+        length, batch = held.get_seq_length(), held.batch
+        if batch is None:
+            raise UserError("the cache is empty: read a prompt into it before decoding")
+        if not (fixed_config(held.config) and length + 1 - max(starts or [0]) > held.layers[0].dense_until):
+            raise UserError(
+                f"decoding() needs method='esa', selection='paper' or 'strict_causal', offload=false and more than "
+                f"dense_until={held.layers[0].dense_until} tokens, got {held.config.method!r}, "
+                f"{held.config.selection!r}, {held.config.offload} and {length}"
+            )
+        state = FixedState(batch, held.layers[0].device)
+        state.agree(length, starts)
+        room = min(buffer.capacity for layer in held.layers for buffer in layer.all_buffers())
+        self.steps = [step_arguments(layer, state) for layer in held.layers]
+        self._decoding = held, state
+        try:
+            with held.fixed(state):
+                yield
+        finally:
+            self.steps, self._decoding = [], None
+            decoded = int(state.length) - length
+            for layer in held.layers:
+                layer.advance(min(decoded, room - length))
+        if decoded > room - length:
+            raise UserError(
+                f"{decoded} tokens were decoded into a cache with room for {room - length} more; give "
+                f"new_cache(reserve=N) more room"
+            )
+
+    def begin_step(self, kwargs: dict[str, Any]) -> None:
+        """The next token of a step that is compiled whole."""
+        assert self._decoding is not None
+        cache, state = self._decoding
+        if all(kwargs.get(name) is not cache for name in CACHE_NAMES):
+            raise UserError("inside handle.decoding(cache) every call is given that cache")
+        state.length.add_(1)
+
     def remove(self) -> None:
         """Give the model its own attention back; doing it twice is harmless."""
+        if self.graphs is not None:
+            self.graphs.remove()
         self._patch.remove()
 
     def __enter__(self) -> ESAHandle:
@@ -193,16 +274,20 @@ class ESAHandle:
         handed: Handed | None,
     ) -> Tensor:
         """Attention of the new tokens over all cached ones."""
+        full = own_attention(module, self._patch.implementation)
         with torch.no_grad():
+            if handed is not None and handed.state is not None:
+                return attend_fixed(handed.layer, query.detach(), key, value, scaling, handed.state)
             if handed is not None:
-                return attend_layer(handed.layer, query.detach(), scaling, handed.starts)
+                return attend_layer(handed.layer, query.detach(), scaling, handed.starts, full)
             # use_cache=False: the cache lives for this call
             index, length = int(module.layer_idx), key.shape[2]  # type: ignore[arg-type]
-            layer = ESALayer(self.config, self.compressors[index], self.tables, reserve=length)
+            trained = self.geometry.trained_context
+            layer = ESALayer(self.config, self.compressors[index], self.tables, reserve=length, trained_context=trained)
             layer.watchers, layer.layer_idx = self._watchers, index
             layer.update(key.detach(), value.detach())
             starts = None if mask is None else padding_starts(mask, query.shape[0], length)
-            return attend_layer(layer, query.detach(), scaling, starts if starts and any(starts) else None)
+            return attend_layer(layer, query.detach(), scaling, starts if starts and any(starts) else None, full)
 
     def _prepare_cache(
         self,
@@ -226,7 +311,9 @@ class ESAHandle:
             config, cache._is_user_defined = cache.config, True  # type: ignore[attr-defined]
         elif generation_config.use_cache is not False:
             model_kwargs[cache_argument(self.geometry.base)] = self.new_cache()
-        say_by_design(config, generation_config, generation_mode, max_cache_length, model_kwargs.get("attention_mask"))
+        if max_cache_length > self.dense_until(config):
+            mask = model_kwargs.get("attention_mask")
+            say_by_design(config, generation_config, generation_mode, max_cache_length, mask)
 
 
 def _given(kwargs: dict[str, Any]) -> ESACache | None:

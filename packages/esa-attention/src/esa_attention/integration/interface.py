@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.masking_utils import causal_mask_function
 
 from effkit.errors import UserError
+from esa_attention.attention.engine.step_fixed import decode_step
 
 __all__ = ["HANDLER", "IMPLEMENTATION", "register"]
 
@@ -24,8 +26,19 @@ def register() -> None:
     AttentionMaskInterface.register(IMPLEMENTATION, _mask)
 
 
+def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Attention of one layer in one pass; see ``ESAHandle.decoding`` for the only pass that is compiled whole."""
+    handler = getattr(module, HANDLER, None)
+    if torch.compiler.is_compiling() and handler is not None and handler.steps:
+        scaling = kwargs.get("scaling")
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        before, after = handler.steps[module.layer_idx]
+        return decode_step(query, key, value, *before, scaling, *after).transpose(1, 2), None
+    return _attention_as_it_is(module, query, key, value, *args, **kwargs)
+
+
 @torch.compiler.disable  # a break in the graph: what follows depends on lengths and on what was cached
-def _attention(
+def _attention_as_it_is(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -65,8 +78,15 @@ def _attention(
     return out.transpose(1, 2), None
 
 
+def _mask(*args: Any, mask_function: Any = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
+    """See :func:`_mask_as_it_is`, which a compiler need not look into."""
+    if torch.compiler.is_compiling() and attention_mask is None and mask_function is causal_mask_function:
+        return None
+    return _mask_as_it_is(*args, mask_function=mask_function, attention_mask=attention_mask, **kwargs)
+
+
 @torch.compiler.disable
-def _mask(
+def _mask_as_it_is(
     batch_size: int = 0,
     q_length: int = 0,
     kv_length: int = 0,
@@ -80,8 +100,6 @@ def _mask(
     For anything but a causal mask (windows, packed sequences, images that see each other) it gives one of five axes,
     which attention refuses: some models make such masks and use them in no layer.
     """
-    from transformers.masking_utils import causal_mask_function
-
     if mask_function is not None and mask_function is not causal_mask_function:
         return torch.empty(0, 0, 0, 0, 0)
     return attention_mask

@@ -29,6 +29,10 @@ class _Observer:
     def __init__(self, callback: Callable[[int, Tensor, Tensor], None]) -> None:
         self.callback = callback
         self.rotary: Any = None
+        self.steps: list[Any] = []  # nothing is decoded
+
+    def begin_step(self, kwargs: dict[str, Any]) -> None:
+        """Nothing to do."""
 
     def check_call(self, kwargs: dict[str, Any]) -> None:
         """No cache: a kept one would hold unrotated keys."""

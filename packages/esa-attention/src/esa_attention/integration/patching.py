@@ -10,6 +10,7 @@ Nothing of a call is kept beside the call: a cache hands attention keys and valu
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -42,6 +43,15 @@ class Handler(Protocol):
         handed: Handed | None,
     ) -> Tensor:
         """Attention of unrotated queries ``(B, H, T, D)`` over what is cached; returns ``(B, H, T, D)``."""
+        ...
+
+    @property
+    def steps(self) -> Sequence[Any]:
+        """Arguments of every layer's step while decoding steps are compiled whole; else empty."""
+        ...
+
+    def begin_step(self, kwargs: dict[str, Any]) -> None:
+        """A decoder that is compiled whole begins a step."""
         ...
 
     def check_call(self, kwargs: dict[str, Any]) -> None:
@@ -80,7 +90,7 @@ class Patch:
             raise UserError("ESA is applied to this model already; call .remove() on the first handle")
         register()
         self.rotary = base.rotary_emb
-        self._implementation = base.config._attn_implementation
+        self.implementation = base.config._attn_implementation
         base.rotary_emb = NoRotation(self.rotary, self._table_dim())
         self._hooks = [
             base.register_forward_pre_hook(self._before_forward, with_kwargs=True, prepend=True),
@@ -113,8 +123,28 @@ class Patch:
         """The models around the decoder, itself included, outermost first."""
         return self._owners
 
+    # A compiler does not look into what these do, unless the step is one that is compiled whole.
+
+    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if torch.compiler.is_compiling() and self.handler.steps:
+            self.handler.begin_step(kwargs)
+            return None
+        return self._before_forward_as_it_is(module, args, kwargs)
+
+    def _after_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        if not (torch.compiler.is_compiling() and self.handler.steps):
+            self._after_forward_as_it_is(module, args, kwargs, output)
+
+    def _before_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if not (torch.compiler.is_compiling() and self.handler.steps):
+            self._before_model_as_it_is(module, args, kwargs)
+
+    def _after_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+        if not (torch.compiler.is_compiling() and self.handler.steps):
+            self._after_model_as_it_is(module, args, kwargs, output)
+
     @torch.compiler.disable
-    def _before_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def _before_forward_as_it_is(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         implementation = getattr(module.config, "_attn_implementation", None)
         if implementation != IMPLEMENTATION:
             raise UserError(
@@ -126,15 +156,15 @@ class Patch:
         return (), kwargs
 
     @torch.compiler.disable
-    def _after_forward(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def _after_forward_as_it_is(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         self.handler.end_call(kwargs, failed=output is None)
 
     @torch.compiler.disable
-    def _before_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _before_model_as_it_is(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self.handler.begin_model(by_name(module, args, kwargs))
 
     @torch.compiler.disable
-    def _after_model(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+    def _after_model_as_it_is(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
         self.handler.end_model(by_name(module, args, kwargs), failed=output is None)
 
     def _set_implementation(self, owner: Any, implementation: Any, *args: Any, **kwargs: Any) -> Any:
@@ -157,7 +187,7 @@ class Patch:
             owner.__dict__.pop("set_attn_implementation", None)
             owner.__dict__.pop("_prepare_cache_for_generation", None)
         base.rotary_emb = self.rotary
-        type(base).set_attn_implementation(base, self._implementation)
+        type(base).set_attn_implementation(base, self.implementation)
 
 
 def _owners(model: nn.Module, base: nn.Module) -> list[Any]:

@@ -207,13 +207,14 @@ def _difference(handle: ESAHandle, layer: Any, index: int) -> float:
     if not bool(torch.isfinite(own).all()):
         return math.nan
     layer.config._attn_implementation = IMPLEMENTATION
-    # Sizes under which a few tokens are all local, whatever the user's are.
-    config = ESAConfig(num_local=_TOKENS, chunk_size=_TOKENS, backend="torch")
+    # Sizes under which a few tokens are all local, whatever the user's are; and full attention, if it is ever used.
+    config = ESAConfig(num_local=_TOKENS, chunk_size=_TOKENS, backend="torch", dense_until=0)
+    dense = config.replace(dense_until=0 if handle.tables.length_dependent else _TOKENS)
     exact = QKCompressor.exact(handle.geometry.num_kv_heads, handle.geometry.head_dim)
     differences = []
     users, handle.config = handle.config, config
     try:
-        for cache in (ESACache(config, [exact], handle.tables), None):
+        for cache in (ESACache(config, [exact], handle.tables), ESACache(dense, [exact], handle.tables), None):
             ours = _run(layer, hidden, base.rotary_emb, cache, eager=False)
             differences.append((ours.double() - own.double()).abs().max())
     finally:

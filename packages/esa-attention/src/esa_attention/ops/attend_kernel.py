@@ -18,6 +18,31 @@ add, greater, loop_bound, operand = _core.add, _core.greater, _core.loop_bound, 
 attend_tile, columns, segments = _common.attend_tile, _common.columns, _common.segments
 
 
+@triton.jit
+def _merged(
+    part_ptr, top_ptr, total_ptr, flat, splits, DIM: tl.constexpr, DIM_PADDED: tl.constexpr, SPLITS: tl.constexpr
+):
+    """Softmax over the union of all shares of one query, and its lse; 0 and minus infinity if there is no key."""
+    split = tl.arange(0, SPLITS)
+    d = tl.arange(0, DIM_PADDED)
+    place = flat * splits + split
+    # Other programs have written these a moment ago: they are in the L2 cache.
+    top = tl.load(top_ptr + place, mask=split < splits, other=-float("inf"), cache_modifier=".cg")
+    highest = tl.reduce(top, 0, greater)
+    safe = tl.where(highest == -float("inf"), 0.0, highest)
+    weight = tl.exp2(top - safe)
+    total = tl.load(total_ptr + place, mask=split < splits, other=0.0, cache_modifier=".cg")
+    # An empty share holds whatever was in memory, and 0 times NaN is NaN. The NaN of a query is no empty share: its sum
+    # is NaN and not 0, and so must be what comes out.
+    mask = (total != 0.0)[:, None] & (d < DIM)[None, :]
+    total = tl.reduce(weight * total, 0, add)
+    part = tl.load(part_ptr + place[:, None] * DIM + d[None, :], mask=mask, other=0.0, cache_modifier=".cg")
+    out = tl.reduce(part * weight[:, None], 0, add)
+    total_or_1 = tl.where(total != 0.0, total, 1.0)
+    lse = tl.where(total != 0.0, (safe + tl.log2(total_or_1)) * 0.6931471805599453, -float("inf"))
+    return out / total_or_1, lse
+
+
 @triton.jit(do_not_specialize=["num_initial", "num_local", "scale_far", "scale_local"])
 def decode_attention_kernel(
     far_ptr,  # (B, H, DIM) queries at the far position
@@ -32,6 +57,9 @@ def decode_attention_kernel(
     part_ptr,  # (B, H, splits, DIM) in ACC
     top_ptr,  # (B, H, splits)
     total_ptr,  # (B, H, splits)
+    out_ptr,  # (B, H, DIM); or None, to be merged by a kernel of its own
+    lse_ptr,  # (B, H)
+    finished_ptr,  # (B, K) zeros
     far_row_stride,
     far_head_stride,
     local_row_stride,
@@ -41,6 +69,9 @@ def decode_attention_kernel(
     kv_value_stride,
     kv_head_stride,
     selected_row_stride,
+    out_row_stride,
+    out_head_stride,
+    finished_row_stride,
     length_stride,
     table_stride,
     num_initial,
@@ -55,6 +86,7 @@ def decode_attention_kernel(
     HALF_PADDED: tl.constexpr,
     REST_PADDED: tl.constexpr,  # dimensions that are not rotated, padded; 0 if there are none
     KEYS: tl.constexpr,  # of a tile
+    SPLITS: tl.constexpr,  # padded
     DOT: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -138,6 +170,18 @@ def decode_attention_kernel(
         mask = in_group[:, None] & (d < DIM)[None, :]
         tl.store(part_ptr + place[:, None] * DIM + d[None, :], acc, mask=mask)
 
+    if out_ptr is not None:
+        # Whoever comes last has all shares before it. The barrier puts this program's own before its count.
+        tl.debug_barrier()
+        finished = tl.atomic_add(finished_ptr + row * finished_row_stride + head, 1, sem="acq_rel")
+        if finished == splits - 1:
+            d = tl.arange(0, DIM_PADDED)
+            for number in range(GROUP):
+                one = head * GROUP + number
+                out, lse = _merged(part_ptr, top_ptr, total_ptr, row * heads + one, splits, DIM, DIM_PADDED, SPLITS)
+                tl.store(out_ptr + row * out_row_stride + one * out_head_stride + d, out, mask=d < DIM)
+                tl.store(lse_ptr + row * heads + one, lse)
+
 
 @triton.jit(do_not_specialize=["splits"])
 def merge_kernel(
@@ -152,27 +196,12 @@ def merge_kernel(
     DIM: tl.constexpr,
     DIM_PADDED: tl.constexpr,
     SPLITS: tl.constexpr,  # padded
-    ACC: tl.constexpr,
 ):
     """Softmax over the union of all shares of one query; 0 and minus infinity if there is no key."""
     head = tl.program_id(0)
     row = tl.program_id(1).to(tl.int64)
     flat = row * tl.num_programs(0) + head
-    split = tl.arange(0, SPLITS)
+    out, lse = _merged(part_ptr, top_ptr, total_ptr, flat, splits, DIM, DIM_PADDED, SPLITS)
     d = tl.arange(0, DIM_PADDED)
-    place = flat * splits + split
-    top = tl.load(top_ptr + place, mask=split < splits, other=-float("inf"))
-    highest = tl.reduce(top, 0, greater)
-    safe = tl.where(highest == -float("inf"), 0.0, highest)
-    weight = tl.exp2(top - safe)
-    total = tl.load(total_ptr + place, mask=split < splits, other=0.0)
-    # An empty share holds whatever was in memory, and 0 times NaN is NaN. The NaN of a query is no empty share: its sum
-    # is NaN and not 0, and so must be what comes out.
-    mask = (total != 0.0)[:, None] & (d < DIM)[None, :]
-    total = tl.reduce(weight * total, 0, add)
-    part = tl.load(part_ptr + place[:, None] * DIM + d[None, :], mask=mask, other=0.0)
-    out = tl.reduce(part * weight[:, None], 0, add)
-    total_or_1 = tl.where(total != 0.0, total, 1.0)
-    tl.store(out_ptr + row * out_row_stride + head * out_head_stride + d, out / total_or_1, mask=d < DIM)
-    lse = tl.where(total != 0.0, (safe + tl.log2(total_or_1)) * 0.6931471805599453, -float("inf"))
+    tl.store(out_ptr + row * out_row_stride + head * out_head_stride + d, out, mask=d < DIM)
     tl.store(lse_ptr + flat, lse)

@@ -5,6 +5,7 @@ This file has the decoding step; :func:`prefill_attention` comes from :mod:`esa_
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -34,18 +35,25 @@ def _tile(dim: int, cores: bool) -> dict[str, Any]:
     return {"KEYS": min(keys, 32), "warps": 4 if dim <= 128 else 8, "stages": 1}
 
 
-def decode_splits(batch: int, num_kv_heads: int, num_keys: int) -> int:
+@functools.cache
+def _processors(device: torch.device) -> int:
+    """Streaming multiprocessors of a GPU; elsewhere those of an H100, for which the sizes were chosen."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 132
+
+
+def decode_splits(batch: int, num_kv_heads: int, num_keys: int, processors: int = 132) -> int:
     """How many programs share the keys of one head in a decoding step.
 
-    Two programs for each of the 132 processors of an H100 keep its memory busy; a share of less than 128 keys would be
-    over before its prefetching pays.
+    Two programs for each processor (an H100 has 132) keep its memory busy; a share of less than 128 keys would be over
+    before its prefetching pays.
 
     Args:
         batch: Rows.
         num_kv_heads: Key-value heads.
         num_keys: Keys that a row attends to: initial, selected and local ones.
+        processors: Of the device.
     """
-    wanted = -(-2 * 132 // (batch * num_kv_heads))
+    wanted = -(-2 * processors // (batch * num_kv_heads))
     return max(1, min(wanted, num_keys // 128, 128))
 
 
@@ -66,6 +74,7 @@ def decode_attention(
     num_local: int,
     num_splits: int | None = None,
     out: Tensor | None = None,
+    finished: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Attention of the newest token of every row: one softmax over far and local keys (section 3.8).
 
@@ -91,6 +100,8 @@ def decode_attention(
         num_local: Size of the local part (l_L).
         num_splits: Programs that share the keys of a head; :func:`decode_splits` by default.
         out: Written and returned if given.
+        finished: Zeros ``(B, K)`` int32, which are counted up: the program that ends last merges all shares, and the
+            step is one launch. Without them it is two.
 
     Returns:
         Output ``(B, H, D)`` in the type of the queries, and the log of the sum of exponentials ``(B, H)`` (natural log,
@@ -110,7 +121,8 @@ def decode_attention(
         *(num_initial, num_local, (batch,)),
     )
     if num_splits is None:
-        num_splits = decode_splits(batch, shapes.kv_heads, num_initial + selected.shape[1] + num_local)
+        keys = num_initial + selected.shape[1] + num_local
+        num_splits = decode_splits(batch, shapes.kv_heads, keys, _processors(kv.device))
     check_integers(1, num_splits=num_splits)
     out = output(out, (batch, shapes.heads, shapes.dim), query_far)
 
@@ -129,15 +141,20 @@ def decode_attention(
         code.decode_attention_kernel,
         (num_splits, shapes.kv_heads, batch),
         *(query_far, query_local, kv, selected, count, start, length, cos, sin, parts, top, total),
+        *(None if finished is None else written, lse, finished),
         *(*query_far.stride()[:2], *query_local.stride()[:2], *kv.stride()[:4], selected.stride(0)),
+        *(*written.stride()[:2], 0 if finished is None else finished.stride(0)),
         *(0 if length.numel() == 1 else 1, cos.stride(0), num_initial, num_local),
         *(scale_far * _LOG2_E, scale_local * _LOG2_E),
         GROUP=shapes.group,
         ROWS=power_of_two(shapes.group, 16),
+        SPLITS=power_of_two(num_splits),
         **_tile(sizes["DIM_PADDED"], tensor_cores(constants, kv.dtype)),
         **sizes,
         **constants,
     )
+    if finished is not None:
+        return (out if written is out else out.copy_(written)), lse
     launch(
         code.merge_kernel,
         (shapes.heads, batch),
@@ -145,7 +162,6 @@ def decode_attention(
         DIM=shapes.dim,
         DIM_PADDED=sizes["DIM_PADDED"],
         SPLITS=power_of_two(num_splits),
-        ACC=constants["ACC"],
         warps=min(max(power_of_two(num_splits) * sizes["DIM_PADDED"] // 2048, 1), 16),  # 64 numbers a thread
     )
     return (out if written is out else out.copy_(written)), lse

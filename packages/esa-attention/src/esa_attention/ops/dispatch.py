@@ -32,8 +32,6 @@ class StepFacts:
         selection: Which tokens choose together, and how.
         proximity: Half-width of the max filter.
         offload: Whether keys and values are in host memory.
-        cached: Real tokens that the first of the new ones of any row sees.
-        dense_until: Up to so many tokens attention is full.
     """
 
     backend: str
@@ -43,8 +41,6 @@ class StepFacts:
     selection: str
     proximity: int
     offload: bool
-    cached: int
-    dense_until: int
 
 
 def triton_runs(facts: StepFacts) -> bool:
@@ -61,10 +57,10 @@ def triton_runs(facts: StepFacts) -> bool:
     if facts.backend == "triton":
         if reason:
             raise UserError(f"backend='triton' cannot be used: {reason}; use backend='torch' or 'auto'")
-        return facts.cached > facts.dense_until
+        return True
     reason = reason or why_not(facts.device, (facts.dtype,), auto=True) or ""
     _say(f"ESA on {facts.device.type}: backend {'torch' if reason else 'triton'}{f' ({reason})' if reason else ''}")
-    return not reason and facts.cached > facts.dense_until
+    return not reason
 
 
 def _why_not(facts: StepFacts) -> str:

@@ -95,6 +95,7 @@ def decode_scores(
     dilated: Tensor,
     num_selected: int | None = None,
     scratch: SelectScratch | None = None,
+    empty: bool = False,
 ) -> None:
     r"""Score all middle tokens for one query a row, and dilate the scores (Eqs. 3 and 8).
 
@@ -117,6 +118,7 @@ def decode_scores(
             it: :func:`~esa_attention.ops.select_triton.select` with the same number takes all its tokens unseen.
         scratch: If given, emptied, and the histogram of the first digit counted on the way; pass it to ``select`` with
             ``histogram="ready"``.
+        empty: The scratch was emptied already.
 
     Raises:
         UserError: If shapes, types or devices are wrong, or Triton cannot run here.
@@ -142,7 +144,8 @@ def decode_scores(
     if scratch is not None:
         scratch.check(batch, capacity)
         require(own.dtype == torch.float32, f"own must be float32 to be selected from, got {own.dtype}")
-        scratch.zeroed.zero_()
+        if not empty:
+            scratch.zeroed.zero_()
 
     import triton.language as tl
 

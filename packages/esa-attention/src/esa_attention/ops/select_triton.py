@@ -50,6 +50,11 @@ class SelectScratch(NamedTuple):
     better: Tensor
     candidates: Tensor
 
+    @property
+    def more(self) -> Tensor:
+        """What was asked for behind the histograms, ``(rows, more)``."""
+        return self.zeroed[:, (2 << digit_bits()[0]) + _PADDING :]
+
     def check(self, rows: int, capacity: int) -> None:
         """Check that it is large enough.
 
@@ -64,16 +69,17 @@ class SelectScratch(NamedTuple):
         )
 
 
-def select_scratch(rows: int, capacity: int, device: torch.device | str) -> SelectScratch:
+def select_scratch(rows: int, capacity: int, device: torch.device | str, more: int = 0) -> SelectScratch:
     """Allocate what :func:`select` needs besides its results.
 
     Args:
         rows: Rows of scores: the batch, times the blocks of queries that choose for themselves.
         capacity: Tokens there is room for.
         device: Where.
+        more: Integers behind those that are zeroed, for another kernel of the step; see ``SelectScratch.more``.
     """
     return SelectScratch(
-        torch.empty(rows, (2 << digit_bits()[0]) + _PADDING, dtype=torch.int32, device=device),
+        torch.empty(rows, (2 << digit_bits()[0]) + _PADDING + more, dtype=torch.int32, device=device),
         torch.empty(rows, max(-(-capacity // _TILE), 1), dtype=torch.int32, device=device),
         torch.empty(rows, capacity, dtype=torch.int32, device=device),
     )

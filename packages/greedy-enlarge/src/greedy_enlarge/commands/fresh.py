@@ -10,11 +10,11 @@ from typing import Any
 
 from effkit.errors import UserError
 from effkit.executors import Choice
+from effkit.intervals import mean_interval, paired_interval
 from effkit.progress import report_progress, shown
 from effkit.report import Table
 from greedy_enlarge.commands.search import open_executor, say
 from greedy_enlarge.families import macs, params
-from greedy_enlarge.ops.intervals import mean_interval, paired_interval
 from greedy_enlarge.search.journal import Journal
 from greedy_enlarge.search.running import Runner
 from greedy_enlarge.search.tasks import Task, seed_of

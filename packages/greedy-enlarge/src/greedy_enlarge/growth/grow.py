@@ -80,11 +80,13 @@ def grow(
             change the rates of all later ones.
 
     Returns:
-        The larger network, on the same device, in the same dtype and mode; and what was done.
+        The larger network, on the same device, in the same dtype and modes (norms that were put into evaluation mode,
+        parameters that were frozen); and what was done.
 
     Raises:
         UserError: If the architecture is not larger or of another kind, the network has parts that would be lost
-            (adapters, hooks, another classifier), or a skip connection changes and that is forbidden.
+            (adapters, hooks, another classifier, other activations or norms than it was built with), or a skip
+            connection changes and that is forbidden.
     """
     old = spec_of(model)
     _check(model, old, spec)
@@ -102,7 +104,7 @@ def grow(
         reasons.append(f"the picture side changes from {old.resolution} to {spec.resolution}")
     if reasons:
         log.warning("growth does not preserve the function: %s", "; ".join(reasons))
-    larger.train(model.training)
+    _carry_modes(model, larger)
     copied = sum(p.numel() for p in model.parameters())
     total = sum(p.numel() for p in larger.parameters())
     report = GrowthReport(not reasons, "; ".join(reasons), old, spec, copied, total - copied, copier.plan)
@@ -122,16 +124,49 @@ def _check(model: nn.Module, old: ArchSpec, spec: ArchSpec) -> None:
         before, after = getattr(old, name), getattr(spec, name)
         if before != after and (before is None or after is None or after < before):
             raise UserError(f"spec.{name}={after} must not be smaller than the network's {before}")
-    expected = {n: tuple(t.shape) for n, t in build(old, device="meta").state_dict().items()}
+    built = build(old, device="meta")
+    expected = {n: tuple(t.shape) for n, t in built.state_dict().items()}
     found = {n: tuple(t.shape) for n, t in model.state_dict().items()}
     if expected != found:
         strange = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))[0]
         raise UserError(
             f"the network is not as it was built ({strange} differs): undo adapters and other changes first"
         )
-    hooked = [n or "the network" for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
-    if hooked:
-        raise UserError(f"{hooked[0]} has hooks, which would be lost: remove them first")
+    parts = dict(built.named_modules())
+    for name, part in model.named_modules():
+        where = name or "the network"
+        if any(getattr(part, kind) for kind in _HOOKS):
+            raise UserError(f"{where} has hooks, which would be lost: remove them first")
+        if "forward" in vars(part):
+            raise UserError(f"{where} has a forward of its own, which would be lost: remove it first")
+        kind, built_as = _kind(part), _kind(parts.get(name, nn.Identity()))
+        if kind != built_as:
+            raise UserError(f"{where} is {kind}, and was built as {built_as}: undo that, and change the larger network")
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_RANDOM = ("Identity", "Dropout", "DropPath")  # rates are asked for anew
+
+
+def _kind(part: nn.Module) -> str:
+    """What a part is and how it is set; writing over its input or not is all the same."""
+    if type(part).__name__ in _RANDOM:
+        return "Identity()"
+    return f"{type(part).__name__}({part.extra_repr().replace('inplace=True', '').replace('inplace=False', '')})"
+
+
+def _carry_modes(model: nn.Module, larger: nn.Module) -> None:
+    """Norms that stand still, frozen parameters and checkpointing are so in the larger network too."""
+    larger.train(model.training)
+    parts, parameters = dict(model.named_modules()), dict(model.named_parameters())
+    for name, part in larger.named_modules():
+        if name in parts:
+            part.training = parts[name].training
+            if hasattr(part, "grad_checkpointing"):
+                part.grad_checkpointing = parts[name].grad_checkpointing
+    for name, parameter in larger.named_parameters():
+        if name in parameters:
+            parameter.requires_grad_(parameters[name].requires_grad)
 
 
 def grow_optimizer(old: Optimizer, new: Optimizer, model: nn.Module, larger: nn.Module, report: GrowthReport) -> int:
@@ -148,7 +183,8 @@ def grow_optimizer(old: Optimizer, new: Optimizer, model: nn.Module, larger: nn.
         How many parameters got a state.
 
     Raises:
-        UserError: If the optimizers are of different kinds.
+        UserError: If the optimizers are of different kinds, or keep what is no number a weight (Adafactor); the new one
+            may then hold a part of the states.
     """
     if type(old) is not type(new):
         raise UserError(f"the optimizers must be of one kind, got {type(old).__name__} and {type(new).__name__}")
@@ -159,7 +195,14 @@ def grow_optimizer(old: Optimizer, new: Optimizer, model: nn.Module, larger: nn.
         state = old.state.get(smaller[source]) if source else None
         if not state:
             continue
-        new.state[parameter] = {k: _mapped(v, smaller[source], parameter, maps) for k, v in state.items()}
+        before = smaller[source]
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.numel() > 1 and value.shape != before.shape != parameter.shape:
+                raise UserError(
+                    f"{type(old).__name__} keeps {key} of shape {tuple(value.shape)} for {source}, which is no "
+                    "momentum of each weight and cannot be carried over: begin the larger network's optimizer anew"
+                )
+        new.state[parameter] = {k: _mapped(v, before, parameter, maps) for k, v in state.items()}
         carried += 1
     return carried
 

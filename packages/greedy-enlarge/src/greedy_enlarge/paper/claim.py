@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from effkit.cli import compose
+from effkit.intervals import paired_interval
 from effkit.papers import Claim, ClaimRun, Findings
 from effkit.progress import report_progress
 from effkit.report import Table
@@ -22,7 +23,6 @@ from greedy_enlarge.commands.build import plain
 from greedy_enlarge.commands.search import execute
 from greedy_enlarge.families import base, macs, params, stage_shares
 from greedy_enlarge.families.scaling import scale
-from greedy_enlarge.ops.intervals import paired_interval
 from greedy_enlarge.paper import figures
 from greedy_enlarge.plots.compare import draw_compare
 from greedy_enlarge.plots.path import draw_path

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from effkit.intervals import mean_interval
 from effkit.plots import PLOT_COLOURS, describe, figure, save_png
 from effkit.plots.sentence import joined
-from greedy_enlarge.ops.intervals import mean_interval
 
 __all__ = ["Point", "draw_accuracy"]
 

@@ -140,7 +140,7 @@ class BatchAugment:
                 self._seen.add((height, width))
                 if line := frame.advice(self.policy, (height, width)):
                     say_once(line, __name__)
-            layers = self.policy.sample(self.seed, index, view, (height, width))
+            layers = self.policy.sample(self.seed, index, view, (height, width), backend=self.backend)
             pictures = self._by_policy(self.policy, pictures, layers, index, view)
         if words is not None:
             pictures = self._cut(pictures, words)
@@ -155,7 +155,7 @@ class BatchAugment:
         run: Callable[..., Tensor] = partial(apply, **how)
         if policy.mixture is None:
             return run(pictures, layers)
-        return mixed(pictures, layers, policy.mixture, policy.mixture.words(self.seed, index, view), run)
+        return mixed(pictures, layers, policy.mixture, policy.mixture.words(self.seed, index, view, self.backend), run)
 
     def layers(self, index: Tensor, view: Tensor | int, size: tuple[int, int]) -> list[Layer]:
         """What the policy does to some samples, without their pictures.
@@ -169,7 +169,7 @@ class BatchAugment:
             UserError: If index or view is not as for a call.
         """
         index, view = self._check_key(index, view, len(index), index.device)
-        return [] if self.policy is None else self.policy.sample(self.seed, index, view, size)
+        return [] if self.policy is None else self.policy.sample(self.seed, index, view, size, backend=self.backend)
 
     @property
     def only_policy(self) -> bool:
@@ -218,7 +218,7 @@ class BatchAugment:
     def _placement_words(self, index: Tensor, view: Tensor | int) -> Tensor | None:
         if self.only_policy:
             return None
-        return rng.words_of(self.seed, index, view, (rng.PLACEMENT,), 8 if self.cutout else 4)[0]
+        return rng.words_of(self.seed, index, view, (rng.PLACEMENT,), 8 if self.cutout else 4, self.backend)[0]
 
     def _place(self, images: Tensor, words: Tensor) -> Tensor:
         """Padded crop and flip."""
@@ -301,6 +301,11 @@ def _colour(name: str, value: Colour) -> int | tuple[int, ...]:
     return values[0] if isinstance(value, int) else values
 
 
+def _may_look(given: Tensor) -> bool:
+    """Whether looking at values makes nobody wait."""
+    return given.device.type == "cpu"
+
+
 def _numbers(name: str, given: Tensor, batch: int, device: torch.device, below: int = 1 << 63) -> Tensor:
     if not isinstance(given, Tensor) or given.dtype.is_floating_point or given.dtype in (torch.bool, torch.complex64):
         kind = str(given.dtype) if isinstance(given, Tensor) else type(given).__name__
@@ -308,6 +313,6 @@ def _numbers(name: str, given: Tensor, batch: int, device: torch.device, below: 
     if given.shape != (batch,):
         raise UserError(f"{name} has shape {tuple(given.shape)}, but there are {batch} pictures: one number for each")
     # On a GPU looking at the values would make the host wait; a number there is taken modulo its range.
-    if given.device.type == "cpu" and batch and not (int(given.min()) >= 0 and int(given.max()) < below):
+    if _may_look(given) and batch and not (int(given.min()) >= 0 and int(given.max()) < below):
         raise UserError(f"{name} must be from 0 to {below - 1}, got {int(given.min())} to {int(given.max())}")
     return given.to(device=device, dtype=torch.int64, non_blocking=True)

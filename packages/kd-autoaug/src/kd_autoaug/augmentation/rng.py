@@ -16,8 +16,21 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError
+from kd_autoaug.ops.dispatch import resolve_backend
+from kd_autoaug.ops.draw_triton import draw_words
 
-__all__ = ["LAYERS", "PLACEMENT", "VERSION", "check_seed", "integers", "normal", "random_words", "uniform", "words_of"]
+__all__ = [
+    "LAYERS",
+    "PLACEMENT",
+    "VERSION",
+    "check_seed",
+    "integers",
+    "normal",
+    "quantiles",
+    "random_words",
+    "uniform",
+    "words_of",
+]
 
 VERSION = "philox4x32-10/1"  # part of every fingerprint: another scheme is another augmentation
 PLACEMENT = 0  # the stream of padded crop, flip and final cutout
@@ -67,7 +80,9 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
     return torch.stack((multiplied[0], mixed[0], multiplied[1], mixed[1]))
 
 
-def words_of(seed: int, index: Tensor, view: Tensor | int, streams: Sequence[int], count: int) -> Tensor:
+def words_of(
+    seed: int, index: Tensor, view: Tensor | int, streams: Sequence[int], count: int, backend: str = "torch"
+) -> Tensor:
     """Random words of several streams at once, in one pass.
 
     Args:
@@ -76,6 +91,7 @@ def words_of(seed: int, index: Tensor, view: Tensor | int, streams: Sequence[int
         view: The view's number, 0 to 2^32 - 1, one for all or int64 ``(B,)``.
         streams: S numbers of independent streams, 0 to 2^24 - 1.
         count: Words wanted of each, at most 1024. A larger count begins with the words of a smaller one.
+        backend: As of the operators; ``"triton"``, or ``"auto"`` on a GPU, draws in one launch, with the same bits.
 
     Returns:
         Words of 32 bits, int64 ``(S, count, B)``, on the device of ``index``.
@@ -87,6 +103,8 @@ def words_of(seed: int, index: Tensor, view: Tensor | int, streams: Sequence[int
     blocks = -(-count // 4)
     assert 0 < blocks <= _MAX_BLOCKS
     assert all(0 <= s < _MAX_STREAMS for s in streams)
+    if backend != "torch" and resolve_backend(backend, index.device) == "triton":
+        return draw_words(seed, index, view, streams, count)
     device, batch = index.device, len(index)
     counter = torch.empty(4, len(streams), blocks, batch, dtype=torch.int64, device=device)
     counter[0] = index & _MASK
@@ -118,7 +136,7 @@ def integers(words: Tensor, n: int | Tensor) -> Tensor:
 
 def normal(words: Tensor) -> Tensor:
     """Words as standard normal float64: the middle quantile of 65,536 equal parts, so at most 4.3 either way."""
-    return _quantiles(words.device)[words >> 16]
+    return quantiles(words.device)[words >> 16]
 
 
 # Made once for each device: a copy from the host in every call would make the host wait for a GPU.
@@ -135,7 +153,8 @@ def _labels(streams: tuple[int, ...], blocks: int, device: torch.device) -> Tens
 
 
 @lru_cache(maxsize=16)
-def _quantiles(device: torch.device) -> Tensor:
+def quantiles(device: torch.device) -> Tensor:
+    """The middle quantiles of 65,536 equal parts of the normal distribution, float64, kept for each device."""
     # Rounded to 2^-20: libraries of mathematics differ in the last bits, so a table made on any machine is the same.
     inverse = NormalDist().inv_cdf
     table = [round(inverse((i + 0.5) / _QUANTILES) * 2**20) / 2**20 for i in range(_QUANTILES)]

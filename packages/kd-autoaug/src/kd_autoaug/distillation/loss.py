@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError, choose
 from kd_autoaug.distillation.terms import TopLogits, dense_logits, divergence, top_logits
+from kd_autoaug.ops.loss_triton import topk_loss, why_not_fused
 
-__all__ = ["DIRECTIONS", "IGNORE", "MODES", "LossTerms", "TopKDistillationLoss", "TopLogits", "top_logits"]
+__all__ = ["BACKENDS", "DIRECTIONS", "IGNORE", "MODES", "LossTerms", "TopKDistillationLoss", "TopLogits", "top_logits"]
+
+BACKENDS = ("auto", "torch", "triton")
 
 MODES = ("renorm", "partial", "bucket", "hard")
 DIRECTIONS = ("student_teacher", "teacher_student")
@@ -58,6 +61,8 @@ class TopKDistillationLoss(nn.Module):
         label_smoothing: Weight of the uniform distribution in its target.
         check_on_gpu: Look for logits that are not finite and labels out of range on a GPU too, where each check waits
             for the device. On a CPU it always happens.
+        backend: ``"triton"``: with hard labels and a teacher from a cache, two kernels, and one to go back.
+            ``"torch"``: torch's operators. ``"auto"``: the kernels on a GPU, where they take what is given.
 
     Raises:
         UserError: If an argument is out of range.
@@ -75,6 +80,7 @@ class TopKDistillationLoss(nn.Module):
         label_smoothing: float = 0.0,
         *,
         check_on_gpu: bool = False,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         if isinstance(k, bool) or not isinstance(k, int) or not (k == -1 or k >= 1):
@@ -88,6 +94,7 @@ class TopKDistillationLoss(nn.Module):
         self.ce_weight = _number("ce_weight", ce_weight, least=0)
         self.label_smoothing = _number("label_smoothing", label_smoothing, least=0)
         self.check_on_gpu = check_on_gpu
+        self.backend = choose("loss.backend", backend, BACKENDS)
         if self.label_smoothing >= 1:
             raise UserError(f"loss.label_smoothing={label_smoothing!r} must be in [0, 1)")
         if self.weight == 0 and self.ce_weight == 0:
@@ -123,8 +130,10 @@ class TopKDistillationLoss(nn.Module):
 
     def _terms(self, student_logits: Tensor, teacher: Tensor | TopLogits | None, labels: Tensor) -> LossTerms:
         dtype = torch.float64 if student_logits.dtype == torch.float64 else torch.float32
+        self._check_student(student_logits, labels)
+        if self._fuses(student_logits, teacher, labels):
+            return self._fused(student_logits, teacher, labels)  # type: ignore[arg-type]
         student = student_logits.to(dtype)
-        self._check_student(student, labels)
         ce = self._cross_entropy(student, labels)
         if self.weight == 0:
             loss = ce if self.ce_weight == 1 else self.ce_weight * ce
@@ -149,6 +158,48 @@ class TopKDistillationLoss(nn.Module):
         outside = (_outside(hard, target) & counted).sum().to(dtype) / number
         return LossTerms(loss=loss, ce=ce.detach(), kd=kd.detach(), label_outside_topk=outside)
 
+    def _fuses(self, student: Tensor, teacher: Tensor | TopLogits | None, labels: Tensor) -> bool:
+        """Whether the kernels compute this.
+
+        Raises:
+            UserError: If they are asked for by name and cannot.
+        """
+        if self.backend == "torch" or self.weight == 0:
+            return False
+        count, reason = student.shape[1], None
+        if not isinstance(teacher, TopLogits) or labels.ndim != 1:
+            reason = "takes hard labels and what a cache holds of a teacher"
+        elif self.mode != "hard" and (self.k == -1 or self.k >= count):
+            reason = f"takes loss.k below the number of classes, {count}, got {self.k}"
+        elif self.mode == "bucket" and teacher.rest is None:
+            reason = "needs the teacher's sum over its other classes, which its record has not"
+        else:
+            reason = why_not_fused(student, named=self.backend == "triton")
+        if reason is not None and self.backend == "triton":
+            raise UserError(f"loss.backend='triton' {reason}; use loss.backend='auto'")
+        return reason is None
+
+    def _fused(self, student: Tensor, teacher: TopLogits, labels: Tensor) -> LossTerms:
+        k = self._check_teacher(student, teacher)
+        loss, ce, kd, outside, _ = topk_loss(
+            student,
+            labels,
+            teacher.values.detach(),
+            teacher.classes,
+            teacher.logsumexp.detach(),
+            None if teacher.rest is None else teacher.rest.detach(),
+            k,
+            self.mode,
+            self.direction == "student_teacher",
+            self.temperature,
+            self.ce_temperature,
+            self.ce_weight,
+            self.weight,
+            self.label_smoothing,
+            IGNORE,
+        )
+        return LossTerms(loss=loss, ce=ce.detach(), kd=kd.detach(), label_outside_topk=outside.detach())
+
     def _cross_entropy(self, student: Tensor, labels: Tensor) -> Tensor:
         scaled = student if self.ce_temperature == 1 else student / self.ce_temperature
         targets = labels if labels.ndim == 1 else labels.to(student.dtype)
@@ -156,6 +207,20 @@ class TopKDistillationLoss(nn.Module):
 
     def _target(self, student: Tensor, teacher: Tensor | TopLogits | None) -> Tensor | TopLogits:
         """The teacher's answer as the divergence wants it: dense where all classes count, else the K best."""
+        k, count = self._check_teacher(student, teacher), student.shape[1]
+        if not isinstance(teacher, TopLogits):
+            values = teacher.detach().to(student.dtype)  # type: ignore[union-attr]
+            return values if k == count and self.mode != "hard" else top_logits(values, k, self.temperature)
+        values, *sums = (
+            t if t is None else t.detach().to(student.dtype) for t in (teacher.values, teacher.logsumexp, teacher.rest)
+        )
+        top = TopLogits(values, teacher.classes, sums[0], teacher.temperature, sums[1])  # type: ignore[arg-type]
+        return dense_logits(top) if k == count and self.mode != "hard" else top.head(k)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _check_teacher(self, student: Tensor, teacher: Tensor | TopLogits | None) -> int:
+        """Refuse a teacher that does not fit the student, and return how many of its classes count."""
         batch, count = student.shape
         if teacher is None:
             raise UserError(
@@ -167,12 +232,11 @@ class TopKDistillationLoss(nn.Module):
         values = teacher.values if isinstance(teacher, TopLogits) else teacher
         if values.ndim != 2 or len(values) != batch:
             raise UserError(f"teacher logits have shape {tuple(values.shape)}, expected one row for each of {batch}")
-        values = values.detach().to(student.dtype)
         self._check_finite("teacher logits", values)
         if not isinstance(teacher, TopLogits):
             if values.shape[1] != count:
                 raise UserError(f"the teacher has {values.shape[1]} classes and the student {count}: they must agree")
-            return values if k == count and self.mode != "hard" else top_logits(values, k, self.temperature)
+            return k
         held = values.shape[1]
         if held > count:
             raise UserError(f"the teacher's record holds {held} classes and the student has {count}: they must agree")
@@ -184,18 +248,13 @@ class TopKDistillationLoss(nn.Module):
             )
         if batch and self._checks(values) and int(teacher.classes.max()) >= count:
             raise UserError(f"the teacher's record names class {int(teacher.classes.max())}, the student has {count}")
-        sums = [t if t is None else t.detach().to(student.dtype) for t in (teacher.logsumexp, teacher.rest)]
-        top = TopLogits(values, teacher.classes, sums[0], teacher.temperature, sums[1])  # type: ignore[arg-type]
-        if k == count and self.mode != "hard":
-            return dense_logits(top)
-        if self.mode in ("partial", "bucket") and teacher.temperature != self.temperature:
+        sums = self.mode in ("partial", "bucket") and k < count
+        if sums and teacher.temperature != self.temperature:
             raise UserError(
                 f"loss.temperature={self.temperature} with loss.mode={self.mode} needs the teacher's sum "
                 f"over all classes at that temperature; its record has {teacher.temperature}"
             )
-        return top.head(k)
-
-    # --- checks -------------------------------------------------------------------------------------------------------
+        return k
 
     def _checks(self, value: Tensor) -> bool:
         return (value.device.type == "cpu" or self.check_on_gpu) and not torch.compiler.is_compiling()

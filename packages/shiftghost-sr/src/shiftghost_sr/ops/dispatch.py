@@ -65,7 +65,7 @@ def kernel_runs(backend: str, given: Sequence[Tensor], acts: Sequence[Activation
         return True
     if backend == "torch" or maps.device.type != "cuda" or torch.compiler.is_compiling():
         return False
-    reason = unfit(acts) or why_not(maps.device, {maps.dtype}, auto=True)
+    reason = unfit(acts) or why_not(maps.device, {maps.dtype}, auto=True) or ""
     if not reason and too_large(*given):
         reason = "takes pictures of fewer than 2**31 numbers"
     if reason:

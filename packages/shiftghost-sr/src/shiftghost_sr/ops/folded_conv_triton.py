@@ -63,7 +63,13 @@ def folded_conv(
     grid = (maps.shape[0] * down * across, -(-outputs // tile["BN"]))
     x, target = widened(maps), widened(out)
     weights, shift = widened(taps.weights), None if bias is None else widened(bias)
-    constants = {"MAPS": inputs, "OUTPUTS": outputs, "TARGETS": targets.shape[0], "ACT": act[0], "ADD": add}
+    constants: dict[str, Any] = {
+        "MAPS": inputs,
+        "OUTPUTS": outputs,
+        "TARGETS": targets.shape[0],
+        "ACT": act[0],
+        "ADD": add,
+    }
     launch(
         kernels(__package__, "folded_conv_kernel").folded_conv_kernel, grid,
         x, target, weights, shift, taps.offsets, taps.sides, targets,

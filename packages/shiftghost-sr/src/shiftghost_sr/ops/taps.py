@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,8 +79,8 @@ def tap_list(
         half * any(v[1] > 0 for v in moved), half * any(v[1] < 0 for v in moved),
     ]  # fmt: skip
     weights = torch.stack(slabs).transpose(1, 2).to(like.device, like.dtype).contiguous()
-    to = {"dtype": torch.int32, "device": like.device}
-    return Taps(weights, torch.tensor(offsets, **to), torch.tensor(sides, **to), folded)  # type: ignore[call-overload]
+    to: dict[str, Any] = {"dtype": torch.int32, "device": like.device}
+    return Taps(weights, torch.tensor(offsets, **to), torch.tensor(sides, **to), folded)
 
 
 def _beyond(

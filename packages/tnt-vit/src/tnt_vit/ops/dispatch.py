@@ -18,8 +18,8 @@ def fused_available(device: torch.device) -> bool:
 def resolve_backend(backend: str, device: torch.device, *, training: bool) -> str | None:
     """Backend of :func:`tnt_vit.ops.inner_block` for words on ``device``, or ``None`` for the modules one by one.
 
-    ``auto`` leaves the choice to ``tnt_vit.ops`` on CUDA when no gradient is asked for; the fused kernel's backward
-    pass recomputes the block in torch, which saves memory rather than time.
+    ``auto`` leaves the choice to ``tnt_vit.ops`` on CUDA when no gradient is asked for. With one, it stays with the
+    modules: the fused backward pass keeps nothing but a block's input, but its speed has not been measured.
 
     Args:
         backend: ``auto``, ``torch``, ``reference`` or ``fused``.

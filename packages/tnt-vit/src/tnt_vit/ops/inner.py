@@ -21,8 +21,9 @@ from torch import Tensor
 from effkit.errors import UserError, choose
 from effkit.notes import say_once
 from effkit.triton import why_not
+from tnt_vit.ops.inner_tiles import unsupported
 from tnt_vit.ops.inner_torch import InnerParams, inner_reference, inner_torch
-from tnt_vit.ops.inner_triton import inner_block_op, inner_stack_op, unsupported
+from tnt_vit.ops.inner_triton import inner_block_op, inner_stack_op
 
 __all__ = ["BACKENDS", "InnerParams", "inner_block", "inner_stack"]
 

@@ -4,8 +4,8 @@ One kernel (:mod:`tnt_vit.ops.inner_kernel`) serves both; a block is a stack of 
 
 - Importing this module does not import triton (there is none on macOS); the first call does.
 - The operators are opaque to ``torch.compile`` and have shape functions and a gradient, so ``fullgraph=True`` works.
-  Only the inputs are saved for the backward pass (and, for a stack, its outputs);
-  :func:`tnt_vit.ops.inner_torch.inner_backward` recomputes the rest.
+  Only the inputs are saved for the backward pass: :mod:`tnt_vit.ops.inner_backward_triton` recomputes the rest, a block
+  in two launches, a stack in one more than two for each layer.
 - ``TRITON_INTERPRET=1`` runs the kernel in NumPy on the CPU, see :mod:`effkit.triton`.
 - On a GPU a short list of tile shapes is timed at the first call for a problem (words, width, heads, types, size
   class), which takes some seconds. Make that first call outside CUDA graph capture.
@@ -19,63 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from effkit.errors import UserError
-from effkit.triton import check_runs, dot_constants, interpreted, kernels, launch, power_of_two, tf32, widened
-from tnt_vit.ops.inner_torch import InnerParams, inner_backward
+from effkit.triton import dot_constants, interpreted, kernels, launch, power_of_two, widened
+from tnt_vit.ops.inner_backward_triton import block_gradients
+from tnt_vit.ops.inner_tiles import Tile, check_runnable, chunk_of, tile_shapes
+from tnt_vit.ops.inner_torch import InnerParams
 
-__all__ = ["inner_block_op", "inner_stack_op", "unsupported"]
+__all__ = ["inner_block_op", "inner_stack_op"]
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_MAX_WORDS, _MAX_WIDTH = 64, 128  # beyond that a tile's scores or rows do not fit in registers
 _SMALL = 2048  # sentences (ten images of 224): below, a GPU is not full and smaller tiles may win
-
-Tile = tuple[int, int, int]
-
-
-def unsupported(num_words: int, width: int, dtype: torch.dtype, dot_dtype: torch.dtype) -> str | None:
-    """What about these words the kernel cannot take, whatever the device; ``None`` if nothing."""
-    for kind in (dtype, dot_dtype):
-        if kind not in _DTYPES:
-            return f"words of type {kind}; allowed are {', '.join(map(str, _DTYPES))}"
-    if num_words > _MAX_WORDS or width > _MAX_WIDTH:
-        return (
-            f"{num_words} words of width {width}; allowed are at most {_MAX_WORDS} words of width at most {_MAX_WIDTH}"
-        )
-    return None
 
 
 def _kernel() -> Any:
     """The kernel, decorated for the mode in force."""
     return kernels(__package__, "inner_kernel").inner_stack_kernel
-
-
-def _chunk(hidden: int, padded_width: int) -> int:
-    """Hidden channels at a time: the largest size that needs no padding, more where the words are wide."""
-    sizes = (64, 32, 16) if padded_width > 64 else (32, 16)
-    return next((size for size in sizes if hidden % size == 0), 32)
-
-
-def _tiles(padded_words: int, padded_width: int, tensor_cores: bool) -> tuple[Tile, ...]:
-    """Candidate ``(rows, warps, stages)``, chosen by registers, spills and barriers of the code compiled for sm_90.
-
-    Hopper's tensor cores want 64 rows and four warps. With two stages all weights of a layer are loaded
-    asynchronously while the words are normalised, for twice their size in shared memory. fp32 products without tensor
-    cores keep their operands in registers, so those tiles are small and spread over many warps.
-    """
-    if not tensor_cores:
-        shapes = [(32, 8, 1)] if padded_width <= 32 else [(16, 4, 1)]
-    elif padded_words >= 64:
-        shapes = [(64, 4, 2), (64, 4, 1), (64, 8, 1)]
-    elif padded_width <= 32:
-        shapes = [(64, 4, 2), (128, 8, 2), (128, 4, 2), (64, 4, 1), (128, 8, 1), (32, 2, 1)]
-    elif padded_width <= 64:
-        shapes = [(64, 4, 1), (128, 8, 1), (128, 8, 2)]
-    else:
-        shapes = [(64, 4, 1), (64, 8, 1)]
-    group = max(padded_words, 16)
-    if group < 64 and tensor_cores:  # batched products: a warp takes whole groups, so give each warp at least one
-        shapes = [(max(rows, group * warps), warps, stages) for rows, warps, stages in shapes]
-    return tuple(dict.fromkeys((max(rows, group), warps, stages) for rows, warps, stages in shapes))
 
 
 @cache
@@ -87,19 +43,6 @@ def _tuned(padded_words: int, tiles: tuple[Tile, ...], _problem: tuple[Any, ...]
     return triton.autotune(configs=configs, key=[])(_kernel())
 
 
-def _check_runnable(words: Tensor, dot_dtype: torch.dtype) -> None:
-    reason = unsupported(words.shape[1], words.shape[2], words.dtype, dot_dtype)
-    if reason is not None:
-        raise UserError(f"backend='triton' does not take {reason}; use backend='torch'")
-    got, move = f"words on device {str(words.device)!r}", "move them to one, set TRITON_INTERPRET=1 (slow, for tests)"
-    check_runs(words.device, {words.dtype, dot_dtype}, got=got, advice=f"{move}, or use backend='torch'")
-    if not interpreted() and dot_dtype == torch.float32 and words.shape[2] > 64 and not tf32():
-        raise UserError(
-            f"backend='triton' does not take exact float32 products of words wider than 64, got {words.shape[2]} "
-            "(no registers for them); use backend='torch', a narrower dtype, or allow TF32"
-        )
-
-
 def _launch(
     words: Tensor,
     params: InnerParams,
@@ -109,7 +52,7 @@ def _launch(
     dot_dtype: torch.dtype,
 ) -> Tensor:
     """Run the kernel: words ``(S, m, c)`` to the words after each layer, ``(L, S, m, c)``."""
-    _check_runnable(words, dot_dtype)
+    check_runnable(words, dot_dtype)
     sentences, num_words, width = words.shape
     shape = (num_layers, sentences, num_words, width)
     if words.numel() == 0:
@@ -126,7 +69,7 @@ def _launch(
         "CP": padded_width,
         "HEADS": num_heads,
         "HIDDEN": hidden,
-        "CHUNK": _chunk(hidden, padded_width),
+        "CHUNK": chunk_of(hidden, padded_width),
         "EPS": params.eps,
         "FAST_GELU": dot_dtype in (torch.float16, torch.bfloat16),
         "LAYERS": num_layers if interpreted() else None,
@@ -138,7 +81,7 @@ def _launch(
         launch(_kernel(), (-(-sentences // tile),), *arguments, TILE=tile, **constants)
     else:
         exact = constants["PRECISION"] == "ieee" and dot_dtype == torch.float32
-        tiles = _tiles(padded_words, padded_width, tensor_cores=not exact)
+        tiles = tile_shapes(padded_words, padded_width, tensor_cores=not exact)
         kinds = tuple(None if t is None else t.dtype for t in tensors)
         problem = (*constants.values(), kinds, words.device, num_layers > 1, sentences < _SMALL)
         grid = lambda meta: (-(-sentences // meta["TILE"]),)
@@ -167,36 +110,36 @@ def _stack(words: Tensor, *rest: Any) -> Tensor:
     return _launch(words, params, params.qkv_weight.shape[0], num_heads, branch_scale, dot_dtype)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor | None) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     words, *rest = inputs
     *tensors, eps = rest[:_NUM_PARAMS]
     ctx.eps = eps
     ctx.num_heads, branch_scale, ctx.dot_dtype = rest[_NUM_PARAMS:]
-    ctx.save_for_backward(words, branch_scale, output, *tensors)
-
-
-def _block_save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    _save(ctx, inputs, None)
+    ctx.save_for_backward(words, branch_scale, *tensors)
 
 
 def _block_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    words, branch_scale, _, *tensors = ctx.saved_tensors
+    words, branch_scale, *tensors = ctx.saved_tensors
     params = InnerParams._make([*tensors, ctx.eps])
-    grad, grads = inner_backward(grad, words, params, ctx.num_heads, branch_scale, ctx.dot_dtype)
+    grad, grads = block_gradients(grad, words, params, ctx.num_heads, branch_scale, ctx.dot_dtype)
     return grad, *grads[:-1], None, None, None, None
 
 
 def _stack_backward(ctx: Any, grad_out: Tensor) -> tuple[Any, ...]:
-    words, branch_scale, out, *tensors = ctx.saved_tensors
+    words, branch_scale, *tensors = ctx.saved_tensors
     params = InnerParams._make([*tensors, ctx.eps])
-    num_layers = out.shape[0]
-    grad = torch.zeros_like(words)
-    grads = []
+    num_layers = grad_out.shape[0]
+    # The words after each layer but the last, again: they live only as long as this call.
+    before = [words]
+    if num_layers > 1:
+        lower = InnerParams._make([*(None if t is None else t[:-1] for t in params[:-1]), params.eps])
+        scales = None if branch_scale is None else branch_scale[:-1]
+        before += inner_stack_op(words, *lower, ctx.num_heads, scales, ctx.dot_dtype).unbind()
+    grad, grads = None, []
     for layer in reversed(range(num_layers)):
-        before = words if layer == 0 else out[layer - 1]
         scale = None if branch_scale is None else branch_scale[layer]
-        grad, of_layer = inner_backward(
-            grad + grad_out[layer], before, params.layer(layer), ctx.num_heads, scale, ctx.dot_dtype
+        grad, of_layer = block_gradients(
+            grad_out[layer], before[layer], params.layer(layer), ctx.num_heads, scale, ctx.dot_dtype, grad
         )
         grads.append(of_layer)
     return grad, *InnerParams.stack(grads[::-1])[:-1], None, None, None, None
@@ -204,7 +147,7 @@ def _stack_backward(ctx: Any, grad_out: Tensor) -> tuple[Any, ...]:
 
 inner_block_op = torch.library.custom_op("tnt_vit::inner_block", _block, mutates_args=(), schema=_SCHEMA)
 inner_block_op.register_fake(lambda words, *rest: words.new_empty(words.shape))
-inner_block_op.register_autograd(_block_backward, setup_context=_block_save)
+inner_block_op.register_autograd(_block_backward, setup_context=_save)
 
 inner_stack_op = torch.library.custom_op("tnt_vit::inner_stack", _stack, mutates_args=(), schema=_SCHEMA)
 inner_stack_op.register_fake(

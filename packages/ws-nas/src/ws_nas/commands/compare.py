@@ -19,8 +19,9 @@ from ws_nas.commands.gap import checked_ceiling
 from ws_nas.commands.mixture import discretization_of, hypergradient_of
 from ws_nas.commands.tables import chosen_genotypes, open_table, text
 from ws_nas.commands.train import fit, open_family
-from ws_nas.families.base import NotFinite
+from ws_nas.families.base import Family, NotFinite
 from ws_nas.families.individual import Individual
+from ws_nas.families.numbers import number
 from ws_nas.families.registry import FAMILIES
 from ws_nas.meters.ceiling import structural_baselines
 from ws_nas.meters.gap import ONE_SCALE
@@ -28,12 +29,15 @@ from ws_nas.meters.ranking import RankingGap, ranking_gap
 from ws_nas.meters.report import GapReport
 from ws_nas.meters.tables.columns import Accuracy
 from ws_nas.meters.value import value_gap
-from ws_nas.plots.ranking import draw_taus
+from ws_nas.ops.ranks import kendall_tau
+from ws_nas.plots.ranking import draw_taus, draw_taus_by_epoch
+from ws_nas.plots.search import draw_derived
 from ws_nas.spaces.space import Genotype, Space
+from ws_nas.training.pictures import Scoring
 
 __all__ = ["run"]
 
-OWN = ("families", "options", "table", "truth", "count", "ceiling", "resamples")
+OWN = ("families", "options", "table", "truth", "count", "ceiling", "resamples", "taus_every")
 NO_SCORES = "leaves no weights to score others by"
 
 
@@ -104,29 +108,47 @@ def _trainings(options: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], dict
     return found, left
 
 
+def ranks(family: Family) -> bool:
+    """Whether a family has scores of networks other than those it trained alone."""
+    return family.inherits and not isinstance(family, Individual)
+
+
+def inherited(scoring: Scoring, genotypes: list[Genotype]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, larger is better, and accuracies in percent."""
+    found = scoring.scores(genotypes)
+    accuracy = 100 * found.accuracy.numpy()
+    return (accuracy if scoring.metric == "accuracy" else -found.loss.numpy()), accuracy
+
+
 def _measured(one: dict[str, Any], folder: Path, truth: _Truth, options: Mapping[str, Any]) -> dict[str, Any]:
     """Train one family, and measure it."""
-    trained = fit(one, folder)
+    every, course = options["taus_every"], {}
+
+    def watch(epoch: int, scoring: Scoring) -> None:
+        if (epoch % every == 0 or epoch == one["trainer"]["max_epochs"]) and ranks(scoring.family):
+            course[epoch] = kendall_tau(inherited(scoring, truth.genotypes)[0], truth.mean)
+
+    trained = fit(one, folder, None if every is None else watch)
     family, scoring = trained.family, trained.scoring
     genotype = family.derived()
     alone = truth.of(genotype)
+    cost = truth.space.cost(genotype)
     entry: dict[str, Any] = {
-        "genotype": truth.space.str(genotype), "stand_alone": alone,
+        "genotype": truth.space.str(genotype), "params": cost.params, "macs": cost.macs, "stand_alone": alone,
         "regret": None if alone is None else truth.best - alone,
         "seconds": trained.metrics["seconds"], "epochs": trained.metrics["epochs"],
     }  # fmt: skip
     m3 = discretization_of(family, scoring.batches, scoring.calibration)
     m5 = hypergradient_of(family)
-    if not family.inherits or isinstance(family, Individual):
+    if not ranks(family):
         return {**entry, "not_applicable": f"{family.name} {NO_SCORES}", "m3": m3, "m5": m5}
-    scores = scoring.scores(truth.genotypes)
-    accuracy = 100 * scores.accuracy.numpy()
-    m2 = truth.ranked(accuracy if scoring.metric == "accuracy" else -scores.loss.numpy(), options)
+    q, accuracy = inherited(scoring, truth.genotypes)
+    m2 = truth.ranked(q, options)
     report = GapReport(
         truth.space.name, f"{family.name}, inherited {scoring.metric}", truth.metric, m2,
         value_gap(accuracy, truth.mean, alike=True), m3, ONE_SCALE, m5,
     )  # fmt: skip
-    return {**entry, "report": report}
+    return {**entry, "report": report, **({"tau_by_epoch": course} if course else {})}
 
 
 def _row(name: str, entry: dict[str, Any]) -> list[Any]:
@@ -165,8 +187,19 @@ def _plain_entry(entry: dict[str, Any]) -> dict[str, Any]:
     report: GapReport | None = entry.get("report")
     kept = {k: v for k, v in entry.items() if k != "report"}
     if report is None:
-        return {k: v if isinstance(v, str | int | float | type(None)) else vars(v) for k, v in kept.items()}
+        return {k: v if isinstance(v, str | int | float | dict | None) else vars(v) for k, v in kept.items()}
     return {**kept, **report.to_dict()}
+
+
+def _front(entries: dict[str, dict[str, Any]], truth: _Truth, title: str) -> Path:
+    """Where families have come to, among the architectures that they are held against."""
+    costs = [truth.space.cost(genotype) for genotype in truth.genotypes]
+    derived = {
+        name: ({"MACs": float(entry["macs"]), "parameters": float(entry["params"])}, float(entry["stand_alone"]))
+        for name, entry in entries.items()
+    }
+    all_costs = {"MACs": [c.macs for c in costs], "parameters": [c.params for c in costs]}
+    return draw_derived(all_costs, truth.mean.tolist(), derived, run_dir() / "front.png", title)
 
 
 def run(cfg: Any) -> Report:
@@ -182,6 +215,8 @@ def run(cfg: Any) -> Report:
         UserError: If a value does not fit, or a family that was named does not fit the space.
     """
     options = plain(cfg)
+    if options["taus_every"] is not None:
+        number(options["taus_every"], "taus_every", least=1, whole=True)
     set_threads(options["threads"])
     seed_everything(options["seed"])
     with renamed({"metric": "truth", "n": "count"}):
@@ -198,8 +233,15 @@ def run(cfg: Any) -> Report:
             write_json(run_dir() / name / "meters.json", _plain_entry(entries[name]))
     rankings = {name: entry["report"].ranking for name, entry in entries.items() if "report" in entry}
     files = []
+    title = f"Families on {truth.space.name}"
     if rankings:
-        files.append(draw_taus(rankings, run_dir() / "taus.png", f"Families on {truth.space.name}"))
+        files.append(draw_taus(rankings, run_dir() / "taus.png", title))
+    courses = {name: entry["tau_by_epoch"] for name, entry in entries.items() if "tau_by_epoch" in entry}
+    if courses:
+        files.append(draw_taus_by_epoch(courses, run_dir() / "taus-by-epoch.png", title))
+    known = {name: entry for name, entry in entries.items() if entry.get("stand_alone") is not None}
+    if known:
+        files.append(_front(known, truth, title))
     data = {
         "space": truth.space.name, "truth": truth.metric, "n": len(truth.genotypes), "ceiling": truth.ceiling,
         "baselines": truth.baselines, "families": {name: _plain_entry(entry) for name, entry in entries.items()},

@@ -14,6 +14,7 @@ from effkit.device import seed_everything, set_threads
 from effkit.errors import UserError, choose
 from effkit.report import Report, Table, write_json, write_text
 from ws_nas.commands.build import plain
+from ws_nas.commands.perturbation import derive_anew
 from ws_nas.commands.scored import Source, open_source
 from ws_nas.meters.tables.benchmark import TabularBenchmark
 from ws_nas.meters.tables.latency import LatencyTable, latency_lookup
@@ -30,6 +31,7 @@ STRATEGIES: dict[str, Any] = {
     "regularized": RegularizedEvolution,
     "constrained": ConstrainedEvolution,
 }
+PERTURBATION = "perturbation"
 RESULT = "search.json"
 
 
@@ -51,7 +53,7 @@ def _latency(options: Mapping[str, Any], space: Space) -> LatencyTable | dict[Ge
 
 def _strategy(options: Mapping[str, Any], latency: LatencyTable | dict[Genotype, float] | None) -> Any:
     told = dict(options["strategy"])
-    kind = STRATEGIES[choose("strategy.name", told.pop("name"), list(STRATEGIES))]
+    kind = STRATEGIES[choose("strategy.name", told.pop("name"), [*STRATEGIES, PERTURBATION])]
     known = [name for name in kind.__dataclass_fields__ if name != "latency"]
     for key in told:
         choose("strategy", key, known)
@@ -75,6 +77,8 @@ def execute(options: Mapping[str, Any]) -> tuple[Source, SearchResult]:
     """
     source = open_source(options)
     space = source.space
+    if options["strategy"]["name"] == PERTURBATION:
+        return source, derive_anew(source, options)
     latency = _latency(options, space)
     strategy = _strategy(options, latency)
     limits = make_limits(space, {k: v for k, v in options["limit"].items() if v is not None}, latency)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,10 @@ from ws_nas.families.base import Family
 from ws_nas.families.registry import make_family
 from ws_nas.families.relaxed import Relaxed
 from ws_nas.plots.architecture import draw_course, draw_probabilities
-from ws_nas.spaces.space import Space
+from ws_nas.plots.cells import draw_graphs
+from ws_nas.spaces.space import Genotype, Space
 from ws_nas.training.data import stream_of
-from ws_nas.training.module import FamilyModule
+from ws_nas.training.module import AfterEpoch, FamilyModule
 from ws_nas.training.pictures import Scoring, open_data
 
 __all__ = ["GENOTYPE_FILE", "Trained", "execute", "fit", "open_family", "run", "scoring_of"]
@@ -84,26 +86,37 @@ class Trained(NamedTuple):
     metrics: dict[str, Any]
 
 
-def fit(options: dict[str, Any], folder: Path | None = None) -> Trained:
+def fit(
+    options: dict[str, Any], folder: Path | None = None, after_epoch: Callable[[int, Scoring], None] | None = None
+) -> Trained:
     """Train by a plain config.
 
     Args:
         options: All keys of the command ``train``.
         folder: The run folder; the running command's if not given.
+        after_epoch: Called after each epoch's steps with how many are done, and with what scores sub-networks then.
     """
     set_threads(options["threads"])
     seed_everything(options["seed"])
     data, space, family = open_family(options)
     scoring = scoring_of(options, family, data, data.val, resolve_device(options["device"]))
+    stream = stream_of(data)
     module = FamilyModule(
         family,
         data.num_classes,
-        stream_of(data),
+        stream,
         optimizer=options["optimizer"],
         scheduler=options["scheduler"],
         preprocessing=data.preprocessing,
     )
-    metrics = train(options, family.network, data, module=module, folder=folder)
+    callbacks = []
+    if after_epoch is not None:
+        call = after_epoch
+        callbacks.append(AfterEpoch(lambda epoch: call(epoch, scoring)))
+    try:
+        metrics = train(options, family.network, data, module=module, callbacks=callbacks, folder=folder)
+    finally:
+        stream.close()
     family.load_state_dict(load_checkpoint(Path(metrics["folder"]) / "checkpoints" / "last.ckpt")["family"])
     family.scorer = scoring
     return Trained(data, space, family, scoring, metrics)
@@ -144,19 +157,22 @@ def execute(options: dict[str, Any], command: str) -> Report:
     lines = ["accuracy and loss are those of inherited weights, on the pictures that architectures were chosen by"]
     if found is None:
         lines = [f"family={family.name} leaves no weights to inherit: the derived network is to be trained by itself"]
-    pictures = draw_search(family, folder) if is_main_rank() else []
+    pictures = draw_search(family, genotype, folder) if is_main_rank() else []
     files = [weights, file, *pictures]
     return Report(f"ws-nas {command}", tables, data={**metrics, **chosen}, files=files, lines=lines)
 
 
-def draw_search(family: Family, folder: Path) -> list[Path]:
-    """Pictures of what a search has learnt and of its course, where there is something to see.
+def draw_search(family: Family, genotype: Genotype, folder: Path) -> list[Path]:
+    """Pictures of what was derived; and of what a search has learnt and of its course, where there is something to see.
 
     Args:
         family: As it is in the end.
+        genotype: The derived one.
         folder: The run folder.
     """
     found = []
+    if graphs := family.space.graphs(genotype):
+        found.append(draw_graphs(graphs, folder / "derived.png", f"{family.name}: derived on {family.space.name}"))
     if isinstance(family, Relaxed):
         shares = zip(family.mixture.tables, family.shares(), strict=False)
         tables = {table.name: p.tolist() for table, p in shares}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from effkit.data.sampling import mix_seed
 from effkit.errors import UserError
 from ws_nas.families.numbers import number
-from ws_nas.families.progress import Progress
+from ws_nas.families.progress import Progress, Stage
 from ws_nas.spaces.space import Genotype, Space
 from ws_nas.supernets.norm import Collecting
 
@@ -115,6 +115,14 @@ class Family:
     def begin_epoch(self, progress: Progress) -> None:
         """Learn how far the training is; called before the first step of every epoch, after a resume too."""
         self.progress = progress
+
+    def stages(self, epochs: int) -> list[Stage]:
+        """The stages of a run, where each has a learning rate of its own; none where one schedule is over the run.
+
+        Args:
+            epochs: Of the run.
+        """
+        return []
 
     def training_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Leave the gradients of one step in ``network.parameters()``, and update the architecture.

@@ -14,8 +14,8 @@ from effkit.errors import UserError, choose
 from ws_nas.families import hypergradient
 from ws_nas.families.base import Batch
 from ws_nas.families.numbers import number
-from ws_nas.families.relaxed import Relaxed
 from ws_nas.families.sgd_step import unrolled_step
+from ws_nas.families.soft import Soft
 from ws_nas.spaces.space import Space
 
 __all__ = ["DARTS", "ORDERS"]
@@ -26,7 +26,7 @@ ORDERS = ("first", "second", "second_exact", "neumann", "cg")
 ``neumann``, ``cg``: the implicit gradient."""
 
 
-class DARTS(Relaxed):
+class DARTS(Soft):
     """Differentiable architecture search (Liu et al. 2019), with more gradients than the published two.
 
     Args:
@@ -37,7 +37,7 @@ class DARTS(Relaxed):
         terms: Of the Neumann series, or iterations of the conjugate gradients.
         inner_lr: Step of the Neumann series.
         damping: Added to the Hessian in conjugate gradients.
-        **options: As for :class:`Relaxed`.
+        **options: As for :class:`Soft`.
 
     Raises:
         UserError: If a value is out of range.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from effkit.errors import UserError, written
 from ws_nas.families.base import Batch, generator_of, wide
 from ws_nas.families.numbers import number
-from ws_nas.families.progress import Progress
+from ws_nas.families.progress import Progress, Stage, check_rates
 from ws_nas.families.uniform import SPOS
 from ws_nas.spaces.elastic import OFASpace
 from ws_nas.spaces.space import Genotype, Space
@@ -39,13 +39,17 @@ class BigNAS(SPOS):
     """The sandwich rule with distillation in place (Yu et al. 2020), from its formulas.
 
     A step trains the largest network on the labels; then ``middle`` random ones and the smallest on the largest one's
-    answers to the same pictures. Gradients are summed, one update.
+    answers to the same pictures. Gradients are summed, one update. Dropout and drop-connect are of the largest one's
+    pass alone, whose answers the others learn.
 
     Args:
         space: An elastic space.
         supernet: Its super-network.
         seed: Of all that is drawn.
         middle: Random networks of a step.
+        dropout: Of the largest network, before its classifier.
+        drop_connect: Of the largest network: how often a block gives a picture nothing but its input, the same for all
+            blocks that have a residual (whether it was to rise with depth could not be found).
         **options: As for :class:`SPOS`.
 
     Raises:
@@ -54,10 +58,22 @@ class BigNAS(SPOS):
 
     name: ClassVar[str] = "bignas"
 
-    def __init__(self, space: Space, supernet: nn.Module, seed: int = 0, *, middle: int = 2, **options: Any) -> None:
+    def __init__(
+        self,
+        space: Space,
+        supernet: nn.Module,
+        seed: int = 0,
+        *,
+        middle: int = 2,
+        dropout: float = 0.2,
+        drop_connect: float = 0.2,
+        **options: Any,
+    ) -> None:
         _elastic(space, self.name)
         super().__init__(space, supernet, seed, **options)
         self.middle = number(middle, "family.middle", least=0, whole=True)
+        self.dropout = float(number(dropout, "family.dropout", least=0, below=1))
+        self.drop_connect = float(number(drop_connect, "family.drop_connect", least=0, below=1))
 
     def paths(self, step: int) -> list[Genotype]:
         """The largest, some drawn ones, the smallest."""
@@ -68,7 +84,9 @@ class BigNAS(SPOS):
     def training_step(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Train the paths of the step."""
         largest, *others = self.paths(step)
-        answers = self.supernet(batch.images, largest)
+        assert isinstance(self.supernet, ElasticSupernet)
+        with self.supernet.regularised(self.dropout, self.drop_connect):
+            answers = self.supernet(batch.images, largest)
         loss = self.finite(self.loss(answers, batch.labels), largest)
         loss.backward()
         for genotype in others:
@@ -109,6 +127,9 @@ class OFA(SPOS):
         seed: Of all that is drawn.
         shares: Of the epochs for each of :data:`STAGES`, in any unit; after the teacher those of the paper.
         distill: Weight of the teacher's answers.
+        rates: Learning rate of each stage as a share of the optimizer's, each with the schedule from its beginning to
+            its end, warm-ups only in stages that let in a whole kind; ``None``: one schedule over the run. Those of the
+            paper are shares of 3e-2; that of the teacher could not be found.
         label_smoothing: As for every family.
         **options: As for :class:`SPOS`.
 
@@ -127,6 +148,7 @@ class OFA(SPOS):
         *,
         shares: Sequence[float] = (180, 120, 25, 120, 25, 120),
         distill: float = 1.0,
+        rates: Sequence[float] | None = (1, 1, 1 / 12, 1 / 4, 1 / 12, 1 / 4),
         label_smoothing: float = 0.1,
         **options: Any,
     ) -> None:
@@ -137,8 +159,19 @@ class OFA(SPOS):
         for value in shares:
             number(value, "family.shares", above=0)
         self.shares, self.distill = tuple(shares), float(number(distill, "family.distill", least=0))
+        self.rates = check_rates(rates, len(STAGES))
         self.stage = 0
         self.teacher: nn.Module | None = None
+
+    def stages(self, epochs: int) -> list[Stage]:
+        """The stages that so many epochs have room for, each with a learning rate of its own."""
+        if self.rates is None:
+            return []
+        of = [stage_of(self.shares, Progress(epoch, epochs)) for epoch in range(epochs)]
+        return [
+            Stage(of.index(stage), of.count(stage), self.rates[stage], STAGES[stage] not in ("depth_1", "expand_1"))
+            for stage in sorted(set(of))
+        ]
 
     def begin_epoch(self, progress: Progress) -> None:
         """Go to the stage of the epoch."""

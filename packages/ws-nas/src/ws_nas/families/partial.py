@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from effkit.errors import UserError
 from ws_nas.families.alphas import Alphas
 from ws_nas.families.numbers import number
-from ws_nas.families.relaxed import Relaxed
+from ws_nas.families.soft import Soft
 from ws_nas.spaces.darts import DARTSSpace
 from ws_nas.spaces.space import Space
 from ws_nas.supernets.darts import EDGES
@@ -31,7 +31,7 @@ def edge_weights(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-class PCDARTS(Relaxed):
+class PCDARTS(Soft):
     """PC-DARTS (Xu et al. 2020), from its formulas.
 
     Derivation compares operation probabilities times edge weights.
@@ -43,7 +43,7 @@ class PCDARTS(Relaxed):
         partial: K, of which parts of the channels one goes through the operations.
         lr: Of the architecture's Adam.
         warmup: Epochs in which only weights are trained.
-        **options: As for :class:`Relaxed`.
+        **options: As for :class:`Soft`.
 
     Raises:
         UserError: If the space has no such cells, or K does not divide the channels.
@@ -80,8 +80,9 @@ class PCDARTS(Relaxed):
         return [v.softmax(-1) for v in self._all(values)[:2]]
 
     def weights(self, values: Sequence[Tensor] | None = None) -> list[Tensor]:
-        """Weights of edges, ``(14,)`` of normal cells and of reductions."""
-        return [edge_weights(v[0]) for v in self._all(values)[2:]]
+        """Weights of edges, ``(14,)`` of normal cells and of reductions; 0 of those that are left out."""
+        found = [edge_weights(v[0]) for v in self._all(values)[2:]]
+        return [w.masked_fill(torch.tensor(self.left_out(t), device=w.device), 0) for t, w in enumerate(found)]
 
     def _all(self, values: Sequence[Tensor] | None) -> list[Tensor]:
         return list(self.alphas.values if values is None else values)
@@ -92,11 +93,7 @@ class PCDARTS(Relaxed):
         edges = [w.to(images.dtype) for w in self.weights(values)]
         return self.mixture(images, [g.to(images.dtype) for g in gates], run, edges)
 
-    def soft_logits(self, images: Tensor) -> Tensor:
-        """Logits of the mixture itself, with its gates and edges as they are."""
-        return self.logits(images, list(self.alphas.values), 0, 0)
-
     @torch.no_grad()
     def strengths(self) -> list[Tensor]:
-        """Probabilities times edge weights."""
-        return [p * w[:, None] for p, w in zip(self.probabilities(), self.weights(), strict=True)]
+        """Probabilities times edge weights, with what is decided."""
+        return [p * w[:, None] for p, w in zip(super().strengths(), self.weights(), strict=True)]

@@ -50,11 +50,6 @@ class FairDARTS(DARTS):
         gates = torch.cat([p.flatten() for p in self.probabilities()])
         return self.zero_one * -((gates - 0.5) ** 2).mean()
 
-    @torch.no_grad()
-    def shares(self) -> list[Tensor]:
-        """Gates over their sum."""
-        return [p / p.sum(-1, keepdim=True) for p in self.probabilities()]
-
 
 class EntropyDARTS(DARTS):
     """DARTS with the mean entropy of the edges as a penalty, ramped up from 0 after the warm-up.

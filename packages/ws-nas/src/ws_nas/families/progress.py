@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Progress", "linear", "ramp"]
+from effkit.errors import UserError, written
+from ws_nas.families.numbers import number
+
+__all__ = ["Progress", "Stage", "check_rates", "linear", "ramp"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,36 @@ class Progress:
     def share(self) -> float:
         """Share of the run that lies behind, from 0 in the first epoch to 1 in the last."""
         return 0.0 if self.epochs <= 1 else self.epoch / (self.epochs - 1)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Epochs with a learning rate and a schedule of their own.
+
+    Args:
+        first: Epoch, counting from 0.
+        epochs: Of the stage.
+        rate: Share of the optimizer's learning rate.
+        warms: Whether the schedule's warm-up is gone through here too.
+    """
+
+    first: int
+    epochs: int
+    rate: float
+    warms: bool = True
+
+
+def check_rates(rates: Sequence[float] | None, count: int) -> tuple[float, ...] | None:
+    """Learning rates of stages, as shares of the optimizer's.
+
+    Raises:
+        UserError: If they are not one a stage, each above 0.
+    """
+    if rates is None:
+        return None
+    if len(rates) != count:
+        raise UserError(f"family.rates={written(list(rates))} needs {count} values, one a stage, or null")
+    return tuple(float(number(rate, "family.rates", above=0)) for rate in rates)
 
 
 def linear(start: float, end: float, share: float) -> float:

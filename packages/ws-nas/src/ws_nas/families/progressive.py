@@ -15,7 +15,7 @@ from effkit.errors import UserError, written
 from ws_nas.families.alphas import Alphas
 from ws_nas.families.base import Batch
 from ws_nas.families.numbers import number
-from ws_nas.families.progress import Progress
+from ws_nas.families.progress import Progress, Stage, check_rates
 from ws_nas.families.relaxed import Relaxed
 from ws_nas.spaces.darts import DARTSSpace
 from ws_nas.spaces.space import Genotype, Space
@@ -80,6 +80,8 @@ class PDARTS(Relaxed):
         dropout: After skip connections, at the beginning of each stage; in the warm-up it falls linearly, by the share
             of the stage that is done, then it is ``dropout * exp(-0.2 * (epoch - warmup))`` of the stage's epoch.
         most_skips: Skip connections that the normal cell may hold.
+        rates: Learning rate of each stage as a share of the optimizer's, each with the schedule from its beginning to
+            its end, as its weights are new; ``None``: one schedule over the run.
         lr: Of the architecture's Adam.
         **options: As for :class:`Relaxed`.
 
@@ -101,6 +103,7 @@ class PDARTS(Relaxed):
         warmup: int = 10,
         dropout: Sequence[float] = (0.0, 0.4, 0.7),
         most_skips: int = 2,
+        rates: Sequence[float] | None = (1, 1, 1),
         lr: float = 6e-4,
         **options: Any,
     ) -> None:
@@ -120,6 +123,7 @@ class PDARTS(Relaxed):
                 f"stage, and family.kept={written(list(kept))} one more"
             )
         number(most_skips, "family.most_skips", least=0, whole=True)
+        self.rates = check_rates(rates, len(cells))
         told = {"affine": getattr(supernet, "affine", False), "track_running_stats": getattr(supernet, "track", True)}
         dtype = next(supernet.parameters()).dtype
         nets = [DartsSupernet(replace(space.search, layers=n), space.space_id, **told).to(dtype) for n in cells]
@@ -141,6 +145,18 @@ class PDARTS(Relaxed):
         self.alphas = self.of_stages[stage]  # type: ignore[assignment]
         self.optimizer = torch.optim.Adam(self.alphas.parameters(), **self.adam)  # type: ignore[arg-type]
 
+    def lengths(self, epochs: int) -> list[int]:
+        """Epochs of each stage: as many for each, and what is over for the last."""
+        count = len(self.mixtures)
+        return [epochs // count] * (count - 1) + [epochs - epochs // count * (count - 1)]
+
+    def stages(self, epochs: int) -> list[Stage]:
+        """Each with the schedule from its beginning."""
+        if self.rates is None:
+            return []
+        lengths = self.lengths(epochs)
+        return [Stage(sum(lengths[:i]), lengths[i], rate) for i, rate in enumerate(self.rates)]
+
     def begin_epoch(self, progress: Progress) -> None:
         """Go to the stage of the epoch, and set its dropout."""
         if progress.epochs < len(self.mixtures):
@@ -157,7 +173,7 @@ class PDARTS(Relaxed):
             self.masks[self.stage + 1] = kept
             self._enter(self.stage + 1)
         epoch = progress.epoch - stage * length  # of the stage
-        long = progress.epochs - stage * length if stage == len(self.mixtures) - 1 else length
+        long = self.lengths(progress.epochs)[stage]
         super().begin_epoch(Progress(epoch, long, progress.steps))
         start = self.dropout[stage]
         early = start * (1 - epoch / long)

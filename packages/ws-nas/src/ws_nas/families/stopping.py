@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from effkit.errors import UserError
 from ws_nas.families.darts import DARTS
 from ws_nas.families.hypergradient import largest_eigenvalue
 from ws_nas.families.numbers import number
@@ -98,6 +99,11 @@ class RDARTS(DARTS):
         **options: Any,
     ) -> None:
         super().__init__(space, supernet, seed, **options)
+        if self.select != "strength":
+            raise UserError(
+                f"family.select={self.select} does not fit family=r_darts, which derives what was strongest where it "
+                "stopped: use family=darts"
+            )
         for field, value in (("every", every), ("window", window), ("back", back), ("pictures", pictures)):
             number(value, f"family.{field}", least=1, whole=True)
         number(first, "family.first", least=0, whole=True)

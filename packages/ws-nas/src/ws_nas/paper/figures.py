@@ -9,7 +9,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["CIFAR10", "CLAIMED_TAUS", "IMAGENET", "NETWORKS", "SIZES", "TABLE_TAUS", "TOP1", "Published", "TableTau"]
+__all__ = [
+    "CIFAR10",
+    "CLAIMED_TAUS",
+    "IMAGENET",
+    "NETWORKS",
+    "PUBLISHED_COUNTS",
+    "SIZED",
+    "SIZES",
+    "SUPERNETS",
+    "TABLE_TAUS",
+    "TOP1",
+    "Published",
+    "TableTau",
+]
 
 # Genotypes of a space.
 SIZES: dict[str, int] = {
@@ -34,6 +47,46 @@ NETWORKS: dict[tuple[str, str], tuple[int, int]] = {
     ("fairnas_chain", "37-33-37-63-67-33-33-67-67-35-63-35-35-63-63-67-63-67-65"): (4_651_352, 388_122_848),
     ("fairnas_chain", "35-33-35-33-63-35-37-33-63-35-33-63-37-33-67-65-67-63-65"): (4_506_272, 345_297_632),
 }
+
+
+_IMAGENET = "space.channels=48 space.layers=14 space.stem=imagenet space.resolution=224 space.classes=1000"
+
+# Space, words for its sizes, genotype by name: parameters and MACs of ours.
+SIZED: dict[tuple[str, str, str], tuple[int, int]] = {
+    ("darts", "", "DARTS_V1"): (3_169_414, 500_987_520),
+    ("darts", "", "DARTS_V2"): (3_349_342, 528_359_040),
+    ("darts", "", "PC_DARTS_cifar"): (3_634_678, 556_670_592),
+    ("darts", _IMAGENET, "DARTS_V1"): (4_510_432, 505_864_704),
+    ("darts", _IMAGENET, "DARTS_V2"): (4_718_752, 529_911_552),
+    ("darts", _IMAGENET, "PC_DARTS_cifar"): (5_270_560, 571_137_408),
+    ("ofa", "", "max"): (7_664_760, 566_170_656),
+    ("ofa", "", "min"): (3_410_792, 121_278_672),
+    ("ofa", "space.resolution=128", "max"): (7_664_760, 188_248_320),
+    ("ofa", "space.resolution=128", "min"): (3_410_792, 41_476_224),
+}
+
+# Supernets by space and family: all parameters.
+SUPERNETS: dict[tuple[str, str], int] = {
+    ("nas_bench_201", "spos"): 1_699_546,
+    ("darts", "darts"): 1_930_618,
+    ("darts", "pc_darts"): 299_578,
+    ("ofa", "ofa"): 7_678_880,
+}
+
+# What publications say, in millions: name, space, words for its sizes, genotype, figure, and whether it is the count of
+# convolutions and linear layers. Where it is not, what else was counted could not be found.
+PUBLISHED_COUNTS: tuple[tuple[str, str, str, str, str, float, bool], ...] = (
+    ("DARTS_V1, CIFAR-10", "darts", "", "DARTS_V1", "params", 3.3, False),
+    ("DARTS_V2, CIFAR-10", "darts", "", "DARTS_V2", "params", 3.3, True),
+    ("DARTS_V2, ImageNet", "darts", _IMAGENET, "DARTS_V2", "params", 4.7, True),
+    ("DARTS_V2, ImageNet", "darts", _IMAGENET, "DARTS_V2", "macs", 574, False),
+    ("PC_DARTS_cifar, CIFAR-10", "darts", "", "PC_DARTS_cifar", "params", 3.6, True),
+    ("PC_DARTS_cifar, ImageNet", "darts", _IMAGENET, "PC_DARTS_cifar", "params", 5.3, True),
+    ("PC_DARTS_cifar, ImageNet", "darts", _IMAGENET, "PC_DARTS_cifar", "macs", 586, False),
+    ("FairNAS-A", "fairnas_chain", "", "FairNAS-A", "params", 4.6, False),
+    ("FairNAS-A", "fairnas_chain", "", "FairNAS-A", "macs", 388, True),
+    ("FairNAS-B", "fairnas_chain", "", "FairNAS-B", "macs", 345, True),
+)
 
 
 class TableTau(NamedTuple):

@@ -18,6 +18,7 @@ __all__ = ["ORDER", "PAPER", "paper_rows"]
 ORDER = ["spaces", "networks", "tables", "hyper-gradient", "rankings", "cifar10", "imagenet"]
 
 NEEDS_GPUS = "needs days of a GPU, and no weights are part of this package"
+COUNTED_OTHERWISE = "ours is a row of its own; what else was counted in the published figure could not be found"
 TOO_FEW = "13 models are no evidence (without any relation tau scatters by 0.21 there), and ImageNet is not here"
 
 _PDARTS = "P-DARTS repository, its table of results"
@@ -30,11 +31,32 @@ def _size(name: str) -> float:
     return get_space(name).size()
 
 
-def _cost(space: str, genotype: str, which: str) -> float:
+def _cost(space: str, words: str, genotype: str, which: str) -> float:
     from ws_nas.spaces.registry import get_space
 
-    found = get_space(space)
+    sizes = dict(word.removeprefix("space.").split("=") for word in words.split())
+    found = get_space(space, **{key: int(value) if value.isdecimal() else value for key, value in sizes.items()})
     return getattr(found.cost(found.parse(genotype)), which)
+
+
+def _millions(space: str, words: str, genotype: str, which: str) -> float:
+    return _cost(space, words, genotype, which) / 1e6
+
+
+def _info(space: str, words: str, genotype: str) -> str:
+    return " ".join(["ws-nas info", f"space={space}", *words.split(), f"'genotypes=[{genotype}]'"])
+
+
+def _supernet(space: str, family: str) -> float:
+    import torch
+
+    from ws_nas.spaces.registry import get_space
+    from ws_nas.supernets.partial import PartialDartsSupernet
+
+    found: Any = get_space(space)
+    with torch.device("meta"):
+        made = PartialDartsSupernet(found.search, found.space_id) if family == "pc_darts" else found.supernet()
+        return sum(p.numel() for p in made.parameters())
 
 
 def _distinct_params() -> float:
@@ -66,17 +88,42 @@ def space_rows() -> list[Row]:
 
 
 def network_rows() -> list[Row]:
-    """Parameters and MACs of known networks."""
+    """Parameters and MACs of known networks, and parameters of supernets; what was published of them beside ours."""
     rows = []
-    for (space, genotype), costs in figures.NETWORKS.items():
+    known = {(space, "", genotype): costs for (space, genotype), costs in figures.NETWORKS.items()} | figures.SIZED
+    for (space, words, genotype), costs in known.items():
+        side = f" at {words.split('=')[-1]}" if space == "ofa" and words else ", ImageNet" if words else ""
         for metric, which, figure in zip(("params", "MACs"), ("params", "macs"), costs, strict=True):
             rows.append(
                 Row(
-                    "networks", f"{space} {genotype}", metric, figure, "", "structural count, checked on official code",
-                    "computed", compute=partial(_cost, space, genotype, which),
-                    command=f"ws-nas info space={space} 'genotypes=[{genotype}]'",
+                    "networks", f"{space} {genotype}{side}", metric, figure, "",
+                    "structural count, checked on official code", "computed",
+                    compute=partial(_cost, space, words, genotype, which), command=_info(space, words, genotype),
                 )
             )  # fmt: skip
+    for (space, family), figure in figures.SUPERNETS.items():
+        rows.append(
+            Row(
+                "networks", f"{space}, supernet of {family}", "params", figure, "",
+                "structural count, checked on official code", "computed", compute=partial(_supernet, space, family),
+                command="ws-nas reproduce table=networks",
+            )
+        )  # fmt: skip
+    return [*rows, *_published_counts()]
+
+
+def _published_counts() -> list[Row]:
+    rows = []
+    for name, space, words, genotype, which, figure, same in figures.PUBLISHED_COUNTS:
+        source = _FAIRNAS if space == "fairnas_chain" else _PDARTS if which == "macs" else "the method's publication"
+        rows.append(
+            Row(
+                "networks", f"{name}, as published", "params" if which == "params" else "MACs", figure, "M", source,
+                "found", compute=partial(_millions, space, words, genotype, which) if same else None,
+                tolerance=Tolerance("rounds_to"), command=_info(space, words, genotype),
+                not_measured="" if same else COUNTED_OTHERWISE,
+            )
+        )  # fmt: skip
     return rows
 
 

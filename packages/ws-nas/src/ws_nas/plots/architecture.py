@@ -20,6 +20,7 @@ COURSES = {
     "entropy": "entropy of the policy, nats",
     "step_size": "step size",
     "stage": "stage",
+    "decided": "decisions by perturbation",
 }
 """Columns of a run that have a picture, and what they are."""
 

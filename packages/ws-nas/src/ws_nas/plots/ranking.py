@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from effkit.plots import PLOT_COLOURS, describe, figure, save_png
@@ -71,23 +71,28 @@ def draw_top(rankings: Mapping[str, RankingGap], path: Path, title: str) -> Path
         return save_png(fig, path)
 
 
-def draw_taus_by_epoch(epochs: Sequence[int], taus: Mapping[str, Sequence[float]], path: Path, title: str) -> Path:
-    """Tau-b of a supernet as it trains, a line a score.
+def draw_taus_by_epoch(taus: Mapping[str, Mapping[int, float]], path: Path, title: str) -> Path:
+    """Tau-b of supernets as they train, a line each.
 
     Args:
-        epochs: After which it was scored.
-        taus: By name, one an epoch.
+        taus: By name, and by the epochs that were done.
         path: PNG file to write.
         title: Of the picture.
     """
-    with figure(5.6, 3.6) as fig:
+    from matplotlib.ticker import MaxNLocator
+
+    with figure(5.6, 3.6 + 0.12 * len(taus)) as fig:
         ax = fig.subplots()
+        said = []
         for i, (name, values) in enumerate(taus.items()):
-            ax.plot(epochs, values, "o-", color=PLOT_COLOURS[i % len(PLOT_COLOURS)], markersize=4, label=name)
+            line, colour = ("-", "--", ":")[i // 8 % 3], PLOT_COLOURS[i % len(PLOT_COLOURS)]
+            ax.plot(list(values), list(values.values()), "o", linestyle=line, color=colour, markersize=4, label=name)
+            first, last = min(values), max(values)
+            said.append(f"{name} from {values[first]:.3f} after {first} to {values[last]:.3f} after {last}")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("epochs of the supernet")
         ax.set_ylabel("tau-b with stand-alone accuracy")
         ax.set_title(title)
-        fig.legend(loc="outside lower center", ncols=2, fontsize=8)
-        said = [f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, values in taus.items()]
-        describe(fig, f"Lines of tau-b over epochs {epochs[0]} to {epochs[-1]} of the supernet: {joined(said)}.")
+        fig.legend(loc="outside lower center", ncols=3, fontsize=8)
+        describe(fig, f"Lines of tau-b over the epochs of supernets: {joined(said, most=20)}.")
         return save_png(fig, path)

@@ -9,11 +9,14 @@ from typing import Any
 from torch import nn
 
 from effkit.errors import UserError
-from ws_nas.spaces.space import Cost, Genotype, Layout, Space
+from ws_nas.spaces.space import Cost, Genotype, Graph, Layout, Space
 from ws_nas.supernets.cell_201 import Supernet201
 from ws_nas.supernets.networks.cell_201 import EDGES, OPERATIONS, Network201, Sizes201
 
 __all__ = ["NASBench201Space", "is_connected", "nas_bench_201", "nb201_tiny"]
+
+SHORT = ("none", "skip", "conv 1x1", "conv 3x3", "pool 3x3")
+"""How operations are labelled, in the order of :data:`OPERATIONS`."""
 
 _WORD = re.compile(r"\|?([a-z0-9_]+)~(\d)\|?")
 
@@ -57,6 +60,12 @@ class NASBench201Space(Space):
         for (source, target), gene in zip(EDGES, self.check(genotype), strict=True):
             words[target].append(f"{OPERATIONS[gene]}~{source}")
         return "+".join("|" + "|".join(words[node]) + "|" for node in (1, 2, 3))
+
+    def graphs(self, genotype: Genotype) -> dict[str, Graph]:
+        """The cell."""
+        chosen = zip(EDGES, self.check(genotype), strict=True)
+        edges = tuple((source, target, SHORT[gene]) for (source, target), gene in chosen if gene)
+        return {"cell": Graph(("in", "1", "2", "out"), edges)}
 
     def read(self, text: str) -> Genotype:
         """Six digits, or the benchmark's string."""

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from effkit.errors import UserError
-from ws_nas.spaces.space import Cost, Genotype, Layout, Space
+from ws_nas.spaces.space import Cost, Genotype, Graph, Layout, Space, path_graph
 from ws_nas.supernets.chain import ChainSupernet
 from ws_nas.supernets.networks.chain import ChainNetwork, ChainSizes, Layer, Option
 
@@ -59,6 +59,11 @@ class MobileChainSpace(Space):
             return "".join(map(str, genotype))
         options = [self.network.options[gene] for gene in genotype]
         return "-".join(f"{option.expand}{option.kernel}" for option in options)
+
+    def graphs(self, genotype: Genotype) -> dict[str, Graph]:
+        """One chain of layers."""
+        options = [self.network.options[gene] for gene in self.check(genotype)]
+        return {"layers": path_graph([f"e{o.expand}k{o.kernel}" if o.expand else "identity" for o in options])}
 
     def read(self, text: str) -> Genotype:
         """Read what :meth:`format` writes; spaces may stand for dashes."""

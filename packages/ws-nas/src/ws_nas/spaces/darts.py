@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from effkit.errors import UserError
-from ws_nas.spaces.space import Cost, Genotype, Layout, Space
+from ws_nas.spaces.space import Cost, Genotype, Graph, Layout, Space
 from ws_nas.supernets.darts import DartsSupernet
 from ws_nas.supernets.networks.darts import NODES, PAIRS, DartsNetwork, DartsSizes, cell_edges, cell_shapes
 from ws_nas.supernets.networks.darts_parts import OPERATIONS
@@ -79,6 +79,16 @@ class DARTSSpace(Space):
             return " | ".join(" ".join(f"{SHORT[op]}:{source}" for source, op in node) for node in cell_edges(genes))
 
         return f"normal {cell(genotype[:12])}; reduce {cell(genotype[12:])}"
+
+    def graphs(self, genotype: Genotype) -> dict[str, Graph]:
+        """Both cells; the output is the concatenation of nodes 2 to 5, and not drawn."""
+        genes, found = self.check(genotype), {}
+        for name, own in (("normal", genes[:12]), ("reduce", genes[12:])):
+            edges = tuple(
+                (source, 2 + node, SHORT[op]) for node, pair in enumerate(cell_edges(own)) for source, op in pair
+            )
+            found[name] = Graph(("c(k-2)", "c(k-1)", *map(str, range(2, 2 + NODES))), edges)
+        return found
 
     def read(self, text: str) -> Genotype:
         """Read what :meth:`format` writes; the two edges of a node in any order."""

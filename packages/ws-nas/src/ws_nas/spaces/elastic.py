@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from effkit.errors import UserError
-from ws_nas.spaces.space import Cost, Genotype, Layout, Space, as_generator
+from ws_nas.spaces.space import Cost, Genotype, Graph, Layout, Space, as_generator, path_graph
 from ws_nas.supernets.mobile import ElasticSupernet, chosen_blocks
 from ws_nas.supernets.networks.mobile import BlockShape, MobileNetwork, MobileSizes, Stage, blocks_of, divisible
 
@@ -117,6 +117,14 @@ class OFASpace(Space):
         """Kernel and expansion of each block, stages apart: ``k7e6-k7e6_k3e4-k5e3_...``."""
         chosen = chosen_blocks(self.network, genotype)
         return "_".join("-".join(f"k{kernel}e{expand}" for kernel, expand in stage) for stage in chosen)
+
+    def graphs(self, genotype: Genotype) -> dict[str, Graph]:
+        """A chain of blocks a stage."""
+        stages = chosen_blocks(self.network, self.check(genotype))
+        return {
+            f"stage {i}": path_graph([f"k{kernel}e{expand}" for kernel, expand in stage])
+            for i, stage in enumerate(stages, 1)
+        }
 
     def read(self, text: str) -> Genotype:
         """Read what :meth:`format` writes."""

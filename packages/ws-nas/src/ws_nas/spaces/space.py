@@ -20,7 +20,7 @@ from torch import nn
 from effkit.errors import UserError
 from ws_nas.supernets.supernet import Supernet
 
-__all__ = ["Cost", "Genotype", "Layout", "Space", "as_generator"]
+__all__ = ["Cost", "Genotype", "Graph", "Layout", "Space", "as_generator", "path_graph"]
 
 Genotype: TypeAlias = tuple[int, ...]
 
@@ -45,6 +45,24 @@ class Layout(NamedTuple):
     in_channels: int
     resolution: int
     classes: int
+
+
+class Graph(NamedTuple):
+    """A part of a network as a drawing: nodes in the order in which they are computed, and what runs between them.
+
+    Attributes:
+        nodes: Their names.
+        edges: Source and target, as places in ``nodes``, and the operation.
+    """
+
+    nodes: tuple[str, ...]
+    edges: tuple[tuple[int, int, str], ...]
+
+
+def path_graph(operations: Sequence[str]) -> Graph:
+    """Operations one after the other."""
+    nodes = ("in", *(str(i) for i in range(1, len(operations))), "out")
+    return Graph(nodes, tuple((i, i + 1, operation) for i, operation in enumerate(operations)))
 
 
 def as_generator(generator: torch.Generator | int) -> torch.Generator:
@@ -91,6 +109,13 @@ class Space(ABC):
         """A super-network of all networks of the space."""
 
     # What a space may say otherwise.
+
+    def graphs(self, genotype: Genotype) -> dict[str, Graph]:
+        """What a genotype decides, as drawings by the name of the part; none where a space does not say.
+
+        An operation that gives nothing has no edge.
+        """
+        return {}
 
     def is_valid(self, genotype: Genotype) -> bool:
         """Whether these indices are a genotype of the space."""

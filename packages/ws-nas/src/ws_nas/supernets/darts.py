@@ -39,6 +39,7 @@ class DartsSupernet(Supernet):
         space_id: Name and hash of the space.
         affine: Norms of cells have a learnt scale and shift.
         track_running_stats: Norms keep running statistics.
+        partial: Operations see one of so many parts of the channels.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class DartsSupernet(Supernet):
         *,
         affine: bool = False,
         track_running_stats: bool = True,
+        partial: int = 1,
     ) -> None:
         super().__init__(([len(p) if k == 0 else 7 for p in PAIRS for k in range(3)]) * 2, space_id)
         self.sizes = replace(sizes, pool_norm=True, auxiliary=False)
-        self.affine, self.track = affine, track_running_stats
+        self.affine, self.track, self.partial = affine, track_running_stats, partial
         norm, frame = norm_factory(affine, track_running_stats), norm_factory(True, track_running_stats)
         self.stem = make_stem(self.sizes, frame)
         self.shapes = cell_shapes(self.sizes)
@@ -60,7 +62,11 @@ class DartsSupernet(Supernet):
             nn.ModuleList(
                 nn.ModuleList(
                     make_operation(
-                        name, shape.channels, 2 if shape.reduction and source < 2 else 1, norm, pool_norm=True
+                        name,
+                        shape.channels // partial,
+                        2 if shape.reduction and source < 2 else 1,
+                        norm,
+                        pool_norm=True,
                     )
                     for name in OPERATIONS
                 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ws_nas.supernets.networks.mobile import Block, BlockShape, divisible
-from ws_nas.supernets.networks.parts import ACTIVATIONS, Norm, like
+from ws_nas.supernets.networks.parts import ACTIVATIONS, Norm, like, thinned
 from ws_nas.supernets.norm import BatchNorm
 
 __all__ = ["ElasticBatchNorm", "ElasticBlock", "ElasticConv2d"]
@@ -126,13 +126,16 @@ class ElasticBlock(nn.Module):
         kernels: In rising order.
         expands: In rising order.
         norm: Makes the norms.
+
+    Attributes:
+        drop_connect: How often a block with a residual gives a picture nothing but its input, in training.
     """
 
     def __init__(
         self, shape: BlockShape, kernels: Sequence[int], expands: Sequence[int], norm: Callable[[int], nn.BatchNorm2d]
     ) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.drop_connect = shape, 0.0
         wide = shape.wide(max(expands))
         self.expand, self.expand_norm = ElasticConv2d(shape.source, wide, [1]), norm(wide)
         self.filter = ElasticConv2d(wide, wide, sorted(kernels), shape.stride, depthwise=True)
@@ -148,7 +151,9 @@ class ElasticBlock(nn.Module):
         y = self.activation(self.filter_norm(self.filter(y, wide, kernel)))
         y = y if self.squeeze is None else self.squeeze(y)
         y = self.project_norm(self.project(y, self.shape.target))
-        return x + y if self.shape.residual else y
+        if not self.shape.residual:
+            return y
+        return x + (thinned(y, self.drop_connect) if self.training and self.drop_connect else y)
 
     def export(self, kernel: int, expand: int, norm: Norm) -> Block:
         """The block of some kernel and expansion, with copies of its weights."""

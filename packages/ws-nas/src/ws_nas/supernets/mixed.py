@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ws_nas.supernets.networks.parts import thinned
 from ws_nas.supernets.supernet import Supernet
 
 __all__ = ["Mixture", "Operation", "Run", "Table", "first_largest", "mix"]
@@ -119,6 +120,10 @@ class Mixture(nn.Module):
         (table,) = self.tables
         return sum(table.operations[gene] in SKIPS for gene in genotype)
 
+    def inputs(self) -> list[tuple[int, list[int]]]:
+        """Table and edges of the nodes that have more inputs than they may keep, which are two; no node by default."""
+        return []
+
     def thinned(self, operations: Sequence[Operation], names: Sequence[str]) -> list[Operation]:
         """Operations with ``drop_path``, as it stands."""
         if not self.drop_path or not self.training:
@@ -147,13 +152,7 @@ class Mixture(nn.Module):
 
 def _left_out(operation: Callable[[Tensor], Tensor], p: float) -> Operation:
     """An operation that gives nothing to a share of the pictures, and more to the others."""
-
-    def run(x: Tensor) -> Tensor:
-        y = operation(x)
-        keep = torch.empty(len(y), 1, 1, 1, device=y.device, dtype=y.dtype).bernoulli_(1 - p)
-        return y * keep / (1 - p)
-
-    return run
+    return lambda x: thinned(operation(x), p)
 
 
 def first_largest(values: Tensor) -> int:

@@ -87,7 +87,7 @@ class DartsMixture(Mixture):
         names = ("none", *DARTS_OPERATIONS)
         tables = [Table(name, len(DARTS_EDGES), names, nothing=0) for name in ("normal", "reduce")]
         super().__init__(supernet, tables, recompute=recompute)
-        self.partial = int(getattr(supernet, "partial", 1))
+        self.partial = supernet.partial
         self.skip_dropout = 0.0
 
     def forward(
@@ -148,6 +148,11 @@ class DartsMixture(Mixture):
     def genotype(self, strengths: Sequence[Tensor]) -> tuple[int, ...]:
         """DARTS' derivation: a node's two strongest edges, each with its strongest operation other than ``none``."""
         return tuple(gene for table in strengths for gene in darts_genes(table))
+
+    def inputs(self) -> list[tuple[int, list[int]]]:
+        """The nodes with three inputs and more; of each table."""
+        nodes = [[e for e, (_, target) in enumerate(DARTS_EDGES) if target == node] for node in range(1, NODES)]
+        return [(t, edges) for t in range(len(self.tables)) for edges in nodes]
 
     def skips(self, genotype: Sequence[int]) -> int:
         """Skip connections of the normal cell."""

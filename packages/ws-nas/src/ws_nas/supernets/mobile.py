@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
@@ -101,6 +102,21 @@ class ElasticSupernet(Supernet):
         ]
         network.blocks = nn.Sequential(*made)
         return network.train(self.training)
+
+    @contextmanager
+    def regularised(self, dropout: float, drop_connect: float) -> Iterator[None]:
+        """Drop activations before the classifier, and what blocks add to their input, in training passes inside."""
+        blocks = [block for stage in self.stages for block in stage]  # type: ignore[attr-defined]
+        before = self.head.dropout.p
+        self.head.dropout.p = dropout
+        for block in blocks:
+            block.drop_connect = drop_connect
+        try:
+            yield
+        finally:
+            self.head.dropout.p = before
+            for block in blocks:
+                block.drop_connect = 0.0
 
     def sort_channels(self) -> None:
         """Order the channels inside all blocks, see :meth:`ElasticBlock.sort_channels`."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from effkit.errors import UserError
-from ws_nas.supernets.darts import EDGES, DartsSupernet
+from ws_nas.supernets.darts import DartsSupernet
 from ws_nas.supernets.networks.darts import DartsSizes
-from ws_nas.supernets.networks.darts_parts import OPERATIONS, make_operation
-from ws_nas.supernets.norm import norm_factory
 
 __all__ = ["PartialDartsSupernet"]
 
@@ -34,25 +32,7 @@ class PartialDartsSupernet(DartsSupernet):
                 f"family.partial={partial!r} must be a whole number that divides the supernet's {sizes.channels} "
                 "channels"
             )
-        super().__init__(sizes, space_id, **options)
-        self.partial = partial
-        norm = norm_factory(self.affine, self.track)
-        self.cells = nn.ModuleList(
-            nn.ModuleList(
-                nn.ModuleList(
-                    make_operation(
-                        name,
-                        shape.channels // partial,
-                        2 if shape.reduction and source < 2 else 1,
-                        norm,
-                        pool_norm=True,
-                    )
-                    for name in OPERATIONS
-                )
-                for source, _ in EDGES
-            )
-            for shape in self.shapes
-        )
+        super().__init__(sizes, space_id, partial=partial, **options)
 
     def run(self, x: Tensor, genotype: tuple[int, ...]) -> Tensor:
         """Refuse: edges that a genotype leaves out would still let their other channels by."""

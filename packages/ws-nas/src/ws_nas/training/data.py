@@ -96,6 +96,10 @@ class ValidationStream:
         images, labels = next(self._iterator)
         return images, labels
 
+    def close(self) -> None:
+        """End the loader's processes; a step that is asked for later begins them anew."""
+        self._iterator = None
+
 
 def stream_of(data: SelectionData) -> ValidationStream:
     """The stream of a data set's pictures to select by."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,15 +15,27 @@ from effkit.data.preprocessing import Preprocessing
 from effkit.data.sampling import IGNORE
 from effkit.errors import UserError
 from effkit.lightning import Classifier, MeanLoss
+from effkit.lightning.optim import create_scheduler
 from effkit.lightning.stepping import StepCheckpoint
 from ws_nas.families.base import Batch, Family, NotFinite
-from ws_nas.families.progress import Progress
+from ws_nas.families.progress import Progress, Stage
 from ws_nas.training.data import ValidationStream
 
-__all__ = ["FamilyModule"]
+__all__ = ["AfterEpoch", "FamilyModule"]
 
 AFTER = 1 << 30
 """Where the stream of validation pictures for what follows an epoch begins; steps of training come nowhere near."""
+
+
+class AfterEpoch(Callback):
+    """Calls something after each epoch's steps, with how many epochs are done."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call = call
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Call it."""
+        self.call(int(trainer.current_epoch) + 1)
 
 
 class FamilyModule(Classifier):
@@ -69,6 +81,7 @@ class FamilyModule(Classifier):
         self.clip: float | None = None
         self.clips_values = False
         self._told: Progress | None = None
+        self._schedules: list[tuple[Stage, Any]] | None = None
         self.columns = nn.ModuleDict({name: MeanLoss() for name in family.columns})
 
     # --- set-up ---------------------------------------------------------------------------------------------------
@@ -99,6 +112,47 @@ class FamilyModule(Classifier):
         self.family.weight_optimizer = optimizer.optimizer
         self._told = self._progress()
         self.family.begin_epoch(self._told)
+        if self._schedules is None:
+            self._schedules = self._staged(optimizer.optimizer, self._told)
+
+    def _staged(self, optimizer: torch.optim.Optimizer, told: Progress) -> list[tuple[Stage, Any]]:
+        """The schedule of each stage of the family; all of them are tried before the first step."""
+        options = dict(self.hparams.get("scheduler") or {"sched": "none"})
+        found = []
+        for stage in self.family.stages(told.epochs):
+            if options["sched"] == "onecycle":
+                raise UserError(
+                    "scheduler=onecycle is laid out over the whole run, and the stages of "
+                    f"family={self.family.name} have schedules of their own: choose scheduler=cosine, or "
+                    "family.rates=null"
+                )
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+            warms = {} if stage.warms or "warmup_epochs" not in options else {"warmup_epochs": 0}
+            try:
+                made = create_scheduler(
+                    optimizer, {**options, **warms}, epochs=stage.epochs, updates_per_epoch=told.steps
+                )
+            except UserError as error:
+                raise UserError(
+                    f"{error}: that is a stage of family={self.family.name} from epoch {stage.first + 1} on; "
+                    "family.rates=null has one schedule over the run"
+                ) from error
+            found.append((stage, made))
+        return found
+
+    def _set_rate(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        """Where stages have learning rates of their own, that of a step."""
+        assert self._told is not None
+        for stage, schedule in self._schedules or []:
+            into = step - stage.first * self._told.steps
+            if 0 <= into < stage.epochs * self._told.steps:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"]
+                if schedule is not None:
+                    schedule.schedule.step_update(into)
+                for group in optimizer.param_groups:
+                    group["lr"] *= stage.rate
 
     def _progress(self) -> Progress:
         return Progress(self.trainer.current_epoch, self.trainer.max_epochs or 1, self.updates_per_epoch)
@@ -113,6 +167,7 @@ class FamilyModule(Classifier):
         optimizer: Any = self.optimizers()
         images, labels = self._arrived(batch)
         step = int(trainer.global_step)
+        self._set_rate(optimizer.optimizer, step)
         optimizer.zero_grad(set_to_none=True)
         statistics = [buffer.clone() for buffer in self.model.buffers()]
         try:

@@ -39,12 +39,15 @@ def open_data(options: Mapping[str, Any], layout: Layout) -> DataModule:
     # Data sets without the key have colours, always.
     grey: dict[str, Any] = {"in_chans": layout.in_channels} if "in_chans" in data_arguments(kind) else {}
     data = create_data(**given, image_size=layout.resolution, **grey)
-    for what, asked, there in (
-        ("channels", layout.in_channels, data.in_chans),
-        ("classes", layout.classes, data.num_classes),
+    for what, key, asked, there in (
+        ("channels", "in_channels", layout.in_channels, data.in_chans),
+        ("classes", "classes", layout.classes, data.num_classes),
     ):
         if asked != there:
-            raise UserError(f"the space's networks are for {asked} {what}, but data={data.name} has {there}")
+            raise UserError(
+                f"the space's networks are for {asked} {what}, but data={data.name} has {there}: "
+                f"a space takes another number by its own key {key}"
+            )
     return data
 
 

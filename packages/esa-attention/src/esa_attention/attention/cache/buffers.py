@@ -12,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["GrowingBuffer", "IndexStore", "empty"]
+from esa_attention.ops.index_rows import quantised
 
+__all__ = ["GrowingBuffer", "IndexStore", "empty", "index_dtype"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 _LEAST = 64  # tokens of a new buffer
 
 
@@ -21,6 +24,23 @@ def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: b
     """Memory that may be written in any mode: what ``inference_mode`` makes can never be written outside it."""
     with torch.inference_mode(False):
         return torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
+
+
+def index_dtype(asked: str, dtype: torch.dtype, kind: str, exact: bool) -> torch.dtype:
+    """In which type compressed keys are stored.
+
+    Args:
+        asked: ``auto`` or a type by name. A CPU multiplies float32 fastest; a step on a GPU is bound by the bytes of
+            the index, so there ``auto`` is eight bits, half of bfloat16.
+        dtype: Of the keys.
+        kind: Of device.
+        exact: Whether the keys themselves are the index, which would have to be stored a second time in eight bits.
+    """
+    if asked != "auto":
+        return _DTYPES[asked]
+    if kind == "cpu":
+        return torch.promote_types(dtype, torch.float32)
+    return torch.int8 if kind == "cuda" and not exact else dtype
 
 
 class GrowingBuffer:
@@ -70,13 +90,18 @@ class GrowingBuffer:
         """Bytes allocated."""
         return self.data.numel() * self.data.element_size()
 
-    def extend(self, count: int) -> Tensor:
-        """Make room for ``count`` more tokens and return their (undefined) rows to write into."""
+    def make_room(self, count: int) -> None:
+        """Make room for ``count`` more tokens, should there be none."""
         end = self.length + count
         if end > self.capacity:
             old = self.data
             self.data = self._new(old.shape[0], max(end, 2 * self.capacity), old.shape[2:], old.dtype, old.device)
             self.data[:, : self.length] = old[:, : self.length]
+
+    def extend(self, count: int) -> Tensor:
+        """Make room for ``count`` more tokens and return their (undefined) rows to write into."""
+        self.make_room(count)
+        end = self.length + count
         new = self.data[:, self.length : end]
         self.length = end
         return new
@@ -137,12 +162,9 @@ class IndexStore:
         if self.scale is None:
             rows.copy_(compressed)
             return
-        wide = compressed.float()
-        largest = wide.abs().amax(dim=-1)
-        # A global scale would let one large key push all others into a few steps and break the order.
-        scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+        digits, scale = quantised(compressed)
         self.scale.extend(compressed.shape[1]).copy_(scale)
-        rows.copy_((wide / scale[..., None]).round_())
+        rows.copy_(digits)
 
     def floats(self, begin: int, end: int) -> Tensor:
         """Keys ``[begin, end)`` as floating numbers, ``(B, N, R)``; a view where nothing has to be converted."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from effkit.errors import UserError, choose
+from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.cache.passes import Handed, Mark, Pass, marked, restore
 from esa_attention.attention.cache.saving import save_cache
@@ -27,7 +28,7 @@ __all__ = ["ESACache"]
 # What only the selection asks for, and not what is stored.
 RECONFIGURABLE = (
     *("num_initial", "num_selected", "proximity", "selection", "selection_block", "rerank_factor", "reuse_threshold"),
-    "backend",
+    *("dense_until", "backend"),
 )
 
 
@@ -39,25 +40,32 @@ class ESACache(Cache):
         compressors: One a layer.
         tables: Rotary tables of the model.
         reserve: Tokens to make room for at once, so that nothing grows on the way.
+        trained_context: Longest sequence the model was trained on, which ``dense_until="auto"`` depends on.
 
     Raises:
         UserError: If there is no layer.
     """
 
     def __init__(
-        self, config: ESAConfig, compressors: Sequence[QKCompressor], tables: RopeTables, reserve: int = 0
+        self,
+        config: ESAConfig,
+        compressors: Sequence[QKCompressor],
+        tables: RopeTables,
+        reserve: int = 0,
+        trained_context: int | None = None,
     ) -> None:
         if not compressors:
             raise UserError("compressors is empty, ESACache needs one a layer")
         self.config = config
         self.workspace = Workspace()
-        layers: list[Any] = [ESALayer(config, c, tables, reserve, self.workspace) for c in compressors]
+        layers: list[Any] = [ESALayer(config, c, tables, reserve, self.workspace, trained_context) for c in compressors]
         super().__init__(layers=layers)
         self.layers: list[Any]
         self.made_for = ""  # fingerprint of the model, maps and configuration it belongs to
         self._pass: Pass | None = None
         self._last: list[Mark] | None = None  # what was held before the last pass that ended
         self._broken = ""
+        self._fixed: FixedState | None = None
 
     def reconfigure(self, **changes: Any) -> None:
         """Change how the next tokens are selected, over what is cached already.
@@ -145,6 +153,8 @@ class ESACache(Cache):
             UserError: See :meth:`recover`.
         """
         self.recover()
+        if self._fixed is not None:
+            raise UserError("inside handle.decoding(cache) the cache is for a model compiled with fullgraph=True alone")
         self._last = None
         length = self.layers[0].get_seq_length() + tokens
         self._pass = Pass(marked(self.layers), length, starts, threading.get_ident())
@@ -169,8 +179,30 @@ class ESACache(Cache):
             restore(self.layers, self._last)
             self._last = None
 
-    @torch.compiler.disable
+    @property
+    def starts(self) -> Sequence[int] | None:
+        """First real token of every row in the pass that has begun; ``None`` where nothing is padded."""
+        return None if self._pass is None else self._pass.starts
+
+    @contextlib.contextmanager
+    def fixed(self, state: FixedState) -> Iterator[None]:
+        """Leave appending to the steps of the layers, which know from the device where to: see ``step_fixed``."""
+        self._fixed = state
+        try:
+            yield
+        finally:
+            self._fixed = None
+
     def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`update_as_it_is`; in a step that is compiled whole attention appends (``ESAHandle.decoding``)."""
+        if torch.compiler.is_compiling() and self._fixed is not None:
+            return key_states, value_states
+        return self.update_as_it_is(key_states, value_states, layer_idx, *args, **kwargs)
+
+    @torch.compiler.disable
+    def update_as_it_is(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append keys and values to a layer, in a pass of a model that ESA is applied to.
@@ -192,6 +224,12 @@ class ESACache(Cache):
                 f"layer {layer_idx} would hold {layer.get_seq_length() + key_states.shape[2]} tokens after a pass that "
                 f"ends with {self._pass.length}: the model appends to it twice, or not to all layers"
             )
+        if self._fixed is not None:
+            keys, values = key_states.detach(), value_states.detach()
+            keys.esa_handed = values.esa_handed = Handed(  # type: ignore[attr-defined]
+                layer, self._pass.starts, self._fixed
+            )
+            return keys, values
         keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
         keys.esa_handed = values.esa_handed = Handed(layer, self._pass.starts)  # type: ignore[attr-defined]
         return keys, values

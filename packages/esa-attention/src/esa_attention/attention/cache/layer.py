@@ -15,18 +15,19 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from effkit.errors import UserError
-from esa_attention.attention.cache.buffers import GrowingBuffer, IndexStore
+from esa_attention.attention.cache.buffers import GrowingBuffer, IndexStore, index_dtype
+from esa_attention.attention.cache.dense import DenseKeys
 from esa_attention.attention.cache.window import RotatedWindow
 from esa_attention.attention.cache.workspace import Workspace
+from esa_attention.attention.crossover import dense_limit
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.folding import fold_keys
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.ops.checks import check_finite
+from esa_attention.ops.dispatch import StepFacts
 
 __all__ = ["ESALayer", "LastChoice"]
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 
 
 @dataclass
@@ -44,6 +45,7 @@ class _Derived:
     windows: dict[int, RotatedWindow] = field(default_factory=dict)  # by row
     choices: dict[int, LastChoice] = field(default_factory=dict)
     blocks: dict[Any, Any] = field(default_factory=dict)  # what baselines keep of whole blocks
+    dense: DenseKeys | None = None  # keys for full attention, while any row is short
 
 
 class ESALayer(DynamicLayer):
@@ -55,6 +57,7 @@ class ESALayer(DynamicLayer):
         tables: Rotary tables of the model.
         reserve: Tokens to make room for at once.
         workspace: Scratch shared with other layers.
+        trained_context: Longest sequence the model was trained on, which ``dense_until="auto"`` depends on.
 
     Attributes:
         store: Unrotated keys and values, ``(B, capacity, 2, K, D)``.
@@ -70,8 +73,10 @@ class ESALayer(DynamicLayer):
         tables: RopeTables,
         reserve: int = 0,
         workspace: Workspace | None = None,
+        trained_context: int | None = None,
     ) -> None:
         super().__init__()
+        self.trained_context = trained_context
         self.config, self.tables, self.reserve = config, tables, reserve
         self.compressor = compressor
         self.workspace = Workspace() if workspace is None else workspace
@@ -121,19 +126,13 @@ class ESALayer(DynamicLayer):
                 f"the compressor is made for keys of {self.compressor.key_dim} numbers, the model's have {heads * dim}"
             )
         self.compressor = self.compressor.to(device=self.device, dtype=wide)
-        dtype = self._index_dtype()
+        dtype = index_dtype(self.config.index_dtype, self.dtype, self.device.type, self.compressor.is_exact)
         if self.config.method == "esa" and (not self.compressor.is_exact or dtype == torch.int8):
             self.index = IndexStore(batch, self.compressor.rank, dtype, self.device, self.reserve)
         if self.config.method == "infllm_blocks":
             self.queries = GrowingBuffer(batch, (heads * dim,), wide, self.device, self.reserve)
         self.derived = _Derived()
         self.is_initialized = True
-
-    def _index_dtype(self) -> torch.dtype:
-        if self.config.index_dtype != "auto":
-            return _DTYPES[self.config.index_dtype]
-        # A CPU multiplies float32 fastest; half a byte less to read does not pay for the conversion.
-        return torch.promote_types(self.dtype, torch.float32) if self.device.type == "cpu" else self.dtype
 
     def window(self, row: int) -> RotatedWindow:
         """Rotated keys of the latest tokens of one sequence; made when first asked for (kernels rotate their own)."""
@@ -148,6 +147,23 @@ class ESALayer(DynamicLayer):
         window = RotatedWindow((heads, dim), self.dtype, self.device, self.tables, room, values)
         self.derived.windows[row] = window
         return window
+
+    @property
+    def dense_until(self) -> int:
+        """Up to how many tokens attention is full; see :class:`~esa_attention.config.ESAConfig`."""
+        asked = self.config.dense_until
+        if asked != "auto":
+            return asked
+        if self.trained_context is None or self.tables.length_dependent:
+            return 0
+        return dense_limit(self.trained_context, self.device.type, self.dtype)
+
+    def dense(self) -> DenseKeys:
+        """Rotated keys of all tokens; made when first asked for."""
+        if self.derived.dense is None:
+            values = self.config.offload or self.device.type == "cpu"
+            self.derived.dense = DenseKeys(self.tables, self.dtype, self.device, values)
+        return self.derived.dense
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append the keys and values of ``T`` tokens, ``(B, K, T, D)`` each.
@@ -188,6 +204,41 @@ class ESALayer(DynamicLayer):
         assert values is not None
         return keys, values
 
+    def make_room(self, count: int) -> None:
+        """Make room for ``count`` more tokens."""
+        for buffer in self.all_buffers():
+            buffer.make_room(count)
+
+    def advance(self, count: int) -> None:
+        """Tokens for which there was room were written by somebody else."""
+        for buffer in self.all_buffers():
+            buffer.length += count
+
+    def all_buffers(self) -> list[GrowingBuffer]:
+        """Memory that grows with the tokens."""
+        found = [self.store, self.queries]
+        if self.index is not None:
+            found += [self.index.keys, self.index.scale]
+        return [buffer for buffer in found if buffer is not None]
+
+    def addresses(self) -> list[int]:
+        """Where the memory of the layer lies, and that of its maps."""
+        held = [buffer.data for buffer in self.all_buffers()] + list(self.compressor.tensors().values())
+        return [tensor.data_ptr() for tensor in held]
+
+    def facts(self, query: Tensor) -> StepFacts:
+        """What the choice of a backend depends on."""
+        config = self.config
+        return StepFacts(
+            backend=config.backend,
+            device=query.device,
+            dtype=query.dtype,
+            method=config.method,
+            selection=config.selection,
+            proximity=config.proximity,
+            offload=config.offload,
+        )
+
     def checks(self, count: int) -> bool:
         """Whether ``count`` new tokens are looked at for NaN: a decoded one on a GPU would cost a synchronisation."""
         return self.config.check_finite and (self.device.type == "cpu" or count > 1)
@@ -207,6 +258,7 @@ class ESALayer(DynamicLayer):
     def memory(self) -> dict[str, int]:
         """Bytes allocated, by part; ``used`` are those of tokens held (keys, values and index)."""
         parts = {"kv": 0, "index": 0, "window": sum(w.nbytes for w in self.derived.windows.values()), "used": 0}
+        parts["window"] += 0 if self.derived.dense is None else self.derived.dense.nbytes
         for name, buffer in (("kv", self.store), ("index", self.index)):
             if buffer is not None:
                 parts[name] = buffer.nbytes
@@ -246,6 +298,8 @@ class ESALayer(DynamicLayer):
             buffer.crop(length)
         for window in self.derived.windows.values():
             window.crop(length)
+        if self.derived.dense is not None:
+            self.derived.dense.crop(length)
         self.derived.choices.clear()
         self.derived.blocks.clear()
 
@@ -256,7 +310,10 @@ class ESALayer(DynamicLayer):
             buffer.rearrange(rows)
         order = [int(i) for i in rows.tolist()]
         old = self.derived
+        if old.dense is not None:
+            old.dense.rearrange(rows)
         self.derived = _Derived(
+            dense=old.dense,
             windows={new: old.windows[i].copy() for new, i in enumerate(order) if i in old.windows},
             choices={new: old.choices[i] for new, i in enumerate(order) if i in old.choices},
         )

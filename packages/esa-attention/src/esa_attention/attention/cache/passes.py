@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.cache.layer import ESALayer, LastChoice
 
 __all__ = ["Handed", "Mark", "Pass", "marked", "restore"]
@@ -46,6 +47,7 @@ class Handed(NamedTuple):
 
     layer: ESALayer
     starts: Sequence[int] | None
+    state: FixedState | None = None  # set where the layer has not appended them, and the step will
 
 
 def marked(layers: Sequence[Any]) -> list[Mark]:

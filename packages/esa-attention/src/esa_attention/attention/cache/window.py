@@ -67,8 +67,7 @@ class RotatedWindow:
         Returns:
             Keys and values ``(K, end - begin, D)``, views, and the position of the first token.
         """
-        if end - begin > self.keys.shape[1]:
-            self._enlarge(end - begin)
+        assert end - begin <= self.keys.shape[1], "a local part and a chunk are all that is ever read"
         outside = begin < self.base or end - self.base > self.keys.shape[1] or self.end < begin
         if outside or (begin != self.base and not self.moves):
             self.base = self.end = begin
@@ -82,18 +81,6 @@ class RotatedWindow:
         low, high = begin - self.base, end - self.base
         values = store[begin:end, 1].transpose(0, 1) if self.values is None else self.values[:, low:high]
         return self.keys[:, low:high], values, low
-
-    def _enlarge(self, tokens: int) -> None:
-        """Only without a bound on the local part (full attention) is more room ever needed."""
-        held, capacity = self.end - self.base, max(tokens, 2 * self.keys.shape[1])
-
-        def larger(old: Tensor) -> Tensor:
-            new = empty((old.shape[0], capacity, old.shape[2]), old.dtype, old.device)
-            new[:, :held] = old[:, :held]
-            return new
-
-        self.keys = larger(self.keys)
-        self.values = None if self.values is None else larger(self.values)
 
     def crop(self, length: int) -> None:
         """Forget what was rotated of tokens from ``length`` on."""

@@ -18,10 +18,19 @@ class Workspace:
 
     def __init__(self) -> None:
         self._held: dict[tuple[Any, ...], Tensor] = {}
+        self._numbers: dict[tuple[str, torch.device], tuple[tuple[int, ...], Tensor]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing in it outlives a step."""
-        return {"_held": {}}
+        return {"_held": {}, "_numbers": {}}
+
+    def numbers(self, name: str, values: Sequence[int], device: torch.device) -> Tensor:
+        """Whole numbers on a device, int64, not to be written to: copied there once for all layers of a pass."""
+        held = self._numbers.get((name, device))
+        if held is None or held[0] != tuple(values):
+            held = tuple(values), torch.tensor(values, device=device)
+            self._numbers[name, device] = held
+        return held[1]
 
     def get(
         self, name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False

@@ -22,8 +22,10 @@ from esa_attention.ops.states_torch import merge_attention_states
 __all__ = ["attend_layer_torch"]
 
 
-def attend_layer_torch(layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int] | None) -> Tensor:
-    """See :func:`esa_attention.attention.engine.step.attend_layer`."""
+def attend_layer_torch(
+    layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int] | None, first_row: int = 0
+) -> Tensor:
+    """See :func:`esa_attention.attention.engine.step.attend_layer`; queries are of the rows from ``first_row`` on."""
     total = layer.get_seq_length()
     # Every token of an unpadded row is written below.
     out = torch.empty_like(query) if starts is None else torch.zeros_like(query)
@@ -33,7 +35,7 @@ def attend_layer_torch(layer: ESALayer, query: Tensor, scaling: float, starts: S
         while current < total:
             end = min(current + layer.config.step_size, total)
             low, high = current - total + query.shape[2], end - total + query.shape[2]
-            out[row, :, low:high] = _chunk(layer, row, query[row, :, low:high], current, first, scaling)
+            out[row, :, low:high] = _chunk(layer, first_row + row, query[row, :, low:high], current, first, scaling)
             current = end
     return out
 
@@ -42,8 +44,6 @@ def _chunk(layer: ESALayer, row: int, query: Tensor, current: int, start: int, s
     """Attention ``(H, T, D)`` of one chunk of one row."""
     config = layer.config
     end = current + query.shape[1]
-    if config.method == "full" or end - start <= config.dense_until:
-        return _local(layer, row, query, Segments(start, start, start, current, end), scaling)[0]
     cut = segments(current, end, config.num_initial, config.num_local, start)
     if cut.initial_end == cut.start and cut.num_middle == 0:
         return _local(layer, row, query, cut, scaling)[0]

@@ -33,50 +33,56 @@ _SCORES = 2**25
 View = Callable[[Tensor], Tensor]
 
 
-def attend_layer_triton(layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int] | None) -> Tensor:
-    """See :func:`esa_attention.attention.engine.step.attend_layer`."""
+def attend_layer_triton(
+    layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int] | None, first_row: int = 0
+) -> Tensor:
+    """See :func:`esa_attention.attention.engine.step.attend_layer`; queries are of the rows from ``first_row`` on."""
     batch, _, new, _ = query.shape
     total, size = layer.get_seq_length(), layer.config.step_size
     begin = total - new
     if size == 1 and new > 1:
-        return _decoded(layer, query, scaling, starts or [0] * batch)
+        return _decoded(layer, query, scaling, starts or [0] * batch, first_row)
     if starts is not None and new > size and max(starts) > begin:
         out = torch.zeros_like(query)
         for row in range(batch):
             low = max(starts[row] - begin, 0)
             if low < new:
-                rows = slice(row, row + 1)
-                out[rows, :, low:] = _call(layer, rows, query[rows, :, low:], scaling, [starts[row]], row)
+                own = slice(row, row + 1)
+                out[own, :, low:] = _call(layer, query[own, :, low:], scaling, [starts[row]], first_row + row)
         return out
-    return _call(layer, slice(None), query, scaling, list(starts) if starts is not None else [0] * batch, 0)
+    return _call(layer, query, scaling, list(starts) if starts is not None else [0] * batch, first_row)
 
 
-def _decoded(layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int]) -> Tensor:
+def _decoded(layer: ESALayer, query: Tensor, scaling: float, starts: Sequence[int], first_row: int) -> Tensor:
     """All new tokens of all rows, each as if it were decoded."""
     assert layer.store is not None
     new, out = query.shape[2], torch.zeros_like(query)
     begin = layer.get_seq_length() - new
     together = max(1, min(512, _SCORES // layer.store.capacity))
     for row, start in enumerate(starts):
+        number = first_row + row
         for low in range(max(start - begin, 0), new, together):
             high = min(low + together, new)
             count = high - low
 
-            def view(held: Tensor, row: int = row, count: int = count) -> Tensor:
-                return held[row : row + 1].expand(count, *held.shape[1:])
+            def view(held: Tensor, number: int = number, count: int = count) -> Tensor:
+                return held[number : number + 1].expand(count, *held.shape[1:])
 
             tokens = query[row, :, low:high].transpose(0, 1)[:, :, None]
             ends = list(range(begin + low + 1, begin + high + 1))
-            found = _chunk(layer, view, tokens, scaling, [start] * count, ends, [row] * count)
+            found = _chunk(layer, view, tokens, scaling, [start] * count, ends, [number] * count)
             out[row, :, low:high] = found[:, :, 0].transpose(0, 1)
     return out
 
 
-def _call(layer: ESALayer, rows: slice, query: Tensor, scaling: float, starts: list[int], first_row: int) -> Tensor:
-    """All chunks of some rows."""
-    out = torch.empty_like(query)
+def _call(layer: ESALayer, query: Tensor, scaling: float, starts: list[int], first_row: int) -> Tensor:
+    """All chunks of the rows from ``first_row`` on."""
     total, new = layer.get_seq_length(), query.shape[2]
     numbers = list(range(first_row, first_row + len(starts)))
+    rows = slice(first_row, first_row + len(starts))
+    if new <= layer.config.step_size:
+        return _chunk(layer, lambda held: held[rows], query, scaling, starts, [total], numbers)
+    out = torch.empty_like(query)
     for low in range(0, new, layer.config.step_size):
         high = min(low + layer.config.step_size, new)
         part, ends = query[:, :, low:high], [total - new + high]
@@ -97,8 +103,8 @@ def _chunk(
     config, tables = layer.config, layer.tables
     assert layer.store is not None
     new = query.shape[2]
-    start = torch.tensor(starts, device=query.device)
-    length = torch.tensor(ends, device=query.device)
+    start = layer.workspace.numbers("starts", starts, query.device)
+    length = layer.workspace.numbers("ends", ends, query.device)
     longest = max(config.num_local + new, config.w + 1)
     cos, sin = (t[:, : tables.rotary_dim // 2] for t in tables.tables(longest, query.device))
     queries = step_queries(
@@ -214,6 +220,8 @@ def _choose(
         )
         chosen.append(picked)
         counts.append(count)
+    if len(chosen) == 1:
+        return chosen[0], counts[0]
     return torch.cat(chosen, dim=1), torch.cat(counts, dim=1)
 
 

@@ -14,6 +14,7 @@ from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.cache.workspace import Workspace
 from esa_attention.attention.engine.step import attend_layer
 from esa_attention.attention.rope import RopeTables
+from esa_attention.commands.bench.peers import Call, full_forms
 from esa_attention.commands.bench.shape import LayerShape
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
@@ -88,32 +89,11 @@ class Case:
 
         return step
 
-    def full(self, provider: str) -> Callable[[], Any]:
-        """Full attention over as many keys, contiguous by head, the queries of a group packed as transformers does."""
-        shape = self.shape
-        total = self.length + self.new
-        size = (1, shape.num_kv_heads, total, shape.head_dim)
+    def full(self) -> dict[str, Call]:
+        """Full attention over as many keys, contiguous by head, in every form there is."""
+        size = (1, self.shape.num_kv_heads, self.length + self.new, self.shape.head_dim)
         self._generator.manual_seed(self.seed + 1)
-        keys, values = self._randn(*size), self._randn(*size)
-        if provider == "flash_attn":
-            from flash_attn import flash_attn_func
-
-            rows = [t.transpose(1, 2).contiguous() for t in (self.query, keys, values)]
-            return lambda: flash_attn_func(*rows, causal=True)
-        if self.new == 1:
-            packed = self.query.view(1, shape.num_kv_heads, -1, shape.head_dim)
-            mask = None
-        else:
-            packed = self.query
-            mask = torch.ones(self.new, total, dtype=torch.bool, device=self.device).tril(self.length)
-
-        def run() -> Tensor:
-            with torch.inference_mode():
-                return torch.nn.functional.scaled_dot_product_attention(
-                    packed, keys, values, attn_mask=mask, enable_gqa=packed.shape[1] != keys.shape[1]
-                )
-
-        return run
+        return full_forms(self.query, self._randn(*size), self._randn(*size))
 
     def append(self) -> Callable[[], Any]:
         """Appending one token, the index included."""

@@ -10,16 +10,18 @@ from effkit.bench import Bench, check_counts, check_providers
 from effkit.errors import UserError, choose
 from effkit.progress import report_progress
 from effkit.report import Report
+from esa_attention.attention.crossover import meeting_point
 from esa_attention.commands.bench.case import PROVIDERS, Case, need_flash_attn
 from esa_attention.commands.bench.closed_form import closed_form_report
-from esa_attention.commands.bench.floors import macs, moved_bytes
+from esa_attention.commands.bench.floors import kernel_bytes, macs, moved_bytes
+from esa_attention.commands.bench.peers import captured, fastest
 from esa_attention.commands.bench.shape import LayerShape
 from esa_attention.config import ESAConfig
 from esa_attention.plots import bytes_curves, time_curves
 
 __all__ = ["KINDS", "bench_report"]
 
-KINDS = ("decode", "prefill", "append", "calibrate")
+KINDS = ("decode", "prefill", "crossover", "append", "calibrate")
 
 
 def bench_report(
@@ -42,8 +44,8 @@ def bench_report(
     """Time one layer at several lengths.
 
     Args:
-        kind: ``decode`` (one token), ``prefill`` (one chunk), ``append`` (one token, cache only), ``calibrate`` (the
-            closed form from given moments; ``lengths`` is not used).
+        kind: ``decode`` (one token), ``prefill`` (one chunk), ``crossover`` (``decode`` at short lengths), ``append``
+            (one token, cache only), ``calibrate`` (the closed form from given moments; ``lengths`` is not used).
         lengths: Tokens in the cache before the step.
         providers: Of ``PROVIDERS`` in :mod:`~esa_attention.commands.bench.case`; ratios against ``sdpa``, or the last.
         shape: Heads of the layer.
@@ -94,12 +96,15 @@ def bench_report(
         report_progress(f"{kind} at {length:,} tokens", number / len(lengths))
         new = config.chunk_size if kind == "prefill" else 1
         case = Case(shape, config, rank, length, new, bench.device, bench.dtype, seed)
-        data[f"length_{length}"] = _measure(bench, case, kind, names)
+        data[f"length_{length}"] = _measure(bench, case, "decode" if kind == "crossover" else kind, names)
         del case
     report = bench.report(f"esa-attention bench {kind}", data, csv=csv)
     if kind == "append":
         _append_growth(report, lengths)
-    elif folder is not None and len(lengths) > 1:
+        return report
+    if kind in ("decode", "crossover"):
+        _say_crossover(report, lengths)
+    if folder is not None and len(lengths) > 1:
         heads = f"{shape.num_heads}/{shape.num_kv_heads}/{shape.head_dim}"
         report.files += _draw(
             report, kind, sorted(lengths), f"heads {heads}, {bench.precision}, {bench.device}", folder
@@ -113,10 +118,11 @@ def _measure(bench: Bench, case: Case, kind: str, names: Sequence[str]) -> dict[
     Returns:
         The figures of this length.
     """
+    race: dict[str, float] = {}
     if kind == "append":
         calls, baseline = {"esa": case.append()}, None
     else:
-        calls = {p: (case.esa if p.startswith("esa") else case.full)(p) for p in names}
+        calls, race = _calls(bench, case, names)
         baseline = "sdpa" if "sdpa" in calls else names[-1]
     bytes_of = {n: moved_bytes(case, n) for n in calls}
     limits = {n: bench.floor.seconds(macs(case, n), bytes_of[n]) for n in calls} if baseline else None
@@ -131,6 +137,7 @@ def _measure(bench: Bench, case: Case, kind: str, names: Sequence[str]) -> dict[
         baseline=baseline,
         limits=limits,
         limit_note="bytes or multiply-adds at the machine's measured rates",
+        note=f"sdpa: {min(race, key=race.__getitem__)}" if race else "",
     )
     found: dict[str, Any] = {"seconds": measured.seconds}
     if baseline is None or limits is None:
@@ -140,9 +147,57 @@ def _measure(bench: Bench, case: Case, kind: str, names: Sequence[str]) -> dict[
         f"copy) or multiply-adds at {bench.floor.flops_per_second / 1e9:,.0f} GFLOP/s (large matrix product), "
         "whichever takes longer."
     )
+    if race:
+        ordered = sorted(race, key=race.__getitem__)
+        measured.table.note += (
+            f" sdpa is full attention in the fastest form that runs here, {ordered[0]}; the others were tried first: "
+            + ", ".join(f"{name} {1e3 * race[name]:.3g} ms" for name in ordered)
+            + "."
+        )
+        found["full_attention"] = race
+    if case.new == 1:
+        found["kernel_bytes"] = {n: kernel_bytes(case, n) for n in calls if n.startswith("esa")}
+        for name, parts in found["kernel_bytes"].items():
+            shares = ", ".join(f"{part} {size / 2**20:.3g} MiB" for part, size in parts.items())
+            share = 100 * bytes_of[name] / sum(parts.values())
+            measured.table.note += f" Kernels of {name} move {shares}; the floor is {share:.0f} % of that."
     bound = {n: limits[baseline] / limits[n] for n in calls}
     ratios = measured.faster_than(baseline)
     return {**found, "ratio": ratios, "floor_seconds": limits, "bytes": bytes_of, "bound": bound}
+
+
+def _calls(bench: Bench, case: Case, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+    """A callable for every provider, and how long the forms of full attention took of which ``sdpa`` is the fastest."""
+    calls: dict[str, Any] = {}
+    race: dict[str, float] = {}
+    for name in names:
+        if name.startswith("esa"):
+            calls[name] = case.esa(name)
+            continue
+        forms = case.full()
+        if name == "flash_attn":
+            calls[name] = captured(forms["flash_attn"], bench.device)
+        else:
+            _, calls[name], race = fastest(forms, bench.device, bench.threads, min(0.5, bench.min_seconds))
+    return calls, race
+
+
+def _say_crossover(report: Report, lengths: Sequence[int]) -> None:
+    """From which length ESA is faster, as far as the lengths that were timed tell."""
+    found = {n: report.data[f"length_{n}"]["ratio"] for n in lengths}
+    name = next((p for p in found[lengths[0]] if p.startswith("esa")), None)
+    if name is None or "sdpa" not in found[lengths[0]]:
+        return
+    meets = meeting_point((n, found[n][name]) for n in lengths)
+    report.data["crossover"] = meets
+    low, high = min(lengths), max(lengths)
+    if meets is None:
+        line = f"{name} is not faster than full attention at {high:,} tokens: dense_until of at least {high} fits here"
+    elif meets == low:
+        line = f"{name} is faster than full attention at all these lengths: the crossover lies below {low:,} tokens"
+    else:
+        line = f"crossover: {name} is faster than full attention from {meets:,} tokens on (esa.dense_until={meets})"
+    report.lines.append(line)
 
 
 def _draw(report: Report, kind: str, lengths: list[int], remark: str, folder: Path) -> list[Path]:
@@ -153,7 +208,7 @@ def _draw(report: Report, kind: str, lengths: list[int], remark: str, folder: Pa
     def of(key: str) -> dict[str, list[float]]:
         return {n: [f[key][n] for f in found] for n in names}
 
-    step = "a decoding step" if kind == "decode" else "reading a chunk"
+    step = "reading a chunk" if kind == "prefill" else "a decoding step"
     common: dict[str, Any] = {"baseline": baseline, "remark": remark}
     return [
         time_curves(

@@ -113,6 +113,8 @@ def config_for(name: str, *, family: str = "llama", **overrides: Any) -> PreTrai
     """
     if name == "stories260k":
         raise UserError("model='stories260k' has its configuration in stories260K.bin; use build_model with path=")
+    if name == "causal_lm":
+        raise UserError("model='causal_lm' has its configuration in its folder: give model.path=FOLDER")
     choose("model", name, CONFIGS)
     if name == "constructed_induction":
         from esa_attention.evaluation.models.constructed import constructed_config

@@ -20,8 +20,9 @@ from esa_attention.evaluation.models.geometries import PUBLISHED, TINY_FAMILIES,
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["MODELS", "STORIES_FILES", "build_model", "config_for", "list_models", "load_tokenizer"]
+__all__ = ["FROM_PATH", "MODELS", "STORIES_FILES", "build_model", "config_for", "list_models", "load_tokenizer"]
 
+FROM_PATH = (*PUBLISHED, "causal_lm")  # read by transformers, with a tokenizer; the last is any there is
 STORIES_FILES = ("stories260K.bin", "tok512.bin")
 
 
@@ -48,7 +49,7 @@ def build_model(
             cannot be had, and ``byte_lm`` is trained, which takes a minute or two.
         device: Where the model goes.
         dtype: Of the weights.
-        device_map: For the published models: spread over devices, as in ``from_pretrained``. Needs accelerate.
+        device_map: For models read by transformers: spread over devices, as in ``from_pretrained``. Needs accelerate.
         **options: What the model takes: ``family`` and ``seed`` (tiny_random), arguments of ``constructed_induction``
             and ``train_byte_lm``, or of ``from_pretrained``.
 
@@ -59,11 +60,11 @@ def build_model(
         UserError: If the name is unknown or the weights cannot be had; one line that says why.
     """
     choose("model", name, list_models())
-    if device_map is not None and name not in PUBLISHED:
-        raise UserError(f"device_map is for {', '.join(PUBLISHED)}; {name} fits on one device")
+    if device_map is not None and name not in FROM_PATH:
+        raise UserError(f"device_map is for {', '.join(FROM_PATH)}; {name} fits on one device")
     if path is not None and name in ("tiny_random", "constructed_induction"):
         raise UserError(f"model={name!r} is built here and takes no path, got {os.fspath(path)!r}")
-    if name in PUBLISHED:
+    if name in FROM_PATH:
         return _pretrained(name, path, device=device, dtype=dtype, device_map=device_map, **options)
     return MODELS[name](path, device=device, dtype=dtype, **options)
 
@@ -169,7 +170,7 @@ def load_tokenizer(name: str, path: str | os.PathLike[str] | None = None) -> Any
         from esa_attention.evaluation.models.llama2c_tokenizer import Llama2cTokenizer
 
         return Llama2cTokenizer.load(_stories_file(path, STORIES_FILES[1]))
-    if name not in PUBLISHED:
+    if name not in FROM_PATH:
         return None
     if path is None:
         raise UserError(f"the tokenizer of model={name!r} needs path=FOLDER or path=NAME_ON_A_HUB")
@@ -182,7 +183,7 @@ def load_tokenizer(name: str, path: str | os.PathLike[str] | None = None) -> Any
 
 
 MODELS: dict[str, Callable[..., Any]] = {
-    **dict.fromkeys(PUBLISHED, _pretrained),
+    **dict.fromkeys(FROM_PATH, _pretrained),
     "tiny_random": _tiny,
     "constructed_induction": _constructed,
     "stories260k": _stories,

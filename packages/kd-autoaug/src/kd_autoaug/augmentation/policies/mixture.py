@@ -18,9 +18,9 @@ from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.operators import Op
 from kd_autoaug.ops.tables import blend
 
-__all__ = ["LONGEST", "Mixture", "mixed"]
+__all__ = ["LONGEST", "STREAM", "Mixture", "mixed"]
 
-_STREAM = 1  # beside that of the crop; those of layers begin at 16
+STREAM = 1  # beside that of the crop; those of layers begin at 16
 LONGEST = 3  # operators of a chain whose length is drawn
 
 
@@ -41,9 +41,9 @@ class Mixture:
         """Operators that a chain has at most."""
         return self.depth or LONGEST
 
-    def words(self, seed: int, index: Tensor, view: Tensor | int) -> Tensor:
+    def words(self, seed: int, index: Tensor, view: Tensor | int, backend: str = "torch") -> Tensor:
         """What the mixing is drawn from, int64 ``(2 * width, B)``: the blend, the weights, the lengths."""
-        return rng.words_of(seed, index, view, (_STREAM,), 2 * self.width)[0]
+        return rng.words_of(seed, index, view, (STREAM,), 2 * self.width, backend)[0]
 
     def shares(self, words: Tensor) -> tuple[Tensor, Tensor]:
         """Share of the mixed picture, float32 ``(B,)``, and weights of the chains, float32 ``(width, B)``."""

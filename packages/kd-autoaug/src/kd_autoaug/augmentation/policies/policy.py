@@ -109,7 +109,9 @@ class Policy(PolicyTable):
         """
         return cls.of(timm_table(text, hparams))
 
-    def sample(self, seed: int, index: Tensor, view: Tensor | int, size: tuple[int, int]) -> list[Layer]:
+    def sample(
+        self, seed: int, index: Tensor, view: Tensor | int, size: tuple[int, int], *, backend: str = "auto"
+    ) -> list[Layer]:
         """What is done to each picture: a function of (seed, index, view) alone.
 
         Args:
@@ -117,12 +119,16 @@ class Policy(PolicyTable):
             index: The samples' numbers, int64 ``(B,)``; its device is where the work is done.
             view: The view's number, one for all or int64 ``(B,)``.
             size: Height and width of the pictures.
+            backend: ``"triton"`` draws in one launch, others by tensor operations; ``"auto"`` takes what suits the
+                device. The bits are the same.
 
         Returns:
             ``num_layers`` layers of B operators; of a mixture, chain after chain.
+
+        Raises:
+            UserError: If ``seed`` is no seed, or the backend is not known or cannot run.
         """
-        layers = self._sampler.sample(seed, index, view, size)
-        return layers if self.mixture is None else self.mixture.shortened(layers, self.mixture.words(seed, index, view))
+        return self._sampler.sample(seed, index, view, size, backend)
 
     def describe(self) -> dict[str, Any]:
         """The whole table, in plain values: what :meth:`fingerprint` hashes."""

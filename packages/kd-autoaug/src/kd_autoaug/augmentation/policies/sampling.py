@@ -1,4 +1,7 @@
-"""Drawing what a policy does to each picture of a batch: a few tensor operations, no loop over pictures, no wait."""
+"""Drawing what a policy does to each picture of a batch: a few tensor operations, no loop over pictures, no wait.
+
+On a GPU one kernel does the same in one launch (:mod:`kd_autoaug.ops.draw_kernel`), with the same bits.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from kd_autoaug.augmentation import rng
 from kd_autoaug.augmentation.policies.boxes import boxes
 from kd_autoaug.augmentation.policies.entries import Entry
 from kd_autoaug.augmentation.policies.law import evaluate, stack
+from kd_autoaug.augmentation.policies.mixture import STREAM
 from kd_autoaug.augmentation.policies.space import LawSpace
 from kd_autoaug.augmentation.policies.table import PolicyTable
+from kd_autoaug.ops.dispatch import resolve_backend
+from kd_autoaug.ops.draw_triton import Draw, draw_layers
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.operators import Op
 
@@ -57,6 +63,10 @@ class Sampler:
         if policy.noise is not None:
             assert isinstance(policy.space, LawSpace)
             self.constant["law"] = stack([policy.space.laws[op] for op in self.ops])
+        # As tensors: dividing by a number, torch multiplies by its inverse on a GPU, and a last bit differs.
+        noise, denominator = policy.noise, getattr(policy.space, "denominator", 1.0)
+        bounds = (0.0, 0.0) if noise is None else (noise.std, noise.upper)
+        self.constant["numbers"] = torch.tensor([*bounds, denominator, policy.space.blur_from], dtype=torch.float64)
         self._on: dict[torch.device, dict[str, Tensor]] = {}
         self._sized: dict[tuple[torch.device, tuple[int, int]], Tensor] = {}
 
@@ -64,12 +74,54 @@ class Sampler:
         """Arguments of all entries at a size, float64 ``(E, bins, 2)``."""
         return self.policy.space.at_size(self.ops, self.base, size)
 
-    def sample(self, seed: int, index: Tensor, view: Tensor | int, size: tuple[int, int]) -> list[Layer]:
+    def sample(
+        self, seed: int, index: Tensor, view: Tensor | int, size: tuple[int, int], backend: str = "auto"
+    ) -> list[Layer]:
         """See :meth:`~kd_autoaug.augmentation.policies.policy.Policy.sample`."""
-        layers, batch, device = self.policy.num_layers, len(index), index.device
-        if layers == 0:
+        if self.policy.num_layers == 0:
             return []
         size = int(size[0]), int(size[1])
+        if resolve_backend(backend, index.device) == "triton":
+            return draw_layers(self._draw(index.device, size), rng.check_seed(seed), index, view, size)
+        layers = self._sample(seed, index, view, size)
+        mixture = self.policy.mixture
+        return layers if mixture is None else mixture.shortened(layers, mixture.words(seed, index, view))
+
+    def _draw(self, device: torch.device, size: tuple[int, int]) -> Draw:
+        """The policy as the kernel reads it."""
+        policy, table = self.policy, self._constants(device)
+        noise, mixture = policy.noise, policy.mixture
+        kind = "none" if noise is None else "uniform" if noise.std == float("inf") else "normal"
+        lengths = mixture is not None and not mixture.depth
+        return Draw(
+            layers=policy.num_layers,
+            op=table["op"],
+            threshold=table["threshold"],
+            level=table["level"],
+            argument=self._at(size, device),
+            interpolation=table["interpolation"],
+            numbers=table["numbers"],
+            weight=table.get("weight"),
+            law=table.get("law"),
+            quantiles=rng.quantiles(device) if kind == "normal" else None,
+            stream=rng.LAYERS,
+            rows=len(policy.rows),
+            slots=self.slots,
+            bins=self.bins,
+            draws=bool(policy.draws),
+            long=self.words > 4,
+            noise=kind,
+            cutout=self.has_cutout,
+            boxes=policy.space.cutout,
+            blur=self.has_blur,
+            chains=mixture.width if mixture is not None and lengths else 0,
+            longest=mixture.longest if mixture is not None else 1,
+            mixture_stream=STREAM,
+        )
+
+    def _sample(self, seed: int, index: Tensor, view: Tensor | int, size: tuple[int, int]) -> list[Layer]:
+        """The same by tensor operations: the specification."""
+        layers, batch, device = self.policy.num_layers, len(index), index.device
         table = self._constants(device)
         streams = [rng.LAYERS + layer for layer in range(layers)]
         words = rng.words_of(seed, index, view, streams, self.words).transpose(0, 1)  # (words, L, B)
@@ -123,9 +175,7 @@ class Sampler:
             level = level * rng.uniform(words[_LEVEL])
         else:
             level = level + noise.std * rng.normal(words[_LEVEL])
-        space = self.policy.space
-        assert isinstance(space, LawSpace)
-        fraction = level.clamp(0.0, noise.upper) / space.denominator
+        fraction = level.clamp(0.0, noise.upper) / table["numbers"][2]
         return evaluate(table["law"][:, entry], fraction, negative > 0) * self._at(size, entry.device)[entry]
 
     def _constants(self, device: torch.device) -> dict[str, Tensor]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "Norm", "conv_norm", "copy_weights", "like", "plain_norm", "pooled"]
+__all__ = ["ACTIVATIONS", "Norm", "conv_norm", "copy_weights", "like", "plain_norm", "pooled", "thinned"]
 
 Norm: TypeAlias = Callable[[int], nn.BatchNorm2d]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hswish": nn.Hardswish}
@@ -29,6 +30,12 @@ def conv_norm(
 def pooled(x: Tensor) -> Tensor:
     """Global average: (B, C, H, W) to (B, C)."""
     return x.mean((2, 3))
+
+
+def thinned(x: Tensor, p: float) -> Tensor:
+    """Pictures with a share of them zeroed, and the others raised so that the mean stays: ``(B, C, H, W)``."""
+    keep = torch.empty(len(x), 1, 1, 1, device=x.device, dtype=x.dtype).bernoulli_(1 - p)
+    return x * keep / (1 - p)
 
 
 def like(module: nn.Module, other: nn.Module) -> nn.Module:

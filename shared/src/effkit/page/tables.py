@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from unicodedata import east_asian_width
 
+from effkit.page.markup import BADGES, badge
 from effkit.report import Table, format_cell
-from effkit.reproduce.markup import BADGES, badge
 
 __all__ = ["html_table"]
 
+_BADGED = ("verdict", "laptop-scale claim", "status")  # columns whose words are badges
 _LETTER, _PADDING = 8.6, 24  # pixels: a letter of the widest usual font, and what is left free in a cell
 _FEW_LETTERS = 14  # of a cell with sentences, below which they become hard to read
 _SHORT = 20  # letters of what is not wrapped
@@ -65,7 +66,7 @@ def html_table(
     def cell(row: Sequence[object], i: int) -> str:
         text = format_cell(row[i])
         inside = escape(text)
-        if table.columns[i] in ("verdict", "laptop-scale claim") and text in BADGES:
+        if table.columns[i] in _BADGED and text in BADGES:
             inside = badge(text)
         elif i == 0 and link is not None:
             inside = f'<a href="{escape(link(text))}">{inside}</a>'
@@ -111,7 +112,7 @@ def _measured(table: Table, shown: Sequence[int]) -> tuple[dict[int, str], float
         heading = min(_SHORT, max(map(_letters, table.columns[i].split()), default=0))
         kinds[i] = "number" if numeric[i] else "short" if longest <= _SHORT else "text"
         letters = min(longest, _FEW_LETTERS) if kinds[i] == "text" else longest
-        if table.columns[i] in ("verdict", "laptop-scale claim"):
+        if table.columns[i] in _BADGED:
             letters += 3  # the sign
         room += _LETTER * max(letters, heading) + _PADDING
     return kinds, room

@@ -11,7 +11,7 @@ from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from effkit.errors import UserError
-from tnt_vit.dense.neck import FeaturePyramid
+from tnt_vit.inference.dense.neck import FeaturePyramid
 from tnt_vit.layers.strides import pad_to_multiple
 from tnt_vit.model import TNT
 from tnt_vit.pyramid import PyramidTNT

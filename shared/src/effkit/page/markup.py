@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from effkit.plots import read_description
 from effkit.report import format_cell
 
-__all__ = ["BADGES", "badge", "flat", "html_log", "html_picture"]
+__all__ = ["BADGES", "badge", "flat", "html_log", "html_picture", "html_tiles", "readable_date"]
 
 # Word to (CSS class, sign): the word is always there, colour and sign only help the eye.
 BADGES = {
@@ -23,6 +25,23 @@ BADGES = {
     "nothing to compare": ("quiet", "–"),
     "not run": ("quiet", "–"),
     "none": ("quiet", "–"),
+    # Of a thing measured, and of one measured twice.
+    "measured": ("good", "✓"),
+    "counted": ("good", "✓"),
+    "skipped": ("quiet", "–"),
+    "failed": ("bad", "✗"),
+    "out of memory": ("bad", "✗"),
+    "same": ("good", "="),
+    "other": ("bad", "≠"),
+    "alike": ("quiet", "≈"),
+    "faster": ("good", "▲"),
+    "slower": ("bad", "▼"),
+    "more": ("quiet", "▲"),
+    "less": ("quiet", "▼"),
+    "no interval": ("quiet", "–"),
+    "only in A": ("quiet", "–"),
+    "only in B": ("quiet", "–"),
+    "not compared": ("quiet", "–"),
 }
 
 
@@ -30,6 +49,17 @@ def badge(word: str) -> str:
     """A verdict in its colour, with its sign."""
     kind, sign = BADGES[word]
     return f'<span class="badge {kind}"><span aria-hidden="true">{sign}</span> {escape(word)}</span>'
+
+
+def html_tiles(tiles: Iterable[tuple[int | str, str, str]]) -> str:
+    """Figures that say at a glance what a page holds: (figure, label, kind of :data:`BADGES`)."""
+    boxes = (f'<div class="tile {kind}"><b>{escape(str(n))}</b>{escape(label)}</div>' for n, label, kind in tiles)
+    return f'<div class="tiles">{"".join(boxes)}</div>'
+
+
+def readable_date(date: str) -> str:
+    """2026-07-31T08:05:00Z as people write it."""
+    return re.sub(r"(\d)T(\d\d:\d\d)(:\d\d)?Z$", r"\1, \2 UTC", date)
 
 
 def flat(value: Any) -> str:
