@@ -25,7 +25,7 @@ RECOVERY = (
     "experiment=laptop_finetune", "scale=2", "data.patch=40", "data.batch_size=4", "data.crops=480",
     "trainer.max_epochs=1", "optimizer.lr=5.0e-4",
 )  # fmt: skip
-"""Of the trained network: 120 steps, for a minute of one core."""
+"""Of the trained network: 120 steps."""
 
 QUIET = ("trainer.enable_progress_bar=false", "checkpoint_minutes=null")
 
