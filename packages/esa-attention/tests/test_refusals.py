@@ -60,7 +60,7 @@ def test_an_interrupted_calibration_leaves_no_file_under_the_final_name(run, tmp
     def interrupt(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("effkit.checkpoints.writing._plain", interrupt)
+    monkeypatch.setattr("effkit.checkpoints.writing.plain_state", interrupt)
     code, _, err = run("calibrate", *TINY, "compressor.num_tokens=300", "out=new/maps.safetensors")
     assert code == 130, err
     assert not (tmp_path / "new").exists()

@@ -65,7 +65,7 @@ def reproduce(cfg: DictConfig) -> Report:
 
 @main.command("compare-machines", positional="what")
 def compare_machines(cfg: DictConfig) -> Report:
-    """Set two reports of `effkit reproduce` beside each other, figure by figure, with ratios and intervals.
+    """Set two reports of `effkit reproduce` beside each other, figure by figure, with intervals.
 
     A and B are files results.json, or folders of reports that are repeats of each other on one machine.
     """
@@ -80,7 +80,7 @@ def compare_machines(cfg: DictConfig) -> Report:
 
 @main.command("bench", positional="what")
 def bench(cfg: DictConfig) -> Report:
-    """Time what executors cost a task (overhead), or reproduction on several workers against one (reproduce)."""
+    """Time what executors cost a task (overhead), or reproduction on several workers (reproduce)."""
     from effkit.bench import check_csv
     from effkit.cli import run_dir
     from effkit.errors import UserError, choose

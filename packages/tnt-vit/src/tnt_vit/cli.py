@@ -89,7 +89,7 @@ def visualize(cfg: DictConfig) -> Report:
 
 @main.command("survey", positional="what")
 def survey(cfg: DictConfig) -> Report:
-    """Measure the backbones of the ViT survey here beside what is published; also: survey list, survey compare A B."""
+    """Measure the ViT survey's backbones here beside what is published; also: survey list, survey compare A B."""
     from tnt_vit.commands.survey import run
 
     return run(cfg)
