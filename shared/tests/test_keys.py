@@ -74,7 +74,8 @@ def test_a_line_that_does_not_run_is_an_error(demo, run):
     ],
 )
 def test_every_key_of_the_core_is_read(name, line, tmp_path, monkeypatch, capfd):
-    assert set(effkit.commands) == {"bench", "list", "doctor", "reproduce"}
+    # The other two are read by the test below and by test_machines.py.
+    assert set(effkit.commands) == {"bench", "compare-machines", "list", "doctor", "reproduce"}
     if name == "reproduce":
         pytest.importorskip("tnt_vit", reason="reproduces an installed paper")
     assert unread_keys(effkit, name, in_process(effkit, tmp_path, monkeypatch, capfd), line) == []

@@ -11,7 +11,7 @@ from effkit.intervals import median_interval, ratio_interval
 from effkit.main import main
 from effkit.reproduce.machines import compare_machines
 from effkit.rows import Row, Tolerance
-from effkit.testing import in_process
+from effkit.testing import in_process, unread_keys
 
 
 def outcome(metric, ours, table="1", unit=""):
@@ -157,3 +157,8 @@ def test_intervals_against_known_answers():
     assert math.log2(low) == pytest.approx(1 - 2.776 * math.sqrt(2 / 3))
     with pytest.raises(ValueError, match="positive"):
         ratio_interval([0.0], [1.0])
+
+
+def test_every_key_is_read(save, tmp_path, monkeypatch, capfd):
+    line = [save("a", document()), save("b", document(speed=5.0)), "output=out"]
+    assert unread_keys(main, "compare-machines", in_process(main, tmp_path, monkeypatch, capfd), line) == []
