@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effkit.cost import Cost, measure_image
+from tnt_vit.layers.stem import fold_word_filters
 from tnt_vit.model import TNT
 from tnt_vit.paper.closed_forms import Sizes, dead_params, estimated_block_macs, macs, params
 from tnt_vit.paper.cost import timm_cost, variant_cost
@@ -143,13 +144,16 @@ def test_closed_forms_hold_for_any_sizes(args: dict) -> None:
     assert params(Sizes.of(model)) == params(sizes)
 
 
-def test_folded_stem_spends_more() -> None:
-    """The default path folds the stem's filters into patch-sized ones: 57.8M MACs, not 11.1M. Rows must not use it."""
+def test_what_watches_modules_counts_the_stem_of_the_rows() -> None:
+    """Folded to patch-sized filters the stem spends 57.8M MACs, not 11.1M; a hook on the convolution has it called."""
     with torch.device("meta"):
-        folded = measure_image(TNT(backend="torch", depth=1), 224)
+        watched = measure_image(TNT(backend="torch", depth=1), 224)
         plain = measure_image(TNT(backend="reference", depth=1), 224)
-    assert folded.params == plain.params
-    assert folded.macs - plain.macs == 196 * 16 * 24 * 3 * (256 - 49)
+        stem = TNT(backend="torch", depth=1).pixel_embed
+        folded = fold_word_filters(stem.proj.weight, stem.patch_size, stem.stride)
+    assert (watched.params, watched.macs) == (plain.params, plain.macs)
+    (conv,) = [layer for layer in watched.layers if layer.name == "pixel_embed.proj"]
+    assert 196 * folded.numel() - conv.macs == 196 * 16 * 24 * 3 * (256 - 49)
 
 
 @pytest.mark.parametrize(
