@@ -16,6 +16,7 @@ def learnt(tmp_path_factory):
     return train_digits("paths", 0, tmp_path_factory.mktemp("run"), *words)
 
 
+@pytest.mark.slow
 def test_a_short_run_learns(learnt):
     assert len(learnt["curve"]) == 6
     assert learnt["accuracy"] == pytest.approx(learnt["curve"][-1])

@@ -19,7 +19,8 @@ def model():
     return build_model("stories260k", folder), load_tokenizer("stories260k", folder)
 
 
-@pytest.mark.parametrize("length", [4096, pytest.param(32_768, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [4096, 32_768])
 def test_esa_keeps_a_trained_model_within_a_quarter_of_a_nat(model, length):
     model, tokenizer = model
     ids = sample_stories(model, tokenizer, length, seed=0)

@@ -42,6 +42,7 @@ def assert_same(one: Compressors, other: Compressors) -> None:
         assert torch.equal(ours.spectrum, theirs.spectrum)
 
 
+@pytest.mark.slow
 def test_answers_to_a_benchmark_do_not_depend_on_the_workers(tmp_path, monkeypatch, capfd):
     run = in_process(main, tmp_path, monkeypatch, capfd)
     records = [{"context": f"x = {n}\n" * 40, "input": "y =", "answers": [f"y = {n}"]} for n in range(3)]

@@ -194,6 +194,7 @@ def test_a_decoder_alone_says_what_to_apply_esa_to(tiny, tokens):
             model.generate(ids, **GREEDY)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_looked_through_and_gives_the_same(tiny, tokens):
     model, ids = tiny(), tokens(1, 60)
     name = cache_argument(model)

@@ -99,6 +99,7 @@ TRAINS = ["spec=tiny", "budget=230000", "steps=1", "delta=0.15", "delta_final=0.
           "threads=1"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_report_measures_fresh_seeds_on_the_test_split_and_keeps_them(run, tmp_path):
     assert run("search", *TRAINS, "hydra.run.dir=found").code == 0
     words = ["report", "run=found", "seeds=2", "epochs=1", "device=cpu", "threads=1", "format=json"]
@@ -212,6 +213,7 @@ def test_a_search_in_processes_decides_the_same(run, tmp_path):
     assert logs[0] == logs[1]
 
 
+@pytest.mark.slow
 def test_a_killed_search_is_resumed_by_the_command(run, tmp_path):
     """Kill -9 in the middle of a search whose evaluations build networks."""
     command = [sys.executable, "-m", "greedy_enlarge"]

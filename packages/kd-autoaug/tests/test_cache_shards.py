@@ -194,6 +194,7 @@ def test_a_killed_build_goes_on(words, tmp_path: Path) -> None:
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_a_shard_of_a_build_is_cut_further(workers, words, tmp_path: Path) -> None:
     begin, end = shard_range("2/3", 400)
     path = tmp_path / "c"

@@ -42,6 +42,7 @@ assert 0 < (scale == 0).sum() < scale.numel()
 """
 
 
+@pytest.mark.slow
 def test_network_through_the_interpreter():
     """In a process of its own, since triton reads the variable when a kernel is decorated."""
     pytest.importorskip("triton", reason="triton is not installed (macOS, Windows)")

@@ -136,6 +136,7 @@ def test_a_survey_in_which_some_fail(run, home):
     assert (row["status"], row["counts"]) == ("counted", slim["counts"])
 
 
+@pytest.mark.slow
 def test_a_network_that_kills_its_process_is_named_by_the_next_run(run, home):
     words = ["survey", "models=[deadly]", *QUICK, "parts=[speed]", "output=killed", "format=json"]
     call = f"import sys; sys.path.insert(0, '.'); from tnt_vit.cli import main; main({words})"

@@ -163,8 +163,8 @@ class PyramidBlock(nn.Module):
         if self.has_inner:
             words = words + self.drop_path(self.inner_attn(_flat_norm(self.inner_norm1, words)))
             words = words + self.drop_path(self.inner_mlp(_flat_norm(self.inner_norm2, words)))
-            flat = words.reshape(sentences.shape[0], -1, self.proj.in_features)
-            sentences = sentences + self.proj_norm2(self.proj(self.proj_norm1(flat)))
+            flat = words.reshape(-1, self.proj.in_features)
+            sentences = sentences + self.proj_norm2(self.proj(self.proj_norm1(flat))).view_as(sentences)
         sentences = sentences + self.drop_path(self.outer_attn(self.outer_norm1(sentences), grid, bias))
         update = self.outer_mlp(self.outer_norm2(sentences))
         if self.se_layer is not None:
