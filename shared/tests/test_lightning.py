@@ -462,7 +462,8 @@ def test_bad_trainer_arguments_are_explained(tmp_path, trainer, message):
     [
         ({}, "auto", "32-true"),
         ({}, "bf16", "bf16-mixed"),
-        ({"precision": "64-true"}, "bf16", "64-true"),  # the more specific word wins
+        ({"precision": "64-true"}, "auto", "64-true"),
+        ({"precision": "bf16-true"}, "bf16", "bf16-true"),
         ({"accelerator": "cpu", "devices": 2, "strategy": "ddp"}, "fp32", "32-true"),
     ],
 )
@@ -478,6 +479,9 @@ def test_auto_means_what_the_command_says(tmp_path, options, precision, expected
 def test_what_the_hardware_cannot_do_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"device=cpu and trainer.accelerator=gpu contradict each other"):
         build_trainer({"max_epochs": 1, "accelerator": "gpu"}, tmp_path, device="cpu")
+    for said, precision in (("32-true", "bf16"), ("64-true", "fp32"), ("bf16-mixed", "fp32"), ("bf16-mixed", "fp16")):
+        with pytest.raises(UserError, match=rf"precision={precision} and trainer.precision={said} contradict each"):
+            build_trainer({"max_epochs": 1, "precision": said}, tmp_path, device="cpu", precision=precision)
     with pytest.raises(UserError, match="Lightning has no fp16 on the CPU, use bf16 or fp32"):
         build_trainer({"max_epochs": 1}, tmp_path, device="cpu", precision="fp16")
 

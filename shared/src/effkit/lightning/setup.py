@@ -30,6 +30,7 @@ __all__ = ["build_trainer", "count_epochs", "device_name", "own_settings", "run_
 _OWN_KEYS = {"self", "logger", "callbacks", "plugins", "default_root_dir", "use_distributed_sampler", "overfit_batches"}
 _OWN_KEYS |= {"max_steps", "min_steps", "num_sanity_val_steps", "log_every_n_steps", "barebones", "fast_dev_run"}
 _PRECISIONS = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}
+_BITS = {"fp32": "32", "bf16": "bf16", "fp16": "16"}
 
 
 def _resolve_hardware(options: dict[str, Any], device: str, precision: str) -> dict[str, Any]:
@@ -52,6 +53,11 @@ def _resolve_hardware(options: dict[str, Any], device: str, precision: str) -> d
     used = resolve_device("cpu" if options["accelerator"] == "cpu" else "auto")
     if options.setdefault("precision", "auto") == "auto":
         options["precision"] = _PRECISIONS[resolve_precision(precision, used)]
+    elif precision != "auto" and str(options["precision"]).partition("-")[0] != _BITS.get(precision):
+        raise UserError(
+            f"precision={precision} and trainer.precision={options['precision']} contradict each other: "
+            "add trainer.precision=auto, or leave precision out"
+        )
     if used.type == "cpu" and str(options["precision"]) in ("16", "16-mixed"):  # Lightning would take bf16
         raise UserError("precision=fp16: Lightning has no fp16 on the CPU, use bf16 or fp32")
     return options
