@@ -25,6 +25,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train_experiment("digits", tmp_path_factory.mktemp("short"), *SHORT)
 
 
+@pytest.mark.slow
 def test_a_short_run_learns(short: Trained) -> None:
     assert len(short.curve) == 10
     assert short.accuracy == short.curve[-1]
@@ -34,6 +35,7 @@ def test_a_short_run_learns(short: Trained) -> None:
     assert losses[-1] < losses[3] < losses[0]
 
 
+@pytest.mark.slow
 def test_the_network_returned_is_the_trained_one(short: Trained) -> None:
     images, labels = short.data.pictures("test"), short.data.labels("test")
     images = short.data.preprocessing.normalize(images)

@@ -84,6 +84,7 @@ def run(home, monkeypatch, capfd):
     return in_process(main, home, monkeypatch, capfd)
 
 
+@pytest.mark.slow
 def test_a_survey_in_which_some_fail(run, home):
     names = "models=[slim,wide,wrong,large,batches,absent,t2t_vit_14]"
     code, out, err = run("survey", names, *QUICK, "output=first", "format=json", "images=[chelsea,coffee]")
