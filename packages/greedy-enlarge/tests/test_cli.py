@@ -124,6 +124,7 @@ def rows_of(path):
     return [line for line in path.read_text().splitlines() if not line.startswith("#")]
 
 
+@pytest.mark.slow
 def test_a_table_that_was_stopped_goes_on_and_comes_to_the_same(run, tmp_path, monkeypatch):
     result = run(*TABLE, "hydra.run.dir=whole", "format=json")
     networks = data_of(result)["networks"]

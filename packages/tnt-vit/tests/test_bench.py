@@ -18,7 +18,7 @@ def test_providers_share_their_weights():
     torch.testing.assert_close(outs["timm"], outs["ours_words_first"], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ["inference", "train"])
+@pytest.mark.parametrize("mode", ["inference", pytest.param("train", marks=pytest.mark.slow)])
 def test_rows_ratios_and_floor(tmp_path, mode):
     providers = ["ours_module", "deit"] if mode == "train" else ["ours", "deit"]
     csv = tmp_path / "out.csv"

@@ -123,7 +123,7 @@ def test_a_file_of_the_runs_weights_says_it_too(run, pictures, trained, tmp_path
 
 
 @pytest.mark.parametrize(("to", "suffix"), FORMATS)
-@pytest.mark.parametrize("batch", ["dynamic", 5])
+@pytest.mark.parametrize("batch", ["dynamic", pytest.param(5, marks=pytest.mark.slow)])
 def test_exported_files_carry_it_and_are_read_back(run, pictures, trained, tmp_path, to, suffix, batch):
     code, out, err = run("export", f"run={trained}", f"to={to}", f"batch={batch}", f"out=model{suffix}", "format=json")
     assert code == 0, err
