@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import timm
 import timm.data.auto_augment as timm_ops
 import torch
+from packaging.version import Version
 from PIL import Image
 
 from kd_autoaug import BatchAugment, Policy
@@ -16,7 +18,9 @@ from kd_autoaug.ops.parity import sample_pictures
 from kd_autoaug.ops.pil_picture import apply_to_picture
 
 COUNT = 24
-PICTURES = torch.stack([list(sample_pictures(24, 20, n).values())[n % 6] for n in range(COUNT)])
+# timm before 1.0.30 mixes square pictures only.
+HEIGHT = 20 if Version(timm.__version__) >= Version("1.0.30") else 24
+PICTURES = torch.stack([list(sample_pictures(24, HEIGHT, n).values())[n % 6] for n in range(COUNT)])
 TIMM = {
     "AutoContrast": Op.AUTOCONTRAST,
     "ColorIncreasing": Op.COLOR,
