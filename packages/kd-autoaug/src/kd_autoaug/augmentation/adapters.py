@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, get_worker_info
 from torchvision import tv_tensors
@@ -29,7 +31,8 @@ from effkit.notes import say_once
 from effkit.ranks import process_number
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
-from kd_autoaug.ops.pil_picture import apply_to_picture
+from kd_autoaug.augmentation.single import augment_alone, takes
+from kd_autoaug.ops.single import apply_to_picture
 
 __all__ = ["AugmentTransform", "IndexedDataset", "from_timm_string", "sample_key"]
 
@@ -55,6 +58,17 @@ class _Key:
         each = torch.tensor(self.used) if index.ndim else torch.arange(self.used, self.used + batch)
         self.used += 1 if index.ndim else batch
         return index + (each << _STREAM), self.view
+
+    def number(self) -> tuple[int, int] | None:
+        """Number and view of the next picture as plain integers; ``None`` if only tensors say it, or refuse it."""
+        index, view = self.index, self.view
+        if type(view) is not int or not isinstance(index, int | np.integer) or isinstance(index, bool):
+            return None
+        found = int(index) + (0 if self.draws == "same" else self.used << _STREAM)
+        if not (0 <= found < 1 << 63 and 0 <= view < 1 << 32):
+            return None
+        self.used += self.draws != "same"
+        return found, view
 
 
 _KEY: ContextVar[_Key | None] = ContextVar("kd_autoaug_key", default=None)
@@ -124,8 +138,14 @@ class AugmentTransform(v2.Transform):
             UserError: If a picture is of a kind that is not known; an array inside a sample is none that torchvision's
                 transforms would see.
         """
-        if len(inputs) == 1 and isinstance(inputs[0], np.ndarray):
-            return self._of_array(inputs[0])
+        if len(inputs) == 1:
+            given = inputs[0]
+            if isinstance(given, np.ndarray):
+                return self._of_array(given)
+            if isinstance(given, Image.Image | Tensor) and self._transformed_types is v2.Transform._transformed_types:
+                # What torchvision would do, without taking a sample apart that is none.
+                self.check_inputs([given])
+                return self.transform(given, self.make_params([given]))
         return super().forward(*inputs)
 
     def _of_array(self, picture: np.ndarray) -> np.ndarray:
@@ -163,6 +183,9 @@ class AugmentTransform(v2.Transform):
         picture = isinstance(inpt, Tensor)
         if not picture and inpt.mode not in ("L", "RGB"):
             raise UserError(f"picture has mode {inpt.mode!r}, must be 'L' or 'RGB': convert('RGB') first")
+        if takes(self.augment, inpt) and (number := self._number(params["key"])) is not None:
+            done = augment_alone(self.augment, inpt.as_subclass(Tensor) if picture else inpt, *number)
+            return _like(done, inpt) if picture else done
         policy = self.augment.policy
         if not picture and self.augment.only_policy and policy is not None and policy.mixture is None:
             index, view = self._numbers(1, params["key"])
@@ -189,6 +212,13 @@ class AugmentTransform(v2.Transform):
         self._calls += batch
         return torch.arange(first, first + batch) + (_worker() << 32), process_number()
 
+    def _number(self, key: _Key | None) -> tuple[int, int] | None:
+        """The same for one picture, as plain integers; ``None`` if tensors are needed."""
+        if key is not None:
+            return key.number()
+        self._calls += 1
+        return self._calls - 1 + (_worker() << 32), process_number()
+
 
 def _like(images: Tensor, given: Tensor) -> Tensor:
     return tv_tensors.wrap(images, like=given) if isinstance(given, tv_tensors.TVTensor) else images
@@ -197,9 +227,12 @@ def _like(images: Tensor, given: Tensor) -> Tensor:
 def _worker() -> int:
     """31 bits that differ between workers and between epochs; 0 in the main process."""
     info = get_worker_info()
-    if info is None:
-        return 0
-    return int.from_bytes(hashlib.sha256(str(info.seed).encode()).digest()[:4], "little") >> 1 or 1
+    return 0 if info is None else _hashed(info.seed)
+
+
+@lru_cache(maxsize=16)
+def _hashed(seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "little") >> 1 or 1
 
 
 def from_timm_string(text: str, hparams: Mapping[str, Any] | None = None, seed: int = 0, **options: Any) -> Any:
