@@ -302,11 +302,24 @@ class IndexedDataset(Dataset[Any]):
         self._loaded: Tensor | None = None  # how often, by sample
         if isinstance(data, Sized):
             self._loaded = torch.zeros(len(data), dtype=torch.int32).share_memory_()
+        self._look()
+
+    def _look(self) -> None:
+        """The same memory as arrays, since it is read for each picture: a number of a tensor is a call of torch."""
+        self._told = self._view.numpy()
+        self._counts = None if self._loaded is None else self._loaded.numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_told", "_counts")}  # arrays would be copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._look()
 
     @property
     def view(self) -> int:
         """The view of the epoch that was told; 0 if none was."""
-        return max(0, int(self._view))
+        return max(0, int(self._told[0]))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the view of an epoch, 0, 1, ...: the epoch itself, modulo ``num_views``.
@@ -316,17 +329,17 @@ class IndexedDataset(Dataset[Any]):
         """
         if epoch < 0:
             raise UserError(f"epoch={epoch!r} must be 0 or more")
-        self._view.fill_(self._wrapped(epoch))
+        self._told[0] = self._wrapped(epoch)
 
     def _wrapped(self, view: int) -> int:
         return view if self.num_views is None else view % self.num_views
 
     def _view_of(self, i: int) -> int:
         """The view of sample i; where no epoch was told, how often it has been loaded before."""
-        if int(self._view) != _UNTOLD or self._loaded is None:
+        if self._told[0] != _UNTOLD or self._counts is None:
             return self.view
-        before = int(self._loaded[i])
-        self._loaded[i] += 1
+        before = int(self._counts[i])
+        self._counts[i] += 1
         if before == 1 and get_worker_info() is None:
             say_once(_COUNTS, __name__)
         return self._wrapped(before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from operator import mul
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageFilter
@@ -115,7 +116,7 @@ def _invert(image: Image.Image, arg: float) -> Image.Image:
 
 def _contrast(image: Image.Image, arg: float) -> Image.Image:
     counts = (image if image.mode == "L" else image.convert("L")).histogram()
-    mean = int(sum(map(int.__mul__, counts, tables.SAME)) / (image.width * image.height) + 0.5)
+    mean = int(sum(map(mul, counts, tables.SAME)) / (image.width * image.height) + 0.5)
     return _looked_up(image, tables.contrast(mean, arg, _channels(image)))
 
 

@@ -60,6 +60,7 @@ def brightness(factor: float, channels: int) -> Table:
     return _blended(0.0, factor) * channels
 
 
+@lru_cache(maxsize=2 * 256)  # of a policy without noise
 def contrast(mean: int, factor: float, channels: int) -> Table:
     """Blend with one grey."""
     return _blended(float(mean), factor) * channels
