@@ -149,14 +149,14 @@ class AugmentTransform(v2.Transform):
         return super().forward(*inputs)
 
     def _of_array(self, picture: np.ndarray) -> np.ndarray:
-        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3))):
+        shaped = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3))
+        if picture.dtype != np.uint8 or not shaped or picture.size == 0:
             raise UserError(
                 f"picture is an array of {picture.dtype} and shape {picture.shape}, must be uint8 (H, W) or (H, W, C) "
-                "with 1 or 3 channels"
+                "with 1 or 3 channels and at least one pixel"
             )
-        planes = torch.from_numpy(np.ascontiguousarray(picture[..., None] if picture.ndim == 2 else picture))
-        done = super().forward(planes.permute(2, 0, 1)).permute(1, 2, 0).numpy()
-        return np.ascontiguousarray(done[..., 0] if picture.ndim == 2 else done)
+        image = Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
+        return np.array(self.transform(image, self.make_params([image]))).reshape(picture.shape)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Refuse what would have to move with the picture, film, and pictures that would be passed over.
