@@ -127,6 +127,22 @@ def test_each_operator_has_the_bits_of_a_batch(op: Op) -> None:
                     assert torch.equal(VF.pil_to_tensor(image), picture)  # what was given stays
 
 
+@pytest.mark.parametrize("size", [(64, 65), (3, 1501), (1501, 3), (67, 83)])
+def test_large_pictures_have_the_bits_of_a_batch(size: tuple[int, int]) -> None:
+    """Where whole arrays are worked on: sharpness, and translations by parts of a pixel, above all by simple ones."""
+    picture = {c: sample_pictures(*size, 1, c) for c in (1, 3)}
+    moves = [0.5, 0.25, -0.72, 2.4, 12.72, -37.125, 1e-9, -1e-9, 61.9999, 3000.0, -3000.0, 5.0]
+    for channels, kind in ((1, "noise"), (3, "noise"), (3, "photograph")):
+        image, planes = VF.to_pil_image(picture[channels][kind]), picture[channels][kind]
+        todo = [(Op.SHARPNESS, 0.1, 0), (Op.SHARPNESS, 1.9, 0), (Op.AUTOCONTRAST, 0.0, 0)]
+        todo += [(op, arg, how) for op in (Op.TRANSLATE_X, Op.TRANSLATE_Y) for arg in moves for how in (0, 2, 3)]
+        for op, arg, how in todo:
+            layer = Layer.uniform(op, 1, arg, how)
+            wanted = apply(planes[None], [layer], fill=77, backend="pil")[0]
+            done = apply_to_picture(image, [layer], fill=77, cutout_fill=None)
+            assert torch.equal(VF.pil_to_tensor(done), wanted), (size, channels, kind, op, arg, how)
+
+
 def photograph(height: int, width: int, channels: int = 3) -> torch.Tensor:
     return sample_pictures(height, width, 0, channels)["photograph"]
 

@@ -14,8 +14,9 @@ from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.operators import Kind, Op, kind_of
 from kd_autoaug.ops.single import tables
 from kd_autoaug.ops.single.moves import moved
+from kd_autoaug.ops.single.smoothing import smoothed
 
-__all__ = ["Step", "apply_steps", "apply_to_picture", "cut_out", "ink"]
+__all__ = ["Step", "apply_steps", "apply_to_picture", "cut_out", "ink", "steps_of"]
 
 Box = tuple[int, int, int, int]
 
@@ -76,8 +77,13 @@ def apply_to_picture(
     cutout_fill: int | tuple[int, ...] | None,
 ) -> Image.Image:
     """Apply layers, each for a batch of one, to a picture; as :func:`apply_steps`."""
-    steps = [Step(int(one.op), float(one.arg), int(one.interpolation), tuple(one.box[0].tolist())) for one in layers]
-    return apply_steps(image, steps, fill=fill, cutout_fill=cutout_fill)
+    return apply_steps(image, [steps_of(one)[0] for one in layers], fill=fill, cutout_fill=cutout_fill)
+
+
+def steps_of(layer: Layer) -> list[Step]:
+    """What a layer does to each picture of its batch."""
+    boxes = map(tuple, layer.box.tolist())
+    return list(map(Step, layer.op.tolist(), layer.arg.tolist(), layer.interpolation.tolist(), boxes))
 
 
 @lru_cache(maxsize=64)
@@ -125,13 +131,12 @@ def _color(image: Image.Image, arg: float) -> Image.Image:
 
 
 def _sharpness(image: Image.Image, arg: float) -> Image.Image:
-    return Image.blend(image.filter(ImageFilter.SMOOTH), image, arg)
+    return Image.blend(smoothed(image), image, arg)
 
 
 def _autocontrast(image: Image.Image, arg: float) -> Image.Image:
-    extremes: Any = image.getextrema()
-    pairs = [extremes] if image.mode == "L" else extremes
-    found = [tables.spread(low, high) for low, high in pairs]
+    counts = image.histogram()
+    found = [tables.stretched(counts[begin : begin + 256]) for begin in range(0, len(counts), 256)]
     if all(table is tables.SAME for table in found):
         return image
     return _looked_up(image, [v for table in found for v in table])

@@ -1,4 +1,4 @@
-"""Affine maps of one picture: a shift of whole pixels is pasted, everything else is Pillow's ``transform``."""
+"""Affine maps of one picture: translations in ways of their own, everything else by Pillow's ``transform``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image
 from kd_autoaug.ops.matrix import LONGEST
 from kd_autoaug.ops.operators import NEAREST, Op
 from kd_autoaug.ops.single.rotation import rotation
+from kd_autoaug.ops.single.sliding import slid
 
 __all__ = ["moved"]
 
@@ -44,6 +45,8 @@ def moved(image: Image.Image, op: int, arg: float, how: int, fill: Any) -> Image
         across, down = (arg, 0.0) if op == _TRANSLATE_X else (0.0, arg)
         if how == NEAREST and max(width, height) <= LONGEST:
             return _shifted(image, math.floor(across + 0.5), math.floor(down + 0.5), fill)
+        if how != NEAREST and (found := slid(image, arg, int(op == _TRANSLATE_X), how, fill)) is not None:
+            return found
         numbers = (1.0, 0.0, across, 0.0, 1.0, down)
     return image.transform((width, height), _AFFINE, numbers, _FILTERS[how], fillcolor=fill)
 

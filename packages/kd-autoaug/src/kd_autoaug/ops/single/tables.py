@@ -19,7 +19,7 @@ __all__ = [
     "inverted",
     "posterized",
     "solarized",
-    "spread",
+    "stretched",
     "sum_added",
 ]
 
@@ -75,8 +75,14 @@ def _blended(base: float, factor: float) -> Table:
     return np.clip(found, 0.0, 255.0, out=found).astype(np.uint8).tolist()
 
 
+def stretched(counts: list[int]) -> Table:
+    """Stretch one channel's values over 0 to 255, by its histogram."""
+    present = [value for value, count in enumerate(counts) if count]
+    return _spread(present[0], present[-1])
+
+
 @lru_cache(maxsize=4096)
-def spread(low: int, high: int) -> Table:
+def _spread(low: int, high: int) -> Table:
     """Stretch the values from low to high over 0 to 255; the same values where there is nothing to stretch."""
     if high <= low or (low, high) == (0, 255):
         return SAME
