@@ -60,7 +60,7 @@ class SingleSampler:
             assert isinstance(self.space, LawSpace)
             self.laws = [self.space.laws[op] for op in table.ops]
             self.denominator = self.space.denominator
-            self.quantiles = memoryview(rng.quantiles(torch.device("cpu")).numpy())
+            self.quantiles = rng.quantiles(torch.device("cpu")).numpy().data  # read as plain numbers
 
     def steps(
         self, words: Words, size: tuple[int, int], blocks: int, first: int = 0, count: int | None = None
@@ -111,8 +111,8 @@ class SingleSampler:
 
     def _argument(self, entry: int, negative: int, word: int, size: tuple[int, int]) -> float:
         if self.noise is None:
-            level = (word * self.bins) >> 32 if self.random_bin else 0
-            return self.arguments(entry, (entry * self.bins + level) * 2 + negative, size)
+            bin_ = (word * self.bins) >> 32 if self.random_bin else 0
+            return self.arguments(entry, (entry * self.bins + bin_) * 2 + negative, size)
         level = self.levels[entry]
         if self.noise.std == math.inf:
             level = level * (word * _WORD)
