@@ -143,6 +143,23 @@ def test_large_pictures_have_the_bits_of_a_batch(size: tuple[int, int]) -> None:
             assert torch.equal(VF.pil_to_tensor(done), wanted), (size, channels, kind, op, arg, how)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_large_pictures_of_a_batch_have_the_bits_of_all_backends(threads: int) -> None:
+    """On one thread they go through Pillow, whole; also those that nothing happens to, and of strange memory layouts."""
+    images = torch.stack([sample_pictures(144, 150, n)["photograph"] for n in range(2)]).repeat(9, 1, 1, 1)
+    strange = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        policy = Policy.random(n=2, m=9, space="tf_tpu", interpolation=["nearest", "bilinear", "bicubic"], prob=0.8)
+        wanted = BatchAugment(policy, 3, backend="torch")(images, torch.arange(18))
+        for given in (images, strange):
+            assert torch.equal(BatchAugment(policy, 3)(given, torch.arange(18)), wanted)
+            assert torch.equal(given, strange)
+    finally:
+        torch.set_num_threads(before)
+
+
 def photograph(height: int, width: int, channels: int = 3) -> torch.Tensor:
     return sample_pictures(height, width, 0, channels)["photograph"]
 

@@ -20,7 +20,7 @@ from kd_autoaug.ops.tables import lookup_tables
 __all__ = ["Run"]
 
 # From this many pixels on `auto` hands an interpolation to Pillow on a CPU; the bits are the same, so only speed hangs
-# on it. Everything else is faster in torch at every size (`kd-autoaug bench ops`); a blur was not timed.
+# on it. Everything else is faster in torch on a batch (`kd-autoaug bench ops`); a blur was not timed.
 PIL_FROM_PIXELS = {BILINEAR: 80 * 80, BICUBIC: 18 * 18}
 
 ONE_BY_ONE = 144 * 144  # pixels from which pictures are taken one at a time on a CPU
@@ -49,7 +49,8 @@ class Run:
         self.module: Any = pil_backend if backend == "pil" else torch_backend
         on_cpu = images.device.type == "cpu"
         self.one_by_one = on_cpu and self.pixels >= ONE_BY_ONE
-        self.by_pillow = on_cpu and backend == "auto"
+        # On one thread, as in a loader's worker; several share torch's work on a picture's pixels, and none of Pillow's.
+        self.by_pillow = self.one_by_one and backend == "auto" and torch.get_num_threads() == 1
         self.at_once = max(1, CHUNK // (self.pixels * channels)) if on_cpu else len(images)
 
     def __call__(self, images: Tensor, layers: Sequence[Layer]) -> Tensor:
