@@ -145,7 +145,7 @@ def test_large_pictures_have_the_bits_of_a_batch(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_large_pictures_of_a_batch_have_the_bits_of_all_backends(threads: int) -> None:
-    """On one thread they go through Pillow, whole; also those that nothing happens to, and of strange memory layouts."""
+    """On one thread they go through Pillow, whole; also those that nothing happens to, and strange memory layouts."""
     images = torch.stack([sample_pictures(144, 150, n)["photograph"] for n in range(2)]).repeat(9, 1, 1, 1)
     strange = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     before = torch.get_num_threads()

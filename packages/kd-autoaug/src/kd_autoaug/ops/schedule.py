@@ -49,7 +49,7 @@ class Run:
         self.module: Any = pil_backend if backend == "pil" else torch_backend
         on_cpu = images.device.type == "cpu"
         self.one_by_one = on_cpu and self.pixels >= ONE_BY_ONE
-        # On one thread, as in a loader's worker; several share torch's work on a picture's pixels, and none of Pillow's.
+        # On one thread, as in a loader's worker; several share torch's work on pixels, and none of Pillow's.
         self.by_pillow = self.one_by_one and backend == "auto" and torch.get_num_threads() == 1
         self.at_once = max(1, CHUNK // (self.pixels * channels)) if on_cpu else len(images)
 
