@@ -256,6 +256,11 @@ def test_views_come_round():
     assert torch.equal(data[-7][0], expected_view(1)[5])
     assert torch.equal(pickle.loads(pickle.dumps(data.data))[5][0], data.data[5][0])
     assert len(data) == 12
+    copy = pickle.loads(pickle.dumps(data))
+    copy.set_epoch(4)
+    assert (copy.view, int(copy._view), data.view) == (1, 1, 1)
+    copy.set_epoch(5)
+    assert (copy.view, int(copy._view), data.view) == (2, 2, 1)  # what workers share is what is read
     with pytest.raises(UserError, match="num_views=0"):
         IndexedDataset(Pictures(), num_views=0)
     with pytest.raises(UserError, match="epoch=-1"):

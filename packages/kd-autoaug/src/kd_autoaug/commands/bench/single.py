@@ -76,7 +76,7 @@ def single_report(
     measured = bench.run(
         calls,
         case="single",
-        mode=f"{size}x{size} N={n} {interpolation} {kind}, operators of {peer}",
+        mode=f"{size}x{size} N={n} {interpolation}, single {kind}, operators of {peer}",
         x=batch_size,
         title=f"RandAugment N={n} M={m:g} {interpolation} of {peer}, {size}x{size}, {batch_size} {kind} pictures alone",
         baseline=peer,
