@@ -1,5 +1,7 @@
 """What a decoding step would launch on a GPU, counted through Triton's interpreter; and that it is the same step."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -23,20 +25,13 @@ STEP = {
 }
 
 CHUNK = {
-    "copy_": 3,  # keys, values, index
-    "clone": 1,  # keys of all heads of a token beside each other
-    "mm": 2,
-    "query_kernel": 1,
+    "chunk_prepare_kernel": 1,
     "row_max_kernel": 1,
-    "amax": 1,
     "chunk_scores_kernel": 1,
     "dilate_kernel": 1,
-    "zero_": 1,
-    "count_kernel": 1,
     "refine_kernel": 1,
     "collect_kernel": 1,
     "write_kernel": 1,
-    "rotate_kernel": 1,
     "chunk_attention_kernel": 1,
 }
 
@@ -88,24 +83,78 @@ def test_a_decoding_step_is_six_launches(device, kind, index_dtype, dim, rotary)
         torch.testing.assert_close(a, b, rtol=0, atol=1e-5 if index_dtype == "auto" else float(b.abs().max()) / 120)
 
 
-def test_a_chunk_of_a_prompt_reads_nothing_back(device):
-    """Its budget is held, not met: eight were asked for."""
-    length, new = 30, 6
-    q, k, v = (_randn(2, heads, length + new, 16, seed=heads, device=device) for heads in (4, 2, 2))
-    layer = ESALayer(
-        CONFIG.replace(backend="triton", check_finite=False), _compressor("folded", 16), RopeTables.standard(16)
-    )
-    layer.update(k[:, :, :length], v[:, :, :length])
+@pytest.mark.parametrize(
+    ("kind", "index_dtype", "dim", "rotary", "new", "starts"),
+    [
+        ("folded", "auto", 16, 16, 6, [0, 9]),
+        ("exact", "auto", 16, 16, 6, [0, 0]),
+        ("biased", "int8", 10, 6, 6, [0, 9]),
+        ("folded", "int8", 16, 16, 5, [3, 33]),  # a row that begins in the chunk
+        ("biased", "fp16", 18, 10, 20, [0, 4]),  # 20 tokens are four chunks
+    ],
+)
+def test_a_chunk_of_a_prompt_is_eight_launches(device, kind, index_dtype, dim, rotary, new, starts):
+    length = 30
+    q, k, v = (_randn(2, heads, length + new, dim, seed=heads, device=device) for heads in (4, 2, 2))
+    config = CONFIG.replace(check_finite=False, index_dtype=index_dtype)
+    layers = {}
+    for backend in ("torch", "triton"):
+        tables = RopeTables.standard(dim, rotary_dim=rotary)
+        layers[backend] = ESALayer(config.replace(backend=backend), _compressor(kind, dim), tables)
+        layers[backend].update(k[:, :, :length], v[:, :, :length])
 
-    def chunk():
-        layer.update(k[:, :, length:], v[:, :, length:])
-        return attend_layer(layer, q[:, :, length:], 0.25, [0, 9])
+    def chunk(backend):
+        layers[backend].update(k[:, :, length:], v[:, :, length:])
+        return attend_layer(layers[backend], q[:, :, length:], 0.25, starts)
 
-    chunk()
-    layer.crop(-new)
-    counted = count_launches(chunk)  # as a second layer: starts and ends are on the device already
+    chunk("triton")
+    layers["triton"].crop(-new)
+    counted = count_launches(lambda: chunk("triton"))  # as a second layer: starts and ends are on the device already
     assert counted.copies == counted.reads == 0
-    assert counted.by_name["launches"] == CHUNK
+    chunks = -(-new // CONFIG.chunk_size)
+    launches = dict(counted.by_name["launches"])
+    assert launches.pop("copy_", 0) == (chunks if chunks > 1 else 0)  # outputs beside each other
+    assert launches == dict.fromkeys(CHUNK, chunks)
+    assert layers["triton"].fresh is None
+    torch.testing.assert_close(counted.result, chunk("torch"), rtol=0, atol=1e-5)
+    ours, theirs = layers["triton"], layers["torch"]
+    assert torch.equal(ours.store.rows, theirs.store.rows)
+    if theirs.index is not None:
+        a, b = (layer.index.floats(0, length + new) for layer in (ours, theirs))
+        bound = {"auto": 1e-5, "fp16": 1e-3, "int8": 1 / 120}[index_dtype]
+        torch.testing.assert_close(a, b, rtol=0, atol=bound * max(1.0, float(b.abs().max())))
+
+
+def test_tokens_that_wait_are_there_for_whoever_asks(device):
+    """Between the cache and attention the newest tokens have a place and no contents; nobody gets to see that."""
+    k, v = (_randn(2, 2, 12, 16, seed=seed, device=device) for seed in (1, 2))
+
+    def filled():
+        layer = ESALayer(CONFIG.replace(backend="triton"), _compressor("folded", 16), RopeTables.standard(16))
+        layer.update(k[:, :, :6], v[:, :, :6])
+        assert layer.fresh is not None
+        layer.update(k[:, :, 6:], v[:, :, 6:])
+        assert layer.fresh is not None
+        return layer
+
+    layer = filled()
+    assert torch.equal(layer.keys, k)
+    assert torch.equal(layer.values, v)
+    assert layer.fresh is None
+    expected = layer.index.keys.rows.clone()
+    assert torch.equal(filled().index.keys.rows, expected)
+    assert torch.equal(filled().copy(layer.workspace).index.keys.rows, expected)
+    assert torch.equal(pickle.loads(pickle.dumps(filled())).keys, k)
+    layer = filled()
+    layer.crop(-6)
+    assert layer.fresh is None  # what is forgotten is not written first
+    assert torch.equal(layer.keys, k[:, :, :6])
+    layer = filled()
+    layer.crop(-2)
+    assert torch.equal(layer.keys, k[:, :, :10])
+    layer = filled()
+    layer.batch_select_indices(torch.tensor([1, 0, 1]))
+    assert torch.equal(layer.values, v[[1, 0, 1]])
 
 
 @pytest.mark.parametrize("kind", ["bf16", "i8"])
@@ -120,3 +169,17 @@ def test_what_comes_before_scoring_compiles_for_hopper(compile_kernel, kind):
     if kind != "i8":
         fixed["scale_ptr"] = None
     assert compile_kernel("prepare_kernel", "prepare_kernel", types, fixed, warps=8).stack == 0
+
+
+@pytest.mark.parametrize("kind", ["bf16", "i8"])
+def test_what_comes_before_scoring_a_chunk_compiles_for_hopper(compile_kernel, kind):
+    names = ("query_ptr", "key_ptr", "value_ptr", "store_ptr", "far_ptr", "local_ptr", "rotated_ptr")
+    types = dict.fromkeys(names, "*bf16") | {"start_ptr": "*i64", "length_ptr": "*i64", "zeroed_ptr": "*i32"}
+    types["index_ptr"] = f"*{kind}"
+    fixed = {"query_bias_ptr": None, "key_bias_ptr": None, "folded_ptr": None, "GROUP": 4, "HEADS": 8}
+    fixed |= {"DIM": 128, "DIM_PADDED": 128, "HALF": 64, "HALF_PADDED": 64, "REST_PADDED": 0, "RANKS": 128}
+    fixed |= {"TOKENS": 16, "WINDOW": 64, "ROWS": 16, "PART": 32, "ZEROS": 1024, "PRECISION": "ieee"}
+    fixed |= {"DOT": "bf16", "ACC": "fp32", "EMULATE_BF16": False}
+    if kind != "i8":
+        fixed["scale_ptr"] = None
+    assert compile_kernel("chunk_prepare_kernel", "chunk_prepare_kernel", types, fixed, warps=4).stack == 0
