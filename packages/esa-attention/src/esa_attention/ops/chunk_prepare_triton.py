@@ -157,6 +157,8 @@ def prepare_chunk(
         RANKS=power_of_two(max(rank, 1), 16),
         PART=min(_PART, sizes["HALF_PADDED"]),
         ZEROS=_ZEROS,
+        warps=4,
+        stages=1,  # prefetching the maps would spill
         PRECISION=dot_constants(wide)["PRECISION"],
         **fixed,
         **{name: constants[name] for name in ("DOT", "ACC", "EMULATE_BF16")},

@@ -93,7 +93,8 @@ def row_max_kernel(
     best = tl.reduce(best, 0, greater)
     query = first_query + tl.arange(0, QUERIES)
     place = best_ptr + row * best_stride + query
-    tl.atomic_max(place, rising_key(best), mask=(query < queries) & (first < last), sem="relaxed")
+    if first < last:
+        tl.atomic_max(place, rising_key(best), mask=query < queries, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["capacity", "queries", "block", "new_tokens", "num_initial", "num_local"])

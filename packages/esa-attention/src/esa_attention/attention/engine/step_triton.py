@@ -42,7 +42,8 @@ def attend_layer_triton(
     total, size = layer.get_seq_length(), layer.config.step_size
     begin = total - new
     by_row = starts is not None and new > size and max(starts) > begin
-    if layer.fresh is not None and (size == 1 or by_row or query.shape[:3:2] != (layer.batch, layer.fresh[0].shape[2])):
+    waits = 0 if layer.fresh is None else layer.fresh[0].shape[2]
+    if waits and (size == 1 or by_row or waits != new or batch != layer.batch):
         layer.flush()  # only whole chunks of the whole batch are written by the step itself
     if size == 1 and new > 1:
         return _decoded(layer, query, scaling, starts or [0] * batch, first_row)
@@ -84,13 +85,16 @@ def _call(layer: ESALayer, query: Tensor, scaling: float, starts: list[int], fir
     total, new = layer.get_seq_length(), query.shape[2]
     numbers = list(range(first_row, first_row + len(starts)))
     rows = slice(first_row, first_row + len(starts))
-    if new <= layer.config.step_size:
+    size = layer.config.step_size
+    if new <= size:
         return _chunk(layer, lambda held: held[rows], query, scaling, starts, [total], numbers)
     out = torch.empty_like(query)
-    for low in range(0, new, layer.config.step_size):
-        high = min(low + layer.config.step_size, new)
-        part, ends = query[:, :, low:high], [total - new + high]
-        out[:, :, low:high] = _chunk(layer, lambda held: held[rows], part, scaling, starts, ends, numbers)
+    lows = range(0, new, size)
+    ends = [total - new + min(low + size, new) for low in lows]
+    lengths = layer.workspace.numbers("ends", ends, query.device).split(1)  # copied there once for all chunks
+    for low, end, length in zip(lows, ends, lengths, strict=True):
+        part, own = query[:, :, low : low + size], out[:, :, low : low + size]
+        _chunk(layer, lambda held: held[rows], part, scaling, starts, [end], numbers, length, own)
     return out
 
 
@@ -102,12 +106,18 @@ def _chunk(
     starts: list[int],
     ends: list[int],
     numbers: list[int],
+    length: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """Attention of the ``T`` tokens before ``ends`` (one for all rows, or one each) of the rows with these numbers."""
+    """Attention of the ``T`` tokens before ``ends`` (one for all rows, or one each) of the rows with these numbers.
+
+    ``length`` is ``ends`` on the device, where it is there already; ``out`` is written and returned if given.
+    """
     config, tables = layer.config, layer.tables
     new = query.shape[2]
     start = layer.workspace.numbers("starts", starts, query.device)
-    length = layer.workspace.numbers("ends", ends, query.device)
+    if length is None:
+        length = layer.workspace.numbers("ends", ends, query.device)
     longest = max(config.num_local + new, config.w + 1)
     cos, sin = (t[:, : tables.rotary_dim // 2] for t in tables.tables(longest, query.device))
     prepared = _prepare(layer, query, cos, sin, start, length)
@@ -133,12 +143,14 @@ def _chunk(
             cos,
             sin,
         )
-        return decode_attention(*to_heads, **shared)[0][:, :, None]
+        found = decode_attention(*to_heads, **shared)[0][:, :, None]
+        return found if out is None else out.copy_(found)
     block = min(config.choosing_block, new)
     turned = {"rotated": prepared.rotated, "is_rotated": prepared.rotated is not None}
     return prefill_attention(
         *(prepared.far, prepared.local, kv, selected, count, start, length, cos, sin),
         selection_block=block,
+        out=out,
         **turned,
         **shared,
     )[0]
