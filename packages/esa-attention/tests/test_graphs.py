@@ -199,12 +199,13 @@ def test_graphs_need_a_gpu(tiny):
 # ---- compiled whole
 
 
-def test_a_compiled_model_decodes_in_one_graph(tiny, tokens):
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_model_decodes_in_one_graph(tiny, tokens, backend):
     model, ids = tiny(dtype=torch.float64), tokens(2, 60)
     name, starts = cache_argument(model), [0, 5]
     mask = torch.ones_like(ids)
     mask[1, :5] = 0
-    options = {"fullgraph": True, "backend": "eager"}
+    options = {"fullgraph": True, "backend": backend}
     with torch.no_grad(), apply_esa(model, FEW, verify=False) as handle:
         plain, whole = handle.new_cache(reserve=64), handle.new_cache(reserve=64)
         for cache in (plain, whole):

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import torch
 
+from effkit.errors import UserError
 from effkit.testing import count_launches
 from esa_attention.attention.cache.fixed import FixedState
 from esa_attention.attention.cache.layer import ESALayer
@@ -13,6 +14,7 @@ from esa_attention.attention.engine.step_fixed import attend_fixed, step_tables
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
+from esa_attention.ops.chunk_prepare_triton import prepare_chunk
 
 CONFIG = ESAConfig(num_initial=3, num_selected=7, num_local=10, chunk_size=6, proximity=1)
 STEP = {
@@ -154,6 +156,26 @@ def test_tokens_that_wait_are_there_for_whoever_asks(device):
     layer = filled()
     layer.batch_select_indices(torch.tensor([1, 0, 1]))
     assert torch.equal(layer.values, v[[1, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": torch.zeros(1, 2, 4, 8)}, r"key and value must be torch.float32 of shape \(1, 2, 5, 8\), got"),
+        ({"query_map": torch.zeros(4, 16)}, "maps must both act on folded queries and keys and have at most 256 rows"),
+        ({"query_map": torch.zeros(300, 16), "key_map": torch.zeros(300, 16)}, "at most 256 rows"),
+        ({"length": torch.zeros(2, dtype=torch.int64)}, "length must hold one number, got 2"),
+        ({"cos": torch.ones(11, 4), "sin": torch.ones(11, 4)}, "cos and sin must hold 15 positions, got 11"),
+    ],
+)
+def test_what_a_chunk_cannot_be_prepared_from_is_named(interpreter, change, message):
+    rows = {"key": torch.zeros(1, 2, 5, 8), "value": torch.zeros(1, 2, 5, 8), "store": torch.zeros(1, 20, 2, 2, 8)}
+    maps = dict.fromkeys(("index", "index_scale", "query_map", "key_map", "query_bias", "key_bias"))
+    ends = {"start": torch.zeros(1, dtype=torch.int64), "length": torch.full((1,), 12)}
+    tables = {"cos": torch.ones(20, 4), "sin": torch.zeros(20, 4), "zeroed": torch.ones(8, dtype=torch.int32)}
+    sizes = {"num_initial": 2, "num_local": 10, "far_position": 9, "far_factor": 1.0}
+    with pytest.raises(UserError, match=message):
+        prepare_chunk(torch.zeros(1, 4, 5, 8), **{**rows, **maps, **ends, **tables, **change}, **sizes)
 
 
 @pytest.mark.parametrize("kind", ["bf16", "i8"])

@@ -2,7 +2,7 @@
 
 Programs of one grid share out what depends on nothing but the inputs: appending keys and values, queries at their two
 places, rotated keys of the window, the index of the new tokens, mapped queries, and zeros for what follows. The maps
-act on all heads, so their programs rotate the queries once more for themselves: 1 % of the work of scoring.
+act on all heads, so their programs rotate the queries once more for themselves.
 """
 
 # No `from __future__ import annotations` here: triton reads the annotations of kernels.

@@ -50,8 +50,9 @@ def can_prepare_chunk(
     if interpreted() and torch.bfloat16 in (dtype, index_dtype):
         return False  # the interpreter would write to a copy
     if query_map is None or key_map is None:
-        return index_dtype is None  # keys themselves in eight bits are rounded over all heads at once
-    return query_map.shape == key_map.shape and key_map.shape[0] <= _RANKS
+        # Keys themselves in eight bits are rounded over all heads at once.
+        return query_map is key_map and index_dtype is None
+    return index_dtype is not None and query_map.shape == key_map.shape and key_map.shape[0] <= _RANKS
 
 
 def prepare_chunk(

@@ -239,7 +239,7 @@ class ESALayer(DynamicLayer):
             return False
         if any(t.dtype != store.data.dtype or t.stride(3) != 1 for t in (key, value)):
             return False
-        if not triton_runs(self.facts(key)):
+        if not triton_runs(self.facts(key), refuses=False):
             return False
         kept = None if index is None else index.keys.data.dtype
         if checked and kept == torch.float16:
