@@ -9,9 +9,9 @@ from torch import nn
 
 from effkit.errors import UserError
 from effkit.timing import Timing
-from tnt_vit.plots.survey import pareto
 from tnt_vit.survey.counting import count
 from tnt_vit.survey.features import block_features, cka_matrix, diversity, linear_cka, on_grid
+from tnt_vit.survey.fronts import pareto
 from tnt_vit.survey.memory import largest
 from tnt_vit.survey.models import Skipped, build, is_out_of_memory
 from tnt_vit.survey.registry import read_registry, select

@@ -188,9 +188,9 @@ def attention_by_block(model: nn.Module, images: Tensor, blocks: str) -> list[di
 
         return look
 
-    with evaluating(model), hooked(model, names, lambda name: watching.begin, before=True), hooked(model, names, ends):
-        with watching:
-            model(images)
+    begins = hooked(model, names, lambda name: watching.begin, before=True)
+    with evaluating(model), begins, hooked(model, names, ends), watching:
+        model(images)
     return rows
 
 

@@ -12,8 +12,6 @@ from effkit.timing.clock import wall_seconds
 
 __all__ = ["Meter", "NoMeter", "energy"]
 
-_SECONDS = 3.0  # the counter moves on some ten times a second
-
 
 class NoMeter(Exception):
     """Energy cannot be measured here; says why."""
@@ -65,7 +63,7 @@ def energy(
     *,
     batch: int,
     call_seconds: float,
-    seconds: float = _SECONDS,
+    seconds: float,
 ) -> dict[str, Any]:
     """Run a call for some seconds and see what the counter says.
 
@@ -75,7 +73,7 @@ def energy(
         device: Where it runs.
         batch: Pictures a call.
         call_seconds: What a call takes.
-        seconds: For how long.
+        seconds: For how long; the counter moves on some ten times a second, so that a second or two are little.
 
     Returns:
         ``joules_per_image``, ``watts``, ``batch``, ``calls`` and the clock at the end, ``sm_clock_mhz``.

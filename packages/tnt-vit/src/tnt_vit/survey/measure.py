@@ -111,7 +111,9 @@ def _add_energy(model: nn.Module, size: int, settings: Settings, found: Found, m
         x = torch.randn(best, 3, size, size, device=settings.where, dtype=settings.dtype)
         call = inference(model, x)
         call()
-        found.values["energy"] = energy(call, meter, settings.where, batch=best, call_seconds=took)
+        found.values["energy"] = energy(
+            call, meter, settings.where, batch=best, call_seconds=took, seconds=settings.min_seconds
+        )
     except Exception as error:
         failure = Failure.of(error)
         found.notes.append(f"energy: {failure.status}, {failure.reason}")
@@ -181,7 +183,11 @@ def _features(
         return {}
     images = preprocessing_of_timm(model.net, backbone.size).batch(list(pictures)).to(settings.where)
     values: dict[str, Any] = {"diversity": diversity(model.net, images, backbone.blocks)}
-    values["attention"] = attention_by_block(model.net, images, backbone.blocks)
+    try:
+        values["attention"] = attention_by_block(model.net, images, backbone.blocks)
+    except Exception as error:  # of one measure among several
+        failure = Failure.of(error)
+        found.notes.append(f"attention: {failure.status}, {failure.reason}")
     features = block_features(model.net, images, backbone.blocks)
     found.last_block = list(features.values())[-1]
     return {**values, "cka": cka_matrix(features), "blocks": list(features)}

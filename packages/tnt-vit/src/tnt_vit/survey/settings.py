@@ -36,7 +36,7 @@ class Settings:
         pretrained: With the registry's weights, which are downloaded; random ones if not.
         batch_sizes: Of the throughput sweep; 1 and 4 on a CPU, 1 to 128 on a GPU if not given.
         min_rounds: Rounds at least, each network once a round.
-        min_seconds: Seconds a case at least, all networks of a group together.
+        min_seconds: Seconds a case at least, all networks of a group together; of energy, each network.
         together: Networks that are timed in turns; the first of the suite is in every group, as what others are
             compared with.
         compile: Through ``torch.compile``.
