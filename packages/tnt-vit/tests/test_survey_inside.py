@@ -134,9 +134,7 @@ def test_windows_are_seen_and_other_blocks_left_out():
     torch.manual_seed(0)
     x = torch.randn(1, 3, 56, 56)
     args = {"img_size": 56, "depths": (2, 1), "num_heads": (2, 2), "embed_dim": 16}
-    rows = attention_by_block(
-        timm.create_model("swin_tiny_patch4_window7_224", **args), x, r"layers\.\d+\.blocks\.\d+"
-    )
+    rows = attention_by_block(timm.create_model("swin_tiny_patch4_window7_224", **args), x, r"layers\.\d+\.blocks\.\d+")
     assert [(row["windows"], row["keys"]) for row in rows] == [(4, 49), (4, 49), (1, 49)]
     assert all(0 < row["entropy"] <= row["uniform"] for row in rows)
     assert rows[0]["distance"] < 0.3 < rows[2]["distance"]  # of a half of the side, of all of it

@@ -29,7 +29,12 @@ def row(backbone):
         "notes": ["batch 8: out of memory, " + 90 * "x"],
     }
     found |= {"counts": counts, "sweep": [case], "latency": case, "throughput": 81.2, "best_batch": 1, "anchor": "a"}
-    found |= {"peak_bytes": 1, "floor": {"flops_per_second": 1e12, "bytes_per_second": 2e11}, "diversity": [block] * 12, "weights": "random"}
+    found |= {
+        "peak_bytes": 1,
+        "floor": {"flops_per_second": 1e12, "bytes_per_second": 2e11},
+        "diversity": [block] * 12,
+        "weights": "random",
+    }
     spread = {"entropy": 4.123456, "uniform": 5.28, "distance": 0.345678}
     found |= {"attention": [] if backbone.group == "CNN" else [spread] * 12, "energy": {"joules_per_image": 0.0123456}}
     found |= {"train": {"batch": 2, "seconds": 1.0, "peak_bytes": 10**9, "memory_meaning": "of the process"}}

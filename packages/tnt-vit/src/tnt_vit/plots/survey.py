@@ -115,7 +115,16 @@ def draw_lines(axes: Any, curves: Mapping[str, tuple[Sequence[float], Sequence[f
     for number, (name, (x, y)) in enumerate(curves.items()):
         style = _LINES[number // len(PLOT_COLOURS) % len(_LINES)]
         colour = PLOT_COLOURS[number % len(PLOT_COLOURS)]
-        axes.plot(x, np.array(y, dtype=float), marker="o", markersize=3, linestyle=style, color=colour, label=name, linewidth=1.4)
+        axes.plot(
+            x,
+            np.array(y, dtype=float),
+            marker="o",
+            markersize=3,
+            linestyle=style,
+            color=colour,
+            label=name,
+            linewidth=1.4,
+        )
 
 
 def draw_sweep(sweeps: Mapping[str, Sequence[tuple[int, float]]], path: Path, *, title: str) -> Path:

@@ -184,7 +184,9 @@ def attention_by_block(model: nn.Module, images: Tensor, blocks: str) -> list[di
             cut = [(weights, windows_of(weights.shape, out, batch, tokens, width)) for weights, out in shown]
             plain = [(weights.detach().double().cpu(), windows) for weights, windows in cut if windows]
             if plain:
-                rows.append({"layer": name, "depth": names.index(name) / max(len(names) - 1, 1), **_spread(plain, prefix)})
+                rows.append(
+                    {"layer": name, "depth": names.index(name) / max(len(names) - 1, 1), **_spread(plain, prefix)}
+                )
 
         return look
 
