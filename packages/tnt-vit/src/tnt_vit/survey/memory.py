@@ -32,8 +32,8 @@ def train_cost(model: nn.Module, size: int, batch: int, device: torch.device, dt
         dtype: What autocast computes in.
 
     Returns:
-        ``batch``, ``seconds`` (median of 3 steps), ``peak_bytes`` beyond the weights, and what that means here; on a GPU
-        ``reserved_bytes``, what torch took from it for all.
+        ``batch``, ``seconds`` (median of 3 steps), ``peak_bytes`` beyond the weights, and what that means here; on a
+        GPU ``reserved_bytes``, what torch took from it for all.
     """
     step = training_step(model, torch.randn(batch, 3, size, size, device=device), dtype)
     try:
