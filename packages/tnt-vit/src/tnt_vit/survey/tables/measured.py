@@ -84,9 +84,9 @@ def roofline(rows: Sequence[Row]) -> Table:
         table.note = (
             f"Measured here: {floor['flops_per_second'] / 1e9:,.0f} GFLOP/s of a large matrix product, "
             f"{floor['bytes_per_second'] / 1e9:,.1f} GB/s of a large copy. FLOP: two a multiply-add. Bytes are "
-            "counted, not measured: as if each operator of the network as it is written read and wrote memory (fused attention "
-            "is one). Caches and fused kernels spare some of it, so that small networks may stand above the roof of "
-            "memory."
+            "counted, not measured: as if each operator of the network as it is written read and wrote memory (fused "
+            "attention is one). Caches and fused kernels spare some of it, so that networks may stand above the roof "
+            "of memory."
         )
     return table
 
