@@ -11,6 +11,7 @@ from torch import nn
 
 from effkit.plots import read_description
 from tnt_vit import create_model
+from tnt_vit.plots import alike
 from tnt_vit.plots.alike import channel_points, draw_tsne
 from tnt_vit.plots.by_depth import draw_attention
 from tnt_vit.survey.attention import (
@@ -18,6 +19,7 @@ from tnt_vit.survey.attention import (
     attention_distance,
     attention_entropy,
     fused_weights,
+    uniform_entropy,
     windows_of,
 )
 from tnt_vit.survey.features import in_reading_order
@@ -33,6 +35,8 @@ def uniform(queries, keys):
 def test_entropy_of_uniform_and_of_certain_attention():
     assert attention_entropy(uniform(5, 197)) == pytest.approx(math.log(197))
     assert attention_entropy(torch.eye(9)) == 0
+    assert uniform_entropy(uniform(5, 197)) == pytest.approx(math.log(197))
+    assert uniform_entropy(torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 1e-40]])) == pytest.approx(math.log(2) / 2)
 
 
 def test_distance_of_places():
@@ -136,14 +140,16 @@ def test_windows_are_seen_and_other_blocks_left_out():
     args = {"img_size": 56, "depths": (2, 1), "num_heads": (2, 2), "embed_dim": 16}
     rows = attention_by_block(timm.create_model("swin_tiny_patch4_window7_224", **args), x, r"layers\.\d+\.blocks\.\d+")
     assert [(row["windows"], row["keys"]) for row in rows] == [(4, 49), (4, 49), (1, 49)]
-    assert all(0 < row["entropy"] <= row["uniform"] for row in rows)
+    assert rows[0]["uniform"] == rows[2]["uniform"] == pytest.approx(math.log(49))
+    assert math.log(9) < rows[1]["uniform"] < math.log(49)  # of shifted windows, some of which a mask cuts
+    assert all(0.99 * row["uniform"] < row["entropy"] <= row["uniform"] for row in rows)  # random weights
     assert rows[0]["distance"] < 0.3 < rows[2]["distance"]  # of a half of the side, of all of it
     channels = timm.create_model("xcit_nano_12_p16_224", img_size=64, depth=1)
     assert attention_by_block(channels, torch.randn(1, 3, 64, 64), r"blocks\.\d+") == []
     assert attention_by_block(nn.Sequential(nn.Conv2d(3, 4, 3)), x, "0") == []
 
 
-def test_pictures_of_attention_and_of_channels(tmp_path):
+def test_pictures_of_attention_and_of_channels(tmp_path, monkeypatch):
     row = {"entropy": 2.0, "uniform": 4.0, "distance": 0.25}
     networks = {"a": [row | {"depth": 0}, row | {"depth": 1, "distance": None}], "cnn": []}
     said = read_description(draw_attention(networks, tmp_path / "a.png", title="Attention"))
@@ -158,4 +164,5 @@ def test_pictures_of_attention_and_of_channels(tmp_path):
     assert spread[8:] == pytest.approx(maps[8:].std(axis=1))
     equal = np.linalg.norm(points[:8] - points[:8].mean(0), axis=1).max()
     assert equal < np.linalg.norm(points[8:] - points[8:].mean(0), axis=1).min()  # equal maps lie together
+    monkeypatch.setattr(alike, "channel_points", lambda *_: (points, flat, spread))
     assert "16 of net" in read_description(draw_tsne({"net": maps}, tmp_path / "t.png", title="Channels"))

@@ -105,7 +105,7 @@ def draw_tsne(networks: Mapping[str, np.ndarray], path: Path, *, title: str, see
             dots = axes.scatter(*points.T, c=strength, vmin=-3, vmax=0, s=7, cmap="viridis", linewidths=0)
             axes.set_title(f"{name}, {len(maps)} channels", fontsize=9)
         bar = fig.colorbar(dots, ax=panels.tolist(), shrink=0.8)  # type: ignore[arg-type]
-        bar.set_label("log10 of a channel's standard deviation, of the largest", fontsize=8)
+        bar.set_label("log10 of a channel's deviation / the largest one", fontsize=8)
         fig.suptitle(title)
         said = joined([f"{len(maps)} of {name}" for name, maps in networks.items()])
         describe(fig, f"Scatter plots of channels of the last block, alike maps near each other by t-SNE: {said}.")

@@ -63,7 +63,10 @@ def draw_attention(networks: Mapping[str, Sequence[Mapping[str, Any]]], path: Pa
     }
     with figure(width=9.5, height=4.2) as fig:
         left, right = fig.subplots(1, 2)
-        panels = ((left, entropy, "entropy, % of uniform attention's"), (right, distance, "distance, % of the side"))
+        panels = (
+            (left, entropy, "entropy, % of uniform attention's"),
+            (right, distance, "distance, % of the picture's side"),
+        )
         for axes, curves, label in panels:
             depth = {name: [100 * r["depth"] for r in rows] for name, rows in known.items()}
             draw_lines(axes, {name: (depth[name], values) for name, values in curves.items()})

@@ -12,6 +12,8 @@ from tnt_vit.plots.survey import plain_log
 
 __all__ = ["draw_roofline"]
 
+_MOST_NAMES = 14  # beside points; of more, those highest and lowest below their roof are named
+
 
 def draw_roofline(
     networks: Mapping[str, Sequence[tuple[float, float]]],
@@ -42,13 +44,18 @@ def draw_roofline(
         axes.text(
             low, low * rate, f"  {rate:,.1f} GB/s, large copy", ha="left", va="bottom", fontsize=7.5, rotation=0,
         )  # fmt: skip
-        for name, points in networks.items():
+        shares = {name: points[-1][1] / 1e9 / min(peak, points[-1][0] * rate) for name, points in networks.items()}
+        ranked = sorted(shares, key=lambda name: -shares[name])
+        named = ranked if len(ranked) <= _MOST_NAMES else ranked[: _MOST_NAMES // 2] + ranked[-_MOST_NAMES // 2 :]
+        for number, (name, points) in enumerate(sorted(networks.items(), key=lambda item: item[1][-1])):
             x, y = np.array(points).T
             colour = colours[groups[name]]
             axes.plot(x, y / 1e9, color=colour, linewidth=1)
             axes.scatter(x[:-1], y[:-1] / 1e9, s=30, facecolors="white", edgecolors=colour, zorder=3)
             axes.scatter(x[-1], y[-1] / 1e9, s=34, color=colour, zorder=3)
-            axes.annotate(name, (x[-1], y[-1] / 1e9), xytext=(4, 4), textcoords="offset points", fontsize=7)
+            if name in named:  # neighbours one above and one below their points
+                beside = {"xytext": (4, (4, -10)[number % 2]), "textcoords": "offset points"}
+                axes.annotate(name, (x[-1], y[-1] / 1e9), fontsize=7, **beside)
         for group, colour in colours.items():
             axes.scatter([], [], s=34, color=colour, label=group)
         axes.scatter([], [], s=30, facecolors="white", edgecolors="#555555", label="hollow: smallest batch")
@@ -56,8 +63,6 @@ def draw_roofline(
         axes.margins(y=0.1)
         plain_log(axes.xaxis, axes.yaxis)
         axes.legend(fontsize=8, loc="lower right")
-        shares = {name: points[-1][1] / 1e9 / min(peak, points[-1][0] * rate) for name, points in networks.items()}
-        ranked = sorted(shares, key=lambda name: -shares[name])
         said = joined([f"{name} {100 * shares[name]:.0f} %" for name in ranked], most=5)
         describe(
             fig,

@@ -8,8 +8,10 @@ it is. Attention over channels (XCiT), mixed heads (CaiT), gated positions (ConV
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,14 +24,28 @@ from effkit.watching import evaluating, hooked
 from tnt_vit.survey.grid import places, side_of
 from tnt_vit.survey.models import block_names
 
-__all__ = ["attention_by_block", "attention_distance", "attention_entropy", "fused_weights", "windows_of"]
+__all__ = [
+    "attention_by_block",
+    "attention_distance",
+    "attention_entropy",
+    "attention_seen",
+    "fused_weights",
+    "uniform_entropy",
+    "windows_of",
+]
 
 _PRODUCTS = ("matmul", "__matmul__", "bmm")
+_HIDDEN = 1e-35  # a weight below was masked, as Swin does by subtracting 100 where shifted windows join far places
 
 
 def attention_entropy(weights: Tensor) -> float:
     """Mean entropy of rows ``(..., keys)`` that sum to one, in nats; ``log(keys)`` if attention is uniform."""
     return float(-torch.special.xlogy(weights, weights).sum(dim=-1).mean())
+
+
+def uniform_entropy(weights: Tensor) -> float:
+    """What :func:`attention_entropy` would be if each query attended to all keys alike that are not hidden from it."""
+    return float((weights > _HIDDEN).sum(dim=-1).double().log().mean())
 
 
 def attention_distance(weights: Tensor, prefix: int = 0, windows: int = 1) -> float | None:
@@ -152,22 +168,19 @@ class _Watching(TorchFunctionMode):
         return out
 
 
-def attention_by_block(model: nn.Module, images: Tensor, blocks: str) -> list[dict[str, Any]]:
-    """Spread of attention in each block that shows its weights.
+@contextlib.contextmanager
+def attention_seen(model: nn.Module, blocks: str) -> Iterator[list[dict[str, Any]]]:
+    """See the attention of what a network is given inside the block; it stays as it is.
 
     Args:
-        model: The network; stays as it is.
-        images: ``(B, 3, H, W)``.
+        model: The network, to run in evaluation mode.
         blocks: Regular expression of its blocks' names.
 
-    Returns:
-        A row for each such block: ``layer``, ``depth`` (0 for the network's first block, 1 for its last), ``entropy``
-        in nats and ``uniform``, that of uniform attention, ``distance`` in sides of the picture (see
-        :func:`attention_distance`), ``windows`` and ``keys``; means over pictures, heads and queries, and over
-        attentions if a block has several.
+    Yields:
+        The list that gets a row for each block that shows its attention, see :func:`attention_by_block`.
 
     Raises:
-        UserError: If no block is called so, or one with attention puts out no tokens.
+        UserError: If no block is called so; later, if one with attention puts out no tokens.
     """
     names = block_names(model, blocks)
     prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
@@ -184,14 +197,33 @@ def attention_by_block(model: nn.Module, images: Tensor, blocks: str) -> list[di
             cut = [(weights, windows_of(weights.shape, out, batch, tokens, width)) for weights, out in shown]
             plain = [(weights.detach().double().cpu(), windows) for weights, windows in cut if windows]
             if plain:
-                rows.append(
-                    {"layer": name, "depth": names.index(name) / max(len(names) - 1, 1), **_spread(plain, prefix)}
-                )
+                depth = names.index(name) / max(len(names) - 1, 1)
+                rows.append({"layer": name, "depth": depth, **_spread(plain, prefix)})
 
         return look
 
-    begins = hooked(model, names, lambda name: watching.begin, before=True)
-    with evaluating(model), begins, hooked(model, names, ends), watching:
+    with hooked(model, names, lambda name: watching.begin, before=True), hooked(model, names, ends), watching:
+        yield rows
+
+
+def attention_by_block(model: nn.Module, images: Tensor, blocks: str) -> list[dict[str, Any]]:
+    """Spread of attention in each block that shows its weights.
+
+    Args:
+        model: The network; stays as it is.
+        images: ``(B, 3, H, W)``.
+        blocks: Regular expression of its blocks' names.
+
+    Returns:
+        A row for each such block: ``layer``, ``depth`` (0 for the network's first block, 1 for its last), ``entropy``
+        in nats and ``uniform``, that of uniform attention to the keys that are not masked, ``distance`` in sides of the
+        picture (see :func:`attention_distance`), ``windows`` and ``keys``; means over pictures, heads and queries, and
+        over attentions if a block has several.
+
+    Raises:
+        UserError: If no block is called so, or one with attention puts out no tokens.
+    """
+    with evaluating(model), attention_seen(model, blocks) as rows:
         model(images)
     return rows
 
@@ -201,7 +233,7 @@ def _spread(found: list[tuple[Tensor, int]], prefix: int) -> dict[str, Any]:
     known = [distance for distance in distances if distance is not None]
     return {
         "entropy": statistics.fmean(attention_entropy(weights) for weights, _ in found),
-        "uniform": statistics.fmean(math.log(weights.shape[-1]) for weights, _ in found),
+        "uniform": statistics.fmean(uniform_entropy(weights) for weights, _ in found),
         "distance": statistics.fmean(known) if len(known) == len(found) else None,
         "windows": found[-1][1],
         "keys": found[-1][0].shape[-1],

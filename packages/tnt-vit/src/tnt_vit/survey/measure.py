@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from effkit.bench import inference
 from effkit.data.from_timm import preprocessing_of_timm
 from effkit.timing import Comparison, MachineFloor
-from tnt_vit.survey.attention import attention_by_block
+from tnt_vit.survey.attention import attention_seen
 from tnt_vit.survey.energy import Meter, energy
 from tnt_vit.survey.features import block_features, cka_matrix, diversity
 from tnt_vit.survey.memory import largest_batch, train_cost
@@ -183,11 +183,7 @@ def _features(
         return {}
     images = preprocessing_of_timm(model.net, backbone.size).batch(list(pictures)).to(settings.where)
     values: dict[str, Any] = {"diversity": diversity(model.net, images, backbone.blocks)}
-    try:
-        values["attention"] = attention_by_block(model.net, images, backbone.blocks)
-    except Exception as error:  # of one measure among several
-        failure = Failure.of(error)
-        found.notes.append(f"attention: {failure.status}, {failure.reason}")
-    features = block_features(model.net, images, backbone.blocks)
+    with attention_seen(model.net, backbone.blocks) as values["attention"]:  # in the same pass
+        features = block_features(model.net, images, backbone.blocks)
     found.last_block = list(features.values())[-1]
     return {**values, "cka": cka_matrix(features), "blocks": list(features)}

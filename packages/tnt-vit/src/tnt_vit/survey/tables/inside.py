@@ -45,8 +45,9 @@ def attention(rows: Sequence[Row]) -> Table:
     if table.rows:
         table.note = (
             "Means over the pictures, heads and queries. Entropy of the weights of a query, in nats, and as a share of "
-            "that of uniform attention to as many keys (a window's, where attention is in windows). Distance: mean "
-            "distance of the places that a place attends to, of a side of the picture; class tokens left out. Only "
-            "blocks whose attention is plainly of tokens: softmax, then times values; for others nothing is said."
+            "that of uniform attention to as many keys (those of a window that no mask hides, where there are windows)"
+            ". Distance: mean distance of the places that a place attends to, of a side of the picture; class tokens "
+            "left out. Only blocks whose attention is plainly of tokens: softmax, then times values; for others "
+            "nothing is said."
         )
     return table
