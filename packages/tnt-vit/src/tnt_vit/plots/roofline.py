@@ -48,17 +48,17 @@ def draw_roofline(
         ends = max(low, least / rate)
         axes.plot([ends, ridge, high], [ends * rate, peak, peak], color="#555555", linewidth=1.6)
         axes.text(high, peak, f"{peak:,.0f} GFLOP/s, large product ", ha="right", va="bottom", fontsize=7.5)
-        axes.text(ends, ends * rate * 1.05, f"   {rate:,.1f} GB/s, large copy", ha="left", va="bottom", fontsize=7.5)
+        axes.text(1.15 * ends, ends * rate, f"{rate:,.1f} GB/s, large copy", ha="left", va="center", fontsize=7.5)
         for name, at in places.items():
             colour = colours[groups[name]]
-            axes.plot(*at.T, color=colour, linewidth=1)
-            axes.scatter(*at[:-1].T, s=30, facecolors="white", edgecolors=colour, zorder=3)
-            axes.scatter(*at[-1:].T, s=34, color=colour, zorder=3)
+            axes.plot(at[:, 0], at[:, 1], color=colour, linewidth=1)
+            axes.scatter(at[:-1, 0], at[:-1, 1], s=30, facecolors="white", edgecolors=colour, zorder=3)
+            axes.scatter(at[-1, 0], at[-1, 1], s=34, color=colour, zorder=3)
         scale = np.array([_WIDE, _HIGH]) / np.log([high / low, most / least])
         spots = {name: np.log(at / [low, least]) * scale for name, at in places.items()}
         for name, (right, up, align) in _names_apart(spots, named).items():
-            words = {"textcoords": "offset points", "fontsize": 7, "ha": align}
-            axes.annotate(name, tuple(places[name][-1]), xytext=(right, up), **words)
+            x, y = places[name][-1].tolist()
+            axes.annotate(name, (x, y), xytext=(right, up), textcoords="offset points", fontsize=7, ha=align)
         for group, colour in colours.items():
             axes.scatter([], [], s=34, color=colour, label=group)
         axes.scatter([], [], s=30, facecolors="white", edgecolors="#555555", label="hollow: smallest batch")

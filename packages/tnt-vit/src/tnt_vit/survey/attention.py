@@ -66,7 +66,7 @@ def attention_distance(weights: Tensor, prefix: int = 0, windows: int = 1) -> fl
         return None
     weights = weights[..., queries[0] :, keys[0] :]
     shares = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-300)
-    apart = torch.cdist(*(_centres(side, weights) for side in (queries[1], keys[1])), compute_mode=_EXACT)
+    apart = torch.cdist(_centres(queries[1], weights), _centres(keys[1], weights), compute_mode=_EXACT)
     return float((shares * apart).sum(dim=-1).mean()) / across
 
 
