@@ -17,6 +17,9 @@ from tnt_vit.ops import InnerParams, inner_block
 
 __all__ = ["InnerHalf", "Normalize", "OuterHalf"]
 
+# Up to so many sentences, attention spelled out is faster on a CPU than torch's fused kernel: twice in bfloat16.
+FEW = 400
+
 
 class Normalize(nn.Module):
     """Layer norm without gain and offset."""
@@ -121,7 +124,7 @@ class InnerHalf(nn.Module):
 
 
 class OuterHalf(nn.Module):
-    """The outer half of a block with folded weights."""
+    """The outer half of a block with folded weights; the scale of the scores is inside the queries' weights."""
 
     def __init__(self, block: TNTBlock, *, read_class: bool) -> None:
         super().__init__()
@@ -129,6 +132,8 @@ class OuterHalf(nn.Module):
         self.num_heads, self.dim = attention.num_heads, attention.dim
         self.normalize = Normalize(self.dim, attention.v.weight, block.norm_out.eps)
         weight, bias = fold_norm(block.norm_out, attention.qkv_weight(), attention.qkv_bias())
+        weight[: self.dim] *= attention.scale
+        bias[: self.dim] *= attention.scale
         self.qkv = PackedLinear(weight, bias)
         if read_class:
             self.query = PackedLinear(weight[: self.dim], bias[: self.dim])
@@ -142,9 +147,7 @@ class OuterHalf(nn.Module):
         """New sentences ``(B, N, d)``; may overwrite its input."""
         batch, tokens, dim = z.shape
         qkv = self.qkv(self.normalize(z).view(-1, dim)).view(batch, tokens, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, dim)
-        z = z.add_(self.proj(mixed).view_as(z))
+        z = z.add_(self.proj(_attend(qkv)).view_as(z))
         update = self.fc2(self.fc1(self.normalize(z).view(-1, dim))).view_as(z)
         if self.se_layer is not None:
             update = update + self.se_layer(update)
@@ -157,5 +160,17 @@ class OuterHalf(nn.Module):
         q = self.query(x[:, 0]).view(batch, self.num_heads, 1, -1)
         kv = self.key_value(x.view(-1, dim)).view(batch, tokens, 2, self.num_heads, -1)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        token = z[:, 0] + self.proj(F.scaled_dot_product_attention(q, k, v).reshape(batch, dim))
+        token = z[:, 0] + self.proj(F.scaled_dot_product_attention(q, k, v, scale=1.0).reshape(batch, dim))
         return token + self.fc2(self.fc1(self.normalize(token)))
+
+
+def _attend(qkv: Tensor) -> Tensor:
+    """Attention of ``(B, N, 3, h, d / h)`` with scaled queries, as rows ``(B * N, d)``."""
+    batch, tokens, _, heads, width = qkv.shape
+    if not torch.compiler.is_compiling() and qkv.device.type == "cpu" and tokens <= FEW:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, batch * heads, tokens, width).unbind(0)
+        mixed = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v).view(batch, heads, tokens, width)
+    else:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)
+    return mixed.transpose(1, 2).reshape(batch * tokens, heads * width)
