@@ -6,6 +6,7 @@ import copy
 import statistics
 import time
 from collections import defaultdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,16 @@ __all__ = ["CALLS", "seconds_by_part"]
 
 CALLS = "calls"
 """The part that is no operator: Python, and torch's way to its kernels."""
-_ATTENTION = ("bmm", "_softmax", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_attention_math")
+_KINDS = {
+    "attention": (
+        "bmm",
+        "_softmax",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_attention_math",
+    ),
+    "norms": ("_weight_norm_interface",),
+}
+"""Operators that no module stands for."""
 _FLAT = ("flat_normalize", "project", "project_norm")
 
 
@@ -31,18 +41,19 @@ class _Place:
         for name, module in model.named_modules():
             if any(module.children()) or not name:
                 continue
-            kind = "products" if isinstance(module, PackedLinear) else "norms" if "norm" in name else ""
-            module.register_forward_pre_hook(lambda *_, region=_region(name), kind=kind: self._enter(region, kind))
+            kind = "norms" if "norm" in name else "products" if isinstance(module, PackedLinear) else ""
+            module.register_forward_pre_hook(partial(self._enter, _region(name), kind))
             module.register_forward_hook(lambda *_: self._enter(self.region, ""))
 
-    def _enter(self, region: str, kind: str) -> None:
+    def _enter(self, region: str, kind: str, *_: Any) -> None:
         self.region, self.kind = region, kind
 
     def part(self, operator: str) -> str:
         """Name of the part that an operator belongs to; between two modules it belongs to the earlier one's region."""
         if self.region == "stem and head":
             return self.region
-        return f"{self.region}: {self.kind or ('attention' if operator in _ATTENTION else 'sums and copies')}"
+        kind = next((kind for kind, names in _KINDS.items() if operator in names), "sums and copies")
+        return f"{self.region}: {self.kind or kind}"
 
 
 def _region(name: str) -> str:

@@ -26,6 +26,7 @@ from tnt_vit.commands.options import options
 
 __all__ = ["bench_report", "run"]
 
+
 def bench_report(
     variant: str = "tnt_s_patch16_224",
     *,
