@@ -53,11 +53,11 @@ def parts_report(
         note = f"{stamp()['machine']}, {threads} thread(s); medians, together {1e3 * whole:.1f} ms."
         tables.append(Table(f"{variant}, {what}, {names[0]} by part", ["part", "ms", "%"], lines, note))
         for part, seconds in found.items():
-            figures = (("ms", "ms", 1e3 * seconds), ("share", "share", seconds / whole))
+            figures = ((what, "ms", 1e3 * seconds), (f"{what} share", "share", seconds / whole))
             rows += [
                 ResultRow(
                     "tnt-vit", variant, part, f"{names[0]} by part", bench.precision, "batch", batch,
-                    f"{what} {metric}", unit, value, threads=threads, **stamp(),
+                    metric, unit, value, threads=threads, **stamp(),
                 )
                 for metric, unit, value in figures
             ]  # fmt: skip
