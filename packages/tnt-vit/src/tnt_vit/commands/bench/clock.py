@@ -29,7 +29,7 @@ _KINDS = {
     ),
     "norms": ("_weight_norm_interface",),
 }
-"""Operators that no module stands for."""
+"""Operators that no module stands for, by the names that inference mode shows: whole ones, not what they are made of."""
 _FLAT = ("flat_normalize", "project", "project_norm")
 
 
