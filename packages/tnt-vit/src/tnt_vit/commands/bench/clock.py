@@ -29,7 +29,7 @@ _KINDS = {
     ),
     "norms": ("_weight_norm_interface",),
 }
-"""Operators that no module stands for, by the names that inference mode shows: whole ones, not what they are made of."""
+"""Operators that no module stands for, by the names of inference mode, which shows them whole."""
 _FLAT = ("flat_normalize", "project", "project_norm")
 
 
