@@ -1,15 +1,13 @@
 """Attention of one decoded token on a CPU: gathering, both parts and one softmax, at the memory's speed.
 
-With one query a head there is nothing to compute, only keys and values to read. What was measured to matter:
-batched matrix products, which read keys two to three times as fast as torch's flash kernel; gathering some tokens at a
-time, keys first and values later, so that the products find them in the nearest caches; widening half precision there,
-since a product of half precision matrices gives no float32 scores; and one softmax over both parts, so that nothing has
-to be merged.
+With one query a head there is nothing to compute, only keys and values to read. What was measured to matter: batched
+matrix products, which read keys two to three times as fast as torch's flash kernel; gathering keys and values together,
+some tokens at a time, so that the products find the keys in the nearest caches; widening half precision there, since a
+product of half precision matrices gives no float32 scores; and one softmax over both parts: nothing has to be merged.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -40,44 +38,46 @@ def _pieces(
     scaling: float,
     scratch: Scratch,
 ) -> Tensor:
-    """Batched products of pieces that lie in the nearest caches, in float32 at least."""
+    """Batched products in float32 at least, of keys gathered some tokens at a time, so that they lie in a cache.
+
+    Keys and values of a token lie side by side, as do chosen neighbours: both are gathered in one run.
+    """
     kv_heads, _, dim = near_keys.shape
-    heads, width = far_query.shape[0], kv_heads * dim
     wide = torch.promote_types(store.dtype, torch.float32)
-    rows = (kv_heads, heads // kv_heads, dim)
-    flat = store.view(-1, width)  # keys and values of a token are two neighbouring rows
-    held = scratch("piece", (PIECE, width), store.dtype, store.device)
-    widened = held if wide == store.dtype else scratch("widened", (PIECE, width), wide, store.device)
-    # As many tokens in each piece.
-    parts = (2 * far).split(math.ceil(far.shape[0] / math.ceil(far.shape[0] / PIECE)))
-
-    def gathered(indices: Tensor) -> Tensor:
-        count = indices.shape[0]
-        torch.index_select(flat, 0, indices, out=held[:count])
-        if widened is not held:
-            widened[:count].copy_(held[:count])
-        return widened[:count].view(count, kv_heads, dim).transpose(0, 1)
-
-    def near(tokens: Tensor) -> Iterator[Tensor]:
-        if widened is held:
-            yield tokens
-            return
-        for part in tokens.split(PIECE, dim=1):
-            yield widened[: part.shape[1]].view(kv_heads, part.shape[1], dim).copy_(part)
-
+    rows = (kv_heads, far_query.shape[0] // kv_heads, dim)
     far_rows, near_rows = ((q.to(wide) * scaling).view(rows) for q in (far_query, near_query))
-    scores = [torch.bmm(far_rows, gathered(part).transpose(1, 2)) for part in parts]
+    held = scratch("far", (far.shape[0], *store.shape[1:]), wide, store.device)
+    narrow = held if wide == store.dtype else scratch("narrow", (PIECE, *store.shape[1:]), store.dtype, store.device)
+    scores = []
+    for low in range(0, far.shape[0], PIECE):
+        part = held[low : low + PIECE]
+        gathered = part if narrow is held else narrow[: part.shape[0]]
+        torch.index_select(store, 0, far[low : low + PIECE], out=gathered)
+        if gathered is not part:
+            part.copy_(gathered)
+        scores.append(torch.bmm(far_rows, part[:, 0].permute(1, 2, 0)))
     # The other way round is faster for keys that lie together; the copy into one row of scores is due anyway.
     turned = near_rows.transpose(1, 2)
-    scores += [torch.bmm(keys, turned).transpose(1, 2) for keys in near(near_keys)]
+    scores += [torch.bmm(keys, turned).transpose(1, 2) for keys in _widened(near_keys, wide, scratch)]
     weights = torch.cat(scores, dim=2).softmax(dim=2)
-    out = torch.zeros(rows, dtype=wide)
-    shares = iter(weights.split([s.shape[2] for s in scores], dim=2))
-    for part in parts:
-        out += torch.bmm(next(shares), gathered(part + 1))
-    for values in near(near_values):
-        out += torch.bmm(next(shares), values)
+    out = torch.bmm(weights[:, :, : far.shape[0]], held[:, 1].transpose(0, 1))
+    low = far.shape[0]
+    for values in _widened(near_values, wide, scratch):
+        out.baddbmm_(weights[:, :, low : low + values.shape[1]], values)
+        low += values.shape[1]
     return out.view(far_query.shape).to(far_query.dtype)
+
+
+def _widened(tokens: Tensor, wide: torch.dtype, scratch: Scratch) -> Iterator[Tensor]:
+    """Near keys or values ``(K, L, D)`` as they are, or some tokens at a time in a wider type."""
+    if tokens.dtype == wide:
+        yield tokens
+        return
+    kv_heads, _, dim = tokens.shape
+    held = scratch("wide", (PIECE * kv_heads, dim), wide, tokens.device)
+    for part in tokens.split(PIECE, dim=1):
+        count = part.shape[1]
+        yield held[: count * kv_heads].view(kv_heads, count, dim).copy_(part)
 
 
 def _flash(

@@ -56,7 +56,8 @@ def _in_parts(vector: Tensor, keys: Tensor, multiply: Callable[[Tensor, Tensor],
     parts = max(2, torch.get_num_threads())
     size = count // parts
     rows = keys[: parts * size].unflatten(0, (parts, size))
-    scores = multiply(rows, vector.expand(parts, width)[:, :, None]).flatten()
+    # A column whose stride is a whole row: BLAS takes a slower path for one that looks like a matrix of one column.
+    scores = multiply(rows, vector.expand(parts, 1, width).transpose(1, 2)).flatten()
     return scores if count == parts * size else torch.cat((scores, torch.mv(keys[parts * size :], vector)))
 
 

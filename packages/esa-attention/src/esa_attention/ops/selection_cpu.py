@@ -61,9 +61,9 @@ def _candidates(own: Tensor, values: np.ndarray, proximity: int, k: int) -> np.n
     best = own[: count * size].view(count, size).amax(dim=1).numpy()
     bound = np.partition(best, count - needed)[count - needed]
     blocks = np.flatnonzero(best >= bound)
-    which, place = np.nonzero(values[: count * size].reshape(count, size)[blocks] >= bound)
+    inside = np.flatnonzero(values[: count * size].reshape(count, size)[blocks] >= bound)
     rest = np.flatnonzero(values[count * size :] >= bound) + count * size
-    seeds = np.concatenate((blocks[which] * size + place, rest))
+    seeds = np.concatenate((blocks[inside // size] * size + inside % size, rest))
     if seeds.size > values.size // (4 * proximity + 4):
         return None
     reached = np.zeros(values.size, dtype=bool)
