@@ -158,14 +158,21 @@ class IndexStore:
         """Bytes allocated."""
         return self.keys.nbytes + (self.scale.nbytes if self.scale else 0)
 
-    def append(self, compressed: Tensor) -> None:
-        """Add tokens ``(B, T, R)``."""
-        rows = self.keys.extend(compressed.shape[1])
+    def extend(self, count: int) -> None:
+        """Make room for ``count`` more tokens, whose rows are undefined."""
+        self.keys.extend(count)
+        if self.scale is not None:
+            self.scale.extend(count)
+
+    def write_last(self, compressed: Tensor) -> None:
+        """Give the last tokens their rows ``(B, T, R)``."""
+        first = self.keys.length - compressed.shape[1]
+        rows = self.keys.rows[:, first:]
         if self.scale is None:
             rows.copy_(compressed)
             return
         digits, scale = quantised(compressed)
-        self.scale.extend(compressed.shape[1]).copy_(scale)
+        self.scale.rows[:, first:].copy_(scale)
         rows.copy_(digits)
 
     def floats(self, begin: int, end: int) -> Tensor:

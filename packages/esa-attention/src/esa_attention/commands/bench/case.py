@@ -74,6 +74,7 @@ class Case:
             count = min(_FILL, self.length - low)
             keys, values = self._randn(*size)[:, :, :count], self._randn(*size)[:, :, :count]
             layer.update(keys, values)
+        layer.flush()
         return layer
 
     def esa(self, provider: str) -> Callable[[], Any]:
