@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esa_attention.attention.cache.pages import advise
 from esa_attention.ops.index_rows import quantised
 
 __all__ = ["GrowingBuffer", "IndexStore", "empty", "index_dtype"]
@@ -23,7 +24,8 @@ _LEAST = 64  # tokens of a new buffer
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False) -> Tensor:
     """Memory that may be written in any mode: what ``inference_mode`` makes can never be written outside it."""
     with torch.inference_mode(False):
-        return torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
+        memory = torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
+    return advise(memory) if device.type == "cpu" and not pin else memory
 
 
 def index_dtype(asked: str, dtype: torch.dtype, kind: str, exact: bool) -> torch.dtype:
