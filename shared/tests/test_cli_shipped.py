@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from effkit.cli import compose, shipped
 
@@ -56,3 +57,36 @@ def test_a_file_that_appears_or_goes_is_seen(package: Path) -> None:
     (package / "part" / "b.yaml").unlink()
     with pytest.raises(ValueError, match="part='b'"):
         composed("part=b")
+
+
+def test_a_file_that_hides_one_of_the_core_is_seen(package: Path) -> None:
+    (package / "train.yaml").write_text("defaults:\n  - compute\n  - _self_\n")
+    assert composed().seed == 0
+    (package / "compute.yaml").write_text("seed: 7\n")
+    assert composed().seed == 7
+    (package / "compute.yaml").unlink()
+    assert composed().seed == 0
+
+
+def test_a_config_that_is_registered_later_is_seen(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ConfigStore.instance()
+    monkeypatch.setattr(store, "repo", {**store.repo})
+    (package / "train.yaml").write_text("defaults:\n  - optional part: late\n  - _self_\nnumber: 1\n")
+    assert "part" not in composed()
+    store.store(name="late", node={"name": "late"}, group="part")
+    assert composed().part.name == "late"
+
+
+def test_the_time_is_told_anew(package: Path) -> None:
+    """OmegaConf keeps what `now` gave with the config that was asked."""
+    (package / "train.yaml").write_text("when: ${now:%S%f}\nflag: ${when}\n")
+    assert composed("when=x").when == "x"  # looks up what it was
+    first, second = composed(), composed()
+    assert first.when == first.when != second.when == second.flag
+
+
+def test_what_a_word_draws_is_drawn_anew(package: Path) -> None:
+    word = f"+drawn=shuffle({list(range(60))})"
+    one, two = composed(word).drawn, composed(word).drawn
+    assert sorted(one) == sorted(two) == list(range(60))
+    assert one != two
