@@ -41,7 +41,7 @@ class Colour(Enum):
 
 
 VALUES = {
-    "all": {1: b"x", "e": Colour.RED, "f": 0.5, "n": None, "missing": "???", "list": [1, [2, {"a": "${f}"}]], "off": False},
+    "all": {1: b"x", "e": Colour.RED, "f": 0.5, "n": None, "missing": "???", "list": [1, [2, {"a": "${f}"}]]},
     "empty": {},
     "none": None,
     "interpolation": "${all}",

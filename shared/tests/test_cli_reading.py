@@ -15,7 +15,7 @@ TEXTS = [
     "a: 1e3\nb: 1_000\nc: .5\nd: 1e-3\ne: 0x10\nf: 010\ng: -.inf\nh: .nan_\n",
     "a: 2024-01-01\nb: 12:30:45\nc: yes\nd: 'no'\ne: ~\nf:\ng: ???\n",
     "a: &x {b: [1, two, 3.0]}\nc: *x\nd: |\n  lines\n  of text\ne: >\n  folded\n  text\n",
-    "a: \"tab\\t\\u00e9\"\nb: {c: {d: 'it''s'}}\n? [1, 2]\n: pair\n",
+    "a: \"tab\\t\\u00e9\"\nb: {c: {d: 'it''s'}}\n? a key\n: pair\n",
     "# comment only\n",
     "- a\n- b: 1\n",
     "base: &base {x: 1}\nmore: {<<: *base, y: 2}\n",
@@ -40,7 +40,7 @@ def test_what_else_may_be_written(text: str) -> None:
     assert repr(read_yaml(text)) == repr(theirs(text))
 
 
-@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: [1, 2\n", "a: b: c\n", "\tx: 1\n", "a: !!python/name:os.system\n"])
+@pytest.mark.parametrize("text", ["a: 1\na: 2\n", "a: [1, 2\n", "a: b: c\n", "\tx: 1\n", "a: !!python/name:os.path\n"])
 def test_what_is_refused(text: str) -> None:
     for read in (read_yaml, theirs):
         with pytest.raises(yaml.YAMLError):

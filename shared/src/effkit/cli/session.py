@@ -107,6 +107,7 @@ class _Loader(ConfigLoaderImpl):
         self.repository = Repository(path)
         self.package = package
         self._held: Any = None  # the config before the words of the command line change it
+        self._places: IConfigRepository = self.repository  # and where it was looked for, `hydra.searchpath` included
 
     def load_configuration(
         self,
@@ -128,7 +129,7 @@ class _Loader(ConfigLoaderImpl):
         for group, option in chosen_options(config).items():
             if isinstance(option, str) and f"{group}={option}" in overrides:
                 folder = group.partition("@")[0]
-                if not self.repository.config_exists(f"{folder}/{option}"):  # listing them takes far longer
+                if not self._places.config_exists(f"{folder}/{option}"):  # listing them takes far longer
                     choose(group, option, self.options(folder))
         _check_global(config)
         check_config(config, self.package)
@@ -140,11 +141,12 @@ class _Loader(ConfigLoaderImpl):
     ) -> tuple[list[Override], Any]:
         words = parsed(overrides)
         shipped = known(self.repository)
-        if shipped is None or _searches_elsewhere(shipped, config_name, words):
-            plain = CachingConfigRepository(self.repository)
+        if shipped is not None and not _searches_elsewhere(shipped, config_name, words):
+            self._places = shipped
+        else:
+            self._places = plain = CachingConfigRepository(self.repository)
             self._process_config_searchpath(config_name, words, plain)
-            return words, plain
-        return words, shipped
+        return words, self._places
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
         self._held = None
@@ -163,8 +165,8 @@ class _Loader(ConfigLoaderImpl):
     def options(self, group: str) -> list[str]:
         """Options of a config group, those in sub-folders as ``folder/option``; empty if there is no such group."""
         # Of the files as they are: Hydra's own method composes nothing for this, but copies all that it would need to.
-        found = list(self.repository.get_group_options(group, ObjectType.CONFIG))
-        for folder in self.repository.get_group_options(group, ObjectType.GROUP):
+        found = list(self._places.get_group_options(group, ObjectType.CONFIG))
+        for folder in self._places.get_group_options(group, ObjectType.GROUP):
             found += [f"{folder}/{option}" for option in self.options(f"{group}/{folder}")]
         return sorted(found)
 
@@ -176,7 +178,8 @@ def _searches_elsewhere(shipped: IConfigRepository, config_name: str | None, wor
     primary = None if config_name is None else shipped.load_config(config_name)
     if primary is None:
         return False
-    return not isinstance(primary.config, DictConfig) or OmegaConf.select(primary.config, "hydra.searchpath") is not None
+    config = primary.config
+    return not isinstance(config, DictConfig) or OmegaConf.select(config, "hydra.searchpath") is not None
 
 
 def _check_global(config: DictConfig) -> None:

@@ -55,7 +55,6 @@ class Repository(ConfigRepository):
         own = copy.deepcopy(result.defaults_list)
         return replace(result, config=copied(result.config), header=dict(result.header), defaults_list=own)
 
-
     def _read(self, source: ConfigSource, config_path: str, file: Path) -> ConfigResult:
         """What Hydra reads, by a quicker parser; it words what is wrong with a file."""
         text = file.read_text(encoding="utf-8")
@@ -135,9 +134,7 @@ class Known(IConfigRepository):
         """Whether there is such a file."""
         return self._once(("exists", config_path), lambda: self.repository.config_exists(config_path))
 
-    def get_group_options(
-        self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG
-    ) -> list[str]:
+    def get_group_options(self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG) -> list[str]:
         """Files or folders in a folder."""
         what = ("options", group_name, results_filter)
         return list(self._once(what, lambda: self.repository.get_group_options(group_name, results_filter)))

@@ -177,7 +177,7 @@ def _value(node: Any, key: Any, child: Any, path: str, keep: bool) -> Any:
     text = str(child._value())
     in_logging = path.startswith(_LOGGING_NODES)
     called = key == "_target_" or (key in _CALLED_BY_LOGGING and in_logging)
-    if keep and key != "_target_" and key not in _CALLED_BY_LOGGING and not in_logging:  # what it names is looked at, what it says is not
+    if keep and key != "_target_" and key not in _CALLED_BY_LOGGING and not in_logging:  # its text is for nobody
         if _TEXT.match(text):
             return None
         if (there := _referred(child, text)) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from effkit.papers import Paper, collect_rows
 from effkit.rows import Row, counted_network, counted_row
