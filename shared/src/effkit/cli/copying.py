@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -71,6 +72,16 @@ def _copied_metadata(metadata: Metadata, memo: dict[int, Any]) -> Metadata:
 
 
 def quicken_copies() -> None:
-    """Let ``copy.deepcopy`` of any config do the same, since Hydra makes six copies around each job."""
-    if _KNOWN and not hasattr(Metadata, "__deepcopy__"):
-        Metadata.__deepcopy__ = _copied_metadata  # type: ignore[attr-defined]
+    """Let ``copy.deepcopy`` of any config do the same."""
+    if not _KNOWN or hasattr(Metadata, "__deepcopy__"):
+        return
+    Metadata.__deepcopy__ = _copied_metadata  # type: ignore[attr-defined]
+    for kind in (DictConfig, ListConfig):
+        kind.__deepcopy__ = _quick(kind, kind.__deepcopy__)  # type: ignore[method-assign]
+
+
+def _quick(kind: type, slow: Callable[[Any, dict[int, Any]], Any]) -> Callable[[Any, dict[int, Any]], Any]:
+    def deepcopy(self: Any, memo: dict[int, Any]) -> Any:
+        return _copied(self, self.__dict__["_parent"]) if type(self) is kind else slow(self, memo)
+
+    return deepcopy

@@ -26,10 +26,11 @@ from hydra.types import RunMode
 from omegaconf import Container, DictConfig, OmegaConf, open_dict
 
 from effkit.cli.composing import put_together
-from effkit.cli.copying import copied, quicken_copies
+from effkit.cli.copying import copied
 from effkit.cli.explain import debugging, one_line, raised_by
 from effkit.cli.mistakes import explain_composition
 from effkit.cli.overrides import parsed
+from effkit.cli.quicken import quicken
 from effkit.cli.shell import check_shell
 from effkit.cli.shipped import Known, Repository, known
 from effkit.cli.targets import check_config
@@ -219,7 +220,7 @@ class Session:
         own_files = flags.config_path is not None or flags.config_dir is not None
         self.shipped = None if own_files or self.own else (config_module, self.config_name)
         version.setbase("1.3")
-        quicken_copies()
+        quicken()
         path = create_config_search_path(flags.config_path or f"pkg://{config_module}")
         before_schema = SearchPathQuery(provider="schema")
         if flags.config_dir is not None:

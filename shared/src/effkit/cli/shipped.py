@@ -70,6 +70,12 @@ class Repository(ConfigRepository):
         return result
 
 
+def _resolves(default: Any) -> bool:
+    """Whether an entry of a list of defaults calls a resolver (``${oc.env:WHICH}``)."""
+    text = f"{getattr(default, 'path', '')} {getattr(default, 'value', '')}"
+    return "${" in text and ":" in text
+
+
 def _file(source: ConfigSource, config_path: str) -> Path | None:
     """The file a config is read from; None unless it lies in an installed package's folder."""
     if source.scheme() != "pkg":
@@ -92,6 +98,8 @@ class Known(IConfigRepository):
     def __init__(self, repository: Repository, state: list[Any], stored: list[Any]) -> None:
         self.repository, self.state, self.stored = repository, state, stored
         self._found: dict[tuple[Any, ...], Any] = {}
+        self._lists: dict[tuple[Any, ...], Any] = {}
+        self._resolves = False  # whether a list of defaults depends on more than files and words
         self._composed: dict[tuple[Any, ...], DictConfig] = {}
 
     def composed(self, key: tuple[Any, ...], compose: Callable[[], DictConfig]) -> DictConfig:
@@ -107,6 +115,24 @@ class Known(IConfigRepository):
                 self._composed.pop(next(iter(self._composed)), None)
             self._composed[key] = config
         return config
+
+    def listed(self, key: tuple[Any, ...], make: Callable[[], Value]) -> Value:
+        """The list of configs that words choose.
+
+        Args:
+            key: The words.
+            make: Works it out; only that knows the list if it asks for a variable of the shell, or draws.
+        """
+        found: Value
+        if key in self._lists:
+            found = self._lists[key]
+            return found
+        found = make()
+        if not self._resolves and not any("(" in str(word) for word in key):
+            if len(self._lists) >= 8 * MOST:
+                self._lists.clear()
+            self._lists[key] = found
+        return found
 
     def part(self, key: tuple[Any, ...], load: Callable[[], Container]) -> Container:
         """One config, put where it belongs: not to be changed."""
@@ -124,7 +150,14 @@ class Known(IConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """A config with its defaults list."""
-        return self._once(("config", config_path), lambda: self.repository.load_config(config_path))
+
+        def load() -> ConfigResult | None:
+            result = self.repository.load_config(config_path)
+            if result is not None:
+                self._resolves |= any(map(_resolves, result.defaults_list or ()))
+            return result
+
+        return self._once(("config", config_path), load)
 
     def group_exists(self, config_path: str) -> bool:
         """Whether there is such a folder."""

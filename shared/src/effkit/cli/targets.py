@@ -113,6 +113,8 @@ def _leaves(config: Any, keep: bool) -> Iterator[tuple[str, str, Any]]:
         config: A config, or plain dictionaries and lists.
         keep: Whether to write in the config what an interpolation that may name something gave.
     """
+    from omegaconf import Container, Node
+
     pending = [("", config)]
     for _ in range(_MOST):
         if not pending:
@@ -122,6 +124,14 @@ def _leaves(config: Any, keep: bool) -> Iterator[tuple[str, str, Any]]:
             break
         for key, child in children(node):
             here = f"{path}{key}"
+            if isinstance(child, Node):  # most are plain
+                held = child.__dict__["_content" if isinstance(child, Container) else "_val"]
+                if isinstance(held, dict | list) and isinstance(child, Container):
+                    pending.append((f"{here}.", child))
+                    continue
+                if held is None or isinstance(held, bool | int | float) or (type(held) is str and "$" not in held):
+                    yield here, str(key), None if held == "???" else held
+                    continue
             value = _value(node, key, child, here, keep)
             if _is_container(value):
                 pending.append((f"{here}.", value))
