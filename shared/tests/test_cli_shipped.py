@@ -90,3 +90,18 @@ def test_what_a_word_draws_is_drawn_anew(package: Path) -> None:
     one, two = composed(word).drawn, composed(word).drawn
     assert sorted(one) == sorted(two) == list(range(60))
     assert one != two
+
+
+def test_an_option_may_follow_another(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpolations in lists of defaults: of other choices, and of what may change meanwhile."""
+    (package / "part" / "b.yaml").write_text("name: b\n")
+    (package / "like").mkdir()
+    for name in "ab":
+        (package / "like" / f"{name}.yaml").write_text(f"after: {name}\n")
+    (package / "train.yaml").write_text("defaults:\n  - part: a\n  - like: ${part}\n  - _self_\n")
+    for words, name in (((), "a"), (("part=b",), "b"), (("part=b", "like=a"), "a"), ((), "a")):
+        assert composed(*words).like.after == name
+    (package / "train.yaml").write_text("defaults:\n  - part: ${oc.env:PART_OF_TEST}\n  - _self_\n")
+    for name in "aba":
+        monkeypatch.setenv("PART_OF_TEST", name)
+        assert composed().part.name == name

@@ -1,7 +1,8 @@
-"""Three functions of OmegaConf and Hydra, replaced by quicker ones that give the same: all of it stands here.
+"""Functions of OmegaConf and Hydra, replaced by quicker ones that give the same: all of it stands here.
 
-Hydra makes six deep copies of a config around each job, each interpolation is parsed again whenever somebody looks at
-it, and the list of configs of a command is worked out again for each word on the command line.
+Hydra makes six deep copies of a config around each job, and OmegaConf parses an interpolation again whenever somebody
+looks at it. The list of configs of a command is worked out again for each word on the command line, and for each config
+in it all choices are written into another config, which is there for interpolations in lists of defaults only.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from functools import lru_cache
 from typing import Any
 
 import omegaconf.base
-from hydra._internal import config_loader_impl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_repository import IConfigRepository
-from hydra._internal.defaults_list import DefaultsList, create_defaults_list
+from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
+from hydra.core.default_element import InputDefault
 from hydra.core.override_parser.types import Override
 
 from effkit.cli.copying import quicken_copies
 from effkit.cli.shipped import Known
 
 __all__ = ["quicken"]
+
+_choices_for_interpolations = defaults_list._create_interpolation_map
 
 
 @lru_cache(maxsize=1)
@@ -29,6 +33,14 @@ def quicken() -> None:
     quicken_copies()
     omegaconf.base.parse = lru_cache(maxsize=1024)(omegaconf.base.parse)  # what it gives is only walked through
     config_loader_impl.create_defaults_list = _defaults_list
+    defaults_list._create_interpolation_map = _choices_if_asked
+
+
+def _choices_if_asked(overrides: Overrides, defaults_list: list[InputDefault], self_added: bool) -> Any:
+    """Hydra's choices so far, where an entry of a list of defaults may ask for one (``${model}``)."""
+    if any("${" in f"{getattr(d, 'path', '')} {getattr(d, 'value', '')}" for d in defaults_list):
+        return _choices_for_interpolations(overrides, defaults_list, self_added)
+    return None
 
 
 def _defaults_list(
