@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
-from omegaconf import Container, DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from effkit.cli.composing import put_together
 from effkit.cli.copying import copied
@@ -150,18 +151,15 @@ class _Loader(ConfigLoaderImpl):
         return words, self._places
 
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
+        own = functools.cache(lambda: CachingConfigRepository(self.repository))
         self._held = None
         if isinstance(repo, Known):
             with contextlib.suppress(Exception):  # Hydra words below what does not fit
-                self._held = put_together(repo, defaults, self._part)
-            repo = CachingConfigRepository(self.repository)
+                self._held = put_together(repo, defaults, lambda part: self._load_single_config(part, own()).config)
         if self._held is None:
-            self._held = super()._compose_config_from_defaults_list(defaults, repo)
+            plain = own() if isinstance(repo, Known) else repo
+            self._held = super()._compose_config_from_defaults_list(defaults, plain)
         return copied(self._held)
-
-    def _part(self, default: Any) -> Container:
-        part: Container = self._load_single_config(default, CachingConfigRepository(self.repository)).config
-        return part
 
     def options(self, group: str) -> list[str]:
         """Options of a config group, those in sub-folders as ``folder/option``; empty if there is no such group."""
