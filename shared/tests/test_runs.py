@@ -127,6 +127,22 @@ def test_a_file_of_weights_tells_its_preprocessing(trained, tmp_path):
         assert preprocessing_of(tmp_path / name) is None
 
 
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("interrupted", "holds nothing yet: it was stopped before it began to train"),
+        ("failed", "failed before it began to train: its log says why"),
+        ("running", "holds nothing yet"),
+    ],
+)
+def test_a_run_that_was_stopped_at_once_says_so(tmp_path, status, said):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("{seed: 3}")
+    (tmp_path / "status.json").write_text(json.dumps({"status": status, "command": "train"}))
+    with pytest.raises(UserError, match=said):
+        Run.open(tmp_path)
+
+
 def test_a_run_that_kept_no_preprocessing_is_opened_by_who_knows_it(trained, tmp_path):
     _, folder, *_ = trained
     run = shutil.copytree(folder, tmp_path / "run")

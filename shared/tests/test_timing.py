@@ -23,6 +23,7 @@ from effkit.timing import (
 )
 from effkit.timing import clock as _clock
 from effkit.timing import memory as _memory
+from effkit.timing import rounds as _rounds
 from effkit.timing.memory import peak_bytes
 
 SCHEMA = "package,case,provider,mode,dtype,x_name,x,metric,unit,median,p20,p80,gpu,driver,torch,triton,commit,date"
@@ -268,6 +269,19 @@ def test_no_git_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_calls_per_sample_stops() -> None:
     assert _clock.calls_per_sample(lambda: None, torch.device("cpu")) <= 100_000
+
+
+def test_long_calls_are_not_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes a call: one to warm up and one a round."""
+    monkeypatch.setattr(_rounds, "_LONG", 0.01)
+    calls: list[str] = []
+
+    def slow() -> None:
+        calls.append("slow")
+        time.sleep(0.02)
+
+    timings = compare({"slow": slow}, warmup=1, min_rounds=2, min_seconds=0, memory=False).timings
+    assert (len(calls), timings["slow"].calls, timings["slow"].rounds) == (3, 1, 2)
 
 
 @pytest.mark.gpu

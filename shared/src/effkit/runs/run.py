@@ -73,6 +73,7 @@ class Run:
         if earlier is not None and config.get("data") and not (folder / PREPROCESSING_FILE).is_file():
             preprocessing = earlier(config["data"])
         else:
+            _check_begun(folder, str(path), str(status.get("status") or ""))
             preprocessing = load_preprocessing(folder)
         return cls(
             folder,
@@ -154,6 +155,19 @@ def _check_folder(folder: Path, given: str) -> None:
     marks = (".hydra/config.yaml", "status.json", "checkpoints", PREPROCESSING_FILE)
     if not any((folder / mark).exists() for mark in marks):
         raise UserError(f"run={given!r} is no run folder: it has none of {', '.join(marks)}")
+
+
+def _check_begun(folder: Path, given: str, status: str) -> None:
+    """Say of a run that has nothing to show why, before a file is missed that only we know."""
+    if (folder / PREPROCESSING_FILE).exists() or any((folder / file).is_file() for file in CHECKPOINTS.values()):
+        return
+    if status == "failed":
+        raise UserError(f"run={given!r} failed before it began to train: its log says why")
+    if status in ("interrupted", "running"):  # a command that goes on with it has written "running" already
+        raise UserError(
+            f"run={given!r} holds nothing yet: it was stopped before it began to train (then give its command once "
+            "more), or has just been started"
+        )
 
 
 def _status(folder: Path) -> dict[str, Any]:

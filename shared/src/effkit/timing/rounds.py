@@ -23,6 +23,8 @@ from effkit.timing.memory import peak_bytes
 
 __all__ = ["compare"]
 
+_LONG = 20.0  # seconds; who took that long to warm up is not called once more to see how long a sample lasts
+
 
 def compare(
     candidates: Mapping[str, Callable[[], Any]],
@@ -87,11 +89,10 @@ def compare(
     names = list(candidates)
     with cpu_threads(threads) as used_threads:
         flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device=device) if events else None
-        for name in names:
-            for _ in range(warmup):
-                candidates[name]()
+        lasted = {name: _warm_up(candidates[name], warmup) for name in names}
         peaks = {name: peak_bytes(candidates[name], device) if memory else None for name in names}
-        calls = {name: calls_per_sample(candidates[name], device) if device.type == "cpu" else 1 for name in names}
+        short = [name for name in names if device.type == "cpu" and lasted[name] < _LONG]
+        calls = {name: calls_per_sample(candidates[name], device) if name in short else 1 for name in names}
 
         def sample(name: str) -> float:
             if flush is not None:
@@ -114,3 +115,12 @@ def compare(
         for name, s in samples.items()
     }
     return Comparison(timings, str(device), used_threads, order, "events" if events else "wall")
+
+
+def _warm_up(call: Callable[[], Any], times: int) -> float:
+    """Call some times; seconds of the last one."""
+    for _ in range(times - 1):
+        call()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -52,10 +52,13 @@ def run(cfg: Any) -> Report:
     case = Path(str(options["path"])).stem
     more: dict[str, Any] = {"rounds": table.repeats, "note": str(table.about["command"]), **stamp()}
     rows = []
+    full = table.samples[-1]
     for o in found:
-        what = (case, o.rule, "regret", "fp32", "samples", o.samples, "regret", "points", 100 * o.regret)
-        rows.append(ResultRow("greedy-enlarge", *what, **more))
+        what = (case, o.rule, "regret", "fp32", "samples", o.samples)
+        figures = [("accuracy", "share", o.score), ("regret", "points", 100 * o.regret)]
+        figures += [("trainings", "of a whole one", o.samples / full)]
+        rows += [ResultRow("greedy-enlarge", *what, *figure, **more) for figure in figures]
     files = [append_csv(csv or folder / "regret.csv", rows), draw_regret(found, folder / "regret.png")]
     data = {"rules": {o.rule: {"score": o.score, "regret": o.regret, "samples": o.samples} for o in found}}
     data |= {"about": {k: table.about[k] for k in ("command", "machine", "commit", "date", "sha256")}}
-    return Report("greedy-enlarge regret", [regret_table(found, table.samples[-1])], data=data, files=files)
+    return Report("greedy-enlarge regret", [regret_table(found, full)], data=data, files=files)
