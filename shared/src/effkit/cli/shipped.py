@@ -29,7 +29,7 @@ from effkit.cli.reading import read_yaml
 
 __all__ = ["Known", "Repository", "known"]
 
-MOST = 64
+MOST = 32
 """Configs that are kept composed, of each search path; one takes about half a megabyte."""
 
 Value = TypeVar("Value")
