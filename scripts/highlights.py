@@ -117,8 +117,8 @@ HIGHLIGHTS = {
         "Augmentation per sample with Pillow's bits, distillation on the same view, and what each operator destroys.",
         ("accuracy.png", "Accuracy against magnitude"),
         "RandAugment on 32x32 pictures runs {:.1f} times as fast as timm's, on 224x224 {:.2f} times; on single "
-        "pictures {:.1f} and {:.1f} times as fast as torchvision's; a step with a cached teacher at {:.2f} of the speed "
-        "of one without.",
+        "pictures {:.1f} and {:.1f} times as fast as torchvision's; a step with a cached teacher at {:.2f} of the "
+        "speed of one without.",
         (
             speedup("cpu.csv", provider="ours", mode="32x32 N=2 nearest"),
             speedup("cpu.csv", provider="ours", mode="224x224 N=2 nearest"),
