@@ -9,9 +9,9 @@ from torch import nn
 
 from effkit.errors import UserError
 from effkit.timing import Timing
-from tnt_vit.plots.survey import pareto
 from tnt_vit.survey.counting import count
 from tnt_vit.survey.features import block_features, cka_matrix, diversity, linear_cka, on_grid
+from tnt_vit.survey.fronts import pareto
 from tnt_vit.survey.memory import largest
 from tnt_vit.survey.models import Skipped, build, is_out_of_memory
 from tnt_vit.survey.registry import read_registry, select
@@ -20,14 +20,15 @@ from tnt_vit.survey.speed import Speed, run_case, summarise
 from tnt_vit.survey.store import Store, read_rows
 from tnt_vit.survey.tables import spearman
 
-# Parameters and GMACs, counted once with timm 1.0.31 and transformers 5.23 by another counter.
+# Parameters and GMACs, counted once with timm 1.0.31 and transformers 5.23 by another counter; activations in millions
+# by ours, checked by hand for DeiT in test_survey_costs.
 QUICK = {
-    "resnet50": (25_557_032, 4.089),
+    "resnet50": (25_557_032, 4.089, 11.11),
     "efficientnet_b1": (7_794_184, 0.687),
-    "deit_tiny": (5_717_416, 1.254),
-    "tnt_s": (23_768_584, 5.217),
-    "swin_tiny": (28_288_354, 4.491),
-    "twins_svt_small": (24_060_776, 2.927),
+    "deit_tiny": (5_717_416, 1.254, 5.97),
+    "tnt_s": (23_768_584, 5.217, 24.37),
+    "swin_tiny": (28_288_354, 4.491, 17.06),
+    "twins_svt_small": (24_060_776, 2.927, 13.75),
 }
 ALL = {
     "resnet101": (44_549_160, 7.801), "resnet152": (60_192_808, 11.514), "efficientnet_b0": (5_288_548, 0.386),
@@ -49,6 +50,7 @@ def check_counts(name, expected):
     assert found["params"] == expected[0]
     assert found["macs"] / 1e9 == pytest.approx(expected[1], abs=6e-4)
     assert sum(found["macs_by"].values()) == found["macs"]
+    assert [round(found["activations"] / 1e6, 2)] * len(expected[2:]) == [*expected[2:]]
 
 
 @pytest.mark.parametrize("name", QUICK)

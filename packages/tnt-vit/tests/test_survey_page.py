@@ -19,6 +19,7 @@ def row(backbone):
     case = {"batch": 1, "seconds": 0.0123456, "interval": [0.01, 0.02], "p90": 0.02, "ratio": {"median": 1.0}}
     case |= {"images_per_second": 81.2, "noisy": True, "peak_bytes": 123456789}
     counts = {"params": 123456789, "macs": 98765432109, "weight_bytes": 4 * 123456789}
+    counts |= {"trainable": 123456789, "activations": 23456789, "traffic": {"weights": 10**8, "picture": 10**8}}
     counts["macs_by"] = {"convolutions": 9e9, "linear layers": 8e10, "elsewhere": 9765432109}
     block = {"cosine": 0.5, "relative_residual": 0.25, "effective_rank": 12.5}
     found = {
@@ -28,7 +29,14 @@ def row(backbone):
         "notes": ["batch 8: out of memory, " + 90 * "x"],
     }
     found |= {"counts": counts, "sweep": [case], "latency": case, "throughput": 81.2, "best_batch": 1, "anchor": "a"}
-    found |= {"peak_bytes": 1, "floor": {"flops_per_second": 1e12}, "diversity": [block] * 12, "weights": "random"}
+    found |= {
+        "peak_bytes": 1,
+        "floor": {"flops_per_second": 1e12, "bytes_per_second": 2e11},
+        "diversity": [block] * 12,
+        "weights": "random",
+    }
+    spread = {"entropy": 4.123456, "uniform": 5.28, "distance": 0.345678}
+    found |= {"attention": [] if backbone.group == "CNN" else [spread] * 12, "energy": {"joules_per_image": 0.0123456}}
     found |= {"train": {"batch": 2, "seconds": 1.0, "peak_bytes": 10**9, "memory_meaning": "of the process"}}
     found |= {"backbone": dataclasses.asdict(backbone), "stamp": {"machine": "a machine", "torch": "2.0"}}
     return found | {"settings": {"threads": 2, "precision": "fp32", "pictures": ["a.jpg"]}}

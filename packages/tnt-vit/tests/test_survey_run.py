@@ -87,7 +87,8 @@ def run(home, monkeypatch, capfd):
 @pytest.mark.slow
 def test_a_survey_in_which_some_fail(run, home):
     names = "models=[slim,wide,wrong,large,batches,absent,t2t_vit_14]"
-    code, out, err = run("survey", names, *QUICK, "output=first", "format=json", "images=[chelsea,coffee]")
+    words = [names, *QUICK, "output=first", "format=json", "images=[chelsea,coffee]", "tsne=true"]
+    code, out, err = run("survey", *words)
     assert code == 1, err  # some failed, and the others are there
     rows = {row["name"]: row for row in json.loads(out)["data"]["rows"]}
     expected = {"slim": "measured", "wide": "measured", "wrong": "failed", "large": "out of memory"}
@@ -119,13 +120,13 @@ def test_a_survey_in_which_some_fail(run, home):
     # A step of a network this small may not show in the memory of the process.
     assert pictures | {"accuracy_memory"} == {
         *("accuracy_throughput", "accuracy_macs", "accuracy_latency", "accuracy_memory", "paper_here", "sweep"),
-        *("diversity", "cka_blocks", "cka_networks"),
+        *("roofline", "diversity", "cka_blocks", "cka_networks", "tsne"),
     }
     assert all(len(read_description(file).split()) > 8 for file in folder.glob("*.png"))
     assert page.count("<img ") == len(pictures)
     lines = (folder / "survey.jsonl").read_text().splitlines()
     # Once more: what stands is kept, what failed is tried again, and other settings are other figures.
-    code, out, _ = run("survey", names, *QUICK, "output=first", "format=json", "images=[chelsea,coffee]")
+    code, out, _ = run("survey", *words)
     again = {row["name"]: row["date"] for row in json.loads(out)["data"]["rows"]}
     kept = [name for name in rows if expected[name] in ("measured", "out of memory")]
     added = [json.loads(line)["name"] for line in (folder / "survey.jsonl").read_text().splitlines()[len(lines) :]]
@@ -154,7 +155,9 @@ def test_a_network_that_kills_its_process_is_named_by_the_next_run(run, home):
 
 
 def test_two_surveys_beside_each_other(run, home):
-    assert run("survey", "models=[slim,wide]", *QUICK, "output=a", "parts=[speed]").code == 0
+    code, out, err = run("survey", "models=[slim,wide]", *QUICK, "output=a", "parts=[speed,energy]")
+    assert code == 0, err
+    assert (out + err).count("Energy was not measured: device=cpu has no energy counter") == 1
     rows = [json.loads(line) for line in (home / "a" / "survey.jsonl").read_text().splitlines()[:1]]
     (home / "b").mkdir()
     for row in rows:
@@ -171,6 +174,35 @@ def test_two_surveys_beside_each_other(run, home):
     assert ["torch", rows[0]["settings"]["torch"]] == [other["rows"][0][0], other["rows"][0][2]]
     for suffix in ("json", "md", "html"):
         assert (home / "c" / f"compare.{suffix}").is_file()
+
+
+def test_energy_is_a_column_of_its_own(run, home, monkeypatch):
+    class Meter:
+        def __init__(self, device):
+            self.looks = 0
+
+        def joules(self):
+            self.looks += 1
+            return 3.0 * self.looks
+
+        def clock_mhz(self):
+            return 1500
+
+    monkeypatch.setattr("tnt_vit.survey.run.Meter", Meter)
+    words = ["survey", "models=[slim]", *QUICK, "output=joules", "parts=[speed,energy]", "format=json"]
+    code, out, err = run(*words)
+    assert code == 0, err
+    found = json.loads(out)
+    (row,) = found["data"]["rows"]
+    assert row["energy"]["joules_per_image"] == 3 / row["best_batch"]  # min_seconds=0: a single call
+    speed = next(table for table in found["tables"] if table["title"] == "Speed")
+    assert dict(zip(speed["columns"], speed["rows"][0], strict=True))["J/image"] == 3 / row["best_batch"]
+    header, line = (home / "joules" / "survey.csv").read_text().splitlines()
+    cells = dict(zip(header.split(","), line.split(","), strict=True))
+    assert float(cells["joules_per_image"]) == 3 / row["best_batch"]
+    assert float(cells["share_of_roof"]) > 0
+    assert cells["roof_made_by"] in ("memory", "products")
+    assert cells["attention_entropy_first"] == ""
 
 
 @pytest.mark.parametrize(

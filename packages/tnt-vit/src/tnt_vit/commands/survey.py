@@ -17,11 +17,11 @@ from effkit.outputs import check_output_folder
 from effkit.page import BADGES
 from effkit.report import Report, write_json, write_text
 from tnt_vit.commands.options import options
-from tnt_vit.plots.survey import draw_cka, draw_diversity, draw_front, draw_slopes, draw_sweep
+from tnt_vit.commands.survey_pictures import draw_survey
 from tnt_vit.survey.comparing import compare_rows
 from tnt_vit.survey.page import render_html, render_markdown
 from tnt_vit.survey.registry import read_registry, select
-from tnt_vit.survey.run import between_models, survey
+from tnt_vit.survey.run import survey
 from tnt_vit.survey.settings import Settings
 from tnt_vit.survey.store import read_rows
 from tnt_vit.survey.tables import all_tables, flat_table, listing
@@ -33,67 +33,14 @@ _PICTURES = ("astronaut", "chelsea", "coffee", "china")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def _cost(rows: Rows, path: Path, *, cost: str, less_is_better: bool, of: Any) -> Path | None:
-    """Published accuracy against a cost; a picture needs two points."""
-    points = {
-        row["name"]: (of(row), row["backbone"]["published"]["top1"], row["backbone"]["group"] or "other")
-        for row in rows
-        if row["backbone"]["published"].get("top1") and of(row)
-    }
-    if len(points) < 2:
-        return None
-    return draw_front(points, path, cost=cost, less_is_better=less_is_better, title=f"Accuracy against {cost}")
-
-
-def _pictures(rows: Rows, folder: Path) -> list[Path]:
-    """All pictures that the rows have figures for."""
-    peak = [row for row in rows if row.get("train")]
-    files = [
-        _cost(rows, folder / "accuracy_throughput.png", cost="measured images/s", less_is_better=False,
-              of=lambda row: row.get("throughput")),
-        _cost(rows, folder / "accuracy_macs.png", cost="GMACs", less_is_better=True,
-              of=lambda row: row["counts"].get("macs", 0) / 1e9),
-        _cost(rows, folder / "accuracy_latency.png", cost="measured latency at batch 1, ms", less_is_better=True,
-              of=lambda row: 1e3 * row["latency"]["seconds"] if row.get("latency") else None),
-        _cost(peak, folder / "accuracy_memory.png", cost="memory of a training step, MiB", less_is_better=True,
-              of=lambda row: (row["train"]["peak_bytes"] or 0) / 2**20),
-    ]  # fmt: skip
-    v100 = {
-        row["name"]: (row["backbone"]["published"]["v100"], row["throughput"])
-        for row in rows
-        if row.get("throughput") and row["backbone"]["published"].get("v100")
-    }
-    if len(v100) > 1:
-        words = {"left": "V100, survey (images/s)", "right": "here (images/s)", "title": "The survey's V100 and here"}
-        files.append(draw_slopes(v100, folder / "paper_here.png", **words))
-    sweeps = {r["name"]: [(c["batch"], c["images_per_second"]) for c in r["sweep"]] for r in rows if r.get("sweep")}
-    if any(len(cases) > 1 for cases in sweeps.values()):
-        files.append(draw_sweep(sweeps, folder / "sweep.png", title="Images per second by batch size"))
-    looked = {row["name"]: row for row in rows if row.get("diversity")}
-    if looked:
-        weights = {row["weights"] if row["weights"] == "random" else "trained" for row in looked.values()}
-        of = f"({' and '.join(sorted(weights))} weights)"
-        files.append(
-            draw_diversity(
-                {name: row["diversity"] for name, row in looked.items()},
-                folder / "diversity.png", title=f"Diversity of tokens by depth {of}",
-            )
-        )  # fmt: skip
-        blocks = {name: row["cka"] for name, row in looked.items()}
-        files.append(draw_cka(blocks, folder / "cka_blocks.png", title=f"blocks of each network {of}"))
-        names, matrix = between_models(rows, folder)
-        if names:
-            title = f"last blocks of {len(names)} networks {of}"
-            files.append(draw_cka({"": matrix}, folder / "cka_networks.png", title=title, names=names))
-    return [file for file in files if file is not None]
-
-
 def _lead(rows: Rows) -> list[str]:
     done = sum(row["status"] in ("measured", "counted") for row in rows)
     said = [f"{done} of {len(rows)} backbones of A Survey on Vision Transformer, counted or measured on this machine."]
     said.append("Accuracy is as published: no network was evaluated here.")
     if any(row.get("weights") == "random" for row in rows):
         said.append("What looks inside saw random weights; pretrained=true downloads those of the registry.")
+    absent = dict.fromkeys(row["energy"]["absent"] for row in rows if row.get("energy", {}).get("absent"))
+    said += [f"Energy was not measured: {reason}." for reason in absent]
     return said
 
 
@@ -104,6 +51,7 @@ def survey_report(
     pictures: Mapping[str, Any],
     *,
     fresh: bool = False,
+    tsne: bool = False,
     command: str = "tnt-vit survey",
 ) -> Report:
     """Measure and write ``survey.jsonl``, ``.csv``, ``.md``, ``index.html`` and the pictures into a folder.
@@ -114,13 +62,14 @@ def survey_report(
         folder: Where; an earlier run into it is gone on with.
         pictures: Name to file or bundled name, for what looks inside.
         fresh: Keep nothing of an earlier run.
+        tsne: Also draw t-SNE of channel maps.
         command: For the page.
 
     Returns:
         The tables; exit code 1 if a network failed or ran out of memory.
     """
     rows = survey(backbones, settings, folder, pictures, fresh=fresh)
-    tables, drawn, lead = all_tables(rows), _pictures(rows, folder), _lead(rows)
+    tables, drawn, lead = all_tables(rows), draw_survey(rows, folder, tsne=tsne, seed=settings.seed), _lead(rows)
     flat_table(rows).to_csv(folder / "survey.csv")
     bad = sum(row["status"] in ("failed", "out of memory") for row in rows)
     words = ("measured", "counted", "skipped", "failed", "out of memory")
@@ -199,9 +148,9 @@ def run(cfg: Any) -> Report:
             raise UserError(f"survey compare needs two surveys, A and B, got {len(words) - 1}")
         return compare_report(words[1], words[2], check_output_folder("output", cfg.output))
     registry = read_registry(cfg.registry)
-    keys = options(cfg, "suite", "models", "images", "fresh")
+    keys = options(cfg, "suite", "models", "images", "fresh", "tsne")
     check_arguments(select, {"suite": keys["suite"], "models": keys["models"]}, also=("suite",))
-    check_arguments(survey, {"fresh": keys["fresh"]})
+    check_arguments(survey_report, {"fresh": keys["fresh"], "tsne": keys["tsne"]})
     if verb == "list":
         if len(words) > 1:
             raise UserError(f"survey list takes no more words, got {' '.join(map(str, words[1:]))}")
@@ -216,5 +165,6 @@ def run(cfg: Any) -> Report:
     asked = f"models=[{','.join(keys['models'])}]" if keys["models"] else f"suite={keys['suite'] or 'small'}"
     with locked(folder, tell=lambda line: print(line, file=sys.stderr)):
         return survey_report(
-            backbones, settings, folder, pictures, fresh=keys["fresh"], command=f"tnt-vit survey {asked} fresh=true"
-        )
+            backbones, settings, folder, pictures, fresh=keys["fresh"], tsne=keys["tsne"],
+            command=f"tnt-vit survey {asked} fresh=true",
+        )  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from effkit.errors import UserError
+from tnt_vit.plots.alike import FEWEST_CHANNELS, channel_points
 from tnt_vit.plots.drawing import FEATURES, View, bare, caption, check_blocks, halves, in_words, panel, sheet
 
 __all__ = ["channel_tsne", "feature_maps", "word_maps"]
@@ -72,25 +73,21 @@ def channel_tsne(subject: View, block: int | None = None, *, seed: int = 0, thum
         ValueError: If the block is out of range, or there are too few channels or sentences.
     """
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
-    from sklearn.manifold import TSNE
 
     model = subject.model
     (chosen,) = check_blocks([model.depth if block is None else block], subject.blocks)
-    if model.embed_dim < 8 or model.num_patches < 4:
+    if model.embed_dim < FEWEST_CHANNELS or model.num_patches < 4:
         raise UserError(
-            f"t-SNE needs at least 8 channels of at least 4 sentences, "
+            f"t-SNE needs at least {FEWEST_CHANNELS} channels of at least 4 sentences, "
             f"got {model.embed_dim} channels of {model.num_patches}"
         )
     found = model.forward_intermediates(subject.x, indices=[chosen - 1], stop_early=True, intermediates_only=True)[0][0]
     maps = found.double().cpu().numpy()
-    flat = maps.reshape(len(maps), -1)
-    spread = flat.std(axis=1, keepdims=True)
-    flat = (flat - flat.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1)  # shapes, not sizes
-    points = TSNE(perplexity=min(30.0, (len(flat) - 1) / 3), init="pca", random_state=seed).fit_transform(flat)
+    points, flat, spread = channel_points(maps.reshape(len(maps), -1), seed)
     with sheet(f"t-SNE of the {len(maps)} channel maps of block {chosen} (Figure 3b)", 8.6, 5.3) as fig:
         left, right = fig.subplots(1, 2, width_ratios=[1, 1.75])
         panel(left, subject.pixels, "input")
-        dots = right.scatter(*points.T, c=np.log10(np.maximum(spread[:, 0], 1e-12)), s=14, cmap=FEATURES, linewidths=0)
+        dots = right.scatter(*points.T, c=np.log10(np.maximum(spread, 1e-12)), s=14, cmap=FEATURES, linewidths=0)
         bar = fig.colorbar(dots, ax=right, shrink=0.7, pad=0.02)
         bar.set_label("log10 of the channel's standard deviation", fontsize=8)
         bar.ax.tick_params(labelsize=7)

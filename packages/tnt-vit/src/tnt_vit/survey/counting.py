@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from effkit.cost import measure_image
+from effkit.cost import count_params, measure_image, on_meta
 from tnt_vit.survey.models import build
 from tnt_vit.survey.registry import Backbone
+from tnt_vit.survey.traffic import traffic
 
 __all__ = ["count"]
 
@@ -17,24 +18,21 @@ _PARTS = ("convolutions", "linear layers", "elsewhere")
 
 
 def count(backbone: Backbone) -> dict[str, Any]:
-    """Parameters and MACs of one picture.
+    """Parameters, MACs and memory traffic of one picture.
 
     Args:
         backbone: What to count; weights are not needed.
 
     Returns:
-        ``params``, ``macs``, ``macs_by`` (convolutions, linear layers, and elsewhere: attention products, unless a
-        model calls functions in place of layers), ``weight_bytes`` in float32, and ``uncounted`` operators that may
-        hide products.
+        ``params``, ``trainable``, ``macs``, ``macs_by`` (convolutions, linear layers, and elsewhere: attention
+        products, unless a model calls functions in place of layers), ``weight_bytes`` in float32, ``uncounted``
+        operators that may hide products, and of :class:`tnt_vit.survey.traffic.Traffic` ``activations`` and
+        ``traffic`` (``weights``, ``picture``).
 
     Raises:
         Skipped: If there is no such network here.
     """
-    try:
-        with torch.device("meta"):
-            model = build(backbone)
-    except NotImplementedError:  # timm before 1.0.30 works out RegNet's widths with operators that meta tensors lack
-        model = build(backbone)
+    model = on_meta(lambda: build(backbone))
     cost = measure_image(model.net, backbone.size)
     modules = dict(model.net.named_modules())
     parts = dict.fromkeys(_PARTS, 0)
@@ -43,10 +41,14 @@ def count(backbone: Backbone) -> dict[str, Any]:
         weight = getattr(module, "weight", None)
         dims = weight.ndim if isinstance(weight, torch.Tensor) else 0
         parts[_PARTS[0] if dims > 2 else _PARTS[1] if dims == 2 else _PARTS[2]] += layer.macs
+    moved = traffic(model.net, backbone.size)
     return {
         "params": cost.params,
+        "trainable": count_params(model.net, trainable_only=True),
         "macs": cost.macs,
         "macs_by": parts,
         "weight_bytes": 4 * cost.params,
+        "activations": moved.activations,
+        "traffic": {"weights": moved.weights, "picture": moved.picture},
         "uncounted": list(cost.uncounted),
     }

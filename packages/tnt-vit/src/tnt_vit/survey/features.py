@@ -12,9 +12,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 from effkit.diversity import as_tokens, diversity_by_layer
 from effkit.errors import UserError
 from effkit.watching import evaluating, hooked
+from tnt_vit.survey.grid import places, side_of
 from tnt_vit.survey.models import block_names
 
-__all__ = ["GRID", "METRICS", "block_features", "cka_matrix", "diversity", "linear_cka", "on_grid"]
+__all__ = ["GRID", "METRICS", "block_features", "cka_matrix", "diversity", "in_reading_order", "linear_cka", "on_grid"]
 
 METRICS = ("cosine", "relative_residual", "effective_rank")
 GRID = 7  # places a side on which blocks and networks of different resolutions are compared
@@ -40,7 +41,7 @@ def on_grid(tokens: Tensor, prefix: int = 0, grid: int = GRID) -> Tensor:
 
     Args:
         tokens: ``(B, N, d)`` in reading order of a square.
-        prefix: How many class tokens a network has; a block may have them or not.
+        prefix: How many class tokens a network says it has, see :func:`tnt_vit.survey.grid.places`.
         grid: Places a side.
 
     Returns:
@@ -50,12 +51,29 @@ def on_grid(tokens: Tensor, prefix: int = 0, grid: int = GRID) -> Tensor:
         UserError: If no square is left.
     """
     batch, count, width = tokens.shape
-    for extra in dict.fromkeys((prefix, 0)):
-        side = math.isqrt(max(count - extra, 0))
-        if side and side * side == count - extra:
-            maps = tokens[:, extra:].transpose(1, 2).reshape(batch, width, side, side)
-            return adaptive_avg_pool2d(maps, grid).flatten(2).transpose(1, 2).reshape(-1, width)
-    raise UserError(f"{count} tokens are no square of places")
+    found = places(count, prefix)
+    if found is None:
+        raise UserError(f"{count} tokens are no square of places")
+    extra, side = found
+    maps = tokens[:, extra:].transpose(1, 2).reshape(batch, width, side, side)
+    return adaptive_avg_pool2d(maps, grid).flatten(2).transpose(1, 2).reshape(-1, width)
+
+
+def in_reading_order(output: Any, tokens: Tensor) -> Tensor:
+    """Tokens in the order of the picture, where a block puts them out in windows.
+
+    Args:
+        output: What a block puts out; ``(B, windows, places, d)`` as of NesT is told from ``(B, H, W, d)`` by two
+            different lengths, as pictures are squares.
+        tokens: The same as ``(B, N, d)``.
+    """
+    if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[1] == output.shape[2]:
+        return tokens
+    batch, windows, inside, width = output.shape
+    across, side = side_of(windows), side_of(inside)
+    if across is None or side is None or tokens.shape != (batch, windows * inside, width):
+        return tokens
+    return output.reshape(batch, across, across, side, side, width).transpose(2, 3).reshape(tokens.shape)
 
 
 def block_features(model: nn.Module, images: Tensor, blocks: str) -> dict[str, Tensor]:
@@ -79,7 +97,8 @@ def block_features(model: nn.Module, images: Tensor, blocks: str) -> dict[str, T
 
     def hook(name: str) -> Any:
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            found[name] = on_grid(as_tokens(modules[name], output, name).detach().float().cpu(), prefix)
+            tokens = in_reading_order(output, as_tokens(modules[name], output, name))
+            found[name] = on_grid(tokens.detach().float().cpu(), prefix)
 
         return keep
 

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from effkit.bench import inference
 from effkit.data.from_timm import preprocessing_of_timm
 from effkit.timing import Comparison, MachineFloor
+from tnt_vit.survey.attention import attention_seen
+from tnt_vit.survey.energy import Meter, energy
 from tnt_vit.survey.features import block_features, cka_matrix, diversity
 from tnt_vit.survey.memory import largest_batch, train_cost
 from tnt_vit.survey.models import Logits, Skipped, build
@@ -46,7 +49,9 @@ def _ready(backbone: Backbone, settings: Settings) -> nn.Module:
     return torch.compile(model) if settings.compile else model  # type: ignore[return-value]
 
 
-def time_group(group: Sequence[Backbone], settings: Settings, floor: MachineFloor, tell: Tell) -> dict[str, Found]:
+def time_group(
+    group: Sequence[Backbone], settings: Settings, floor: MachineFloor, tell: Tell, meter: Meter | None = None
+) -> dict[str, Found]:
     """Latency and throughput of some networks, in turns.
 
     Args:
@@ -54,9 +59,11 @@ def time_group(group: Sequence[Backbone], settings: Settings, floor: MachineFloo
         settings: How.
         floor: What the machine can do at best.
         tell: Told how far it is.
+        meter: Of energy, if that is to be measured too.
 
     Returns:
-        By name: latency, sweep, best throughput, its ratio to the first network's at each batch, share of the peak.
+        By name: latency, sweep, best throughput, its ratio to the first network's at each batch, share of the peak,
+        energy.
     """
     found = {b.name: Found() for b in group}
     models: dict[str, nn.Module] = {}
@@ -90,7 +97,26 @@ def time_group(group: Sequence[Backbone], settings: Settings, floor: MachineFloo
             best = max(sweep, key=lambda case: case["images_per_second"])
             one.values |= {"latency": sweep[0], "best_batch": best["batch"], "throughput": best["images_per_second"]}
             one.values |= {"peak_bytes": best["peak_bytes"], "anchor": anchor, "floor": _floor(floor)}
+    for name in models if meter is not None else []:
+        tell(f"energy of {name}")
+        _add_energy(models[name], sizes[name], settings, found[name], meter)
     return found
+
+
+def _add_energy(model: nn.Module, size: int, settings: Settings, found: Found, meter: Any) -> None:
+    """At the best batch size; a failure is a note."""
+    best = found.values["best_batch"]
+    took = next(case["seconds"] for case in found.values["sweep"] if case["batch"] == best)
+    try:
+        x = torch.randn(best, 3, size, size, device=settings.where, dtype=settings.dtype)
+        call = inference(model, x)
+        call()
+        found.values["energy"] = energy(
+            call, meter, settings.where, batch=best, call_seconds=took, seconds=settings.min_seconds
+        )
+    except Exception as error:
+        failure = Failure.of(error)
+        found.notes.append(f"energy: {failure.status}, {failure.reason}")
 
 
 def _ratio(together: Comparison | None, anchor: str, name: str) -> dict[str, float] | None:
@@ -157,6 +183,7 @@ def _features(
         return {}
     images = preprocessing_of_timm(model.net, backbone.size).batch(list(pictures)).to(settings.where)
     values: dict[str, Any] = {"diversity": diversity(model.net, images, backbone.blocks)}
-    features = block_features(model.net, images, backbone.blocks)
+    with attention_seen(model.net, backbone.blocks) as values["attention"]:  # in the same pass
+        features = block_features(model.net, images, backbone.blocks)
     found.last_block = list(features.values())[-1]
     return {**values, "cka": cka_matrix(features), "blocks": list(features)}

@@ -32,18 +32,23 @@ def train_cost(model: nn.Module, size: int, batch: int, device: torch.device, dt
         dtype: What autocast computes in.
 
     Returns:
-        ``batch``, ``seconds`` (median of 3 steps), ``peak_bytes`` beyond the weights, and what that means here.
+        ``batch``, ``seconds`` (median of 3 steps), ``peak_bytes`` beyond the weights, and what that means here; on a
+        GPU ``reserved_bytes``, what torch took from it for all.
     """
     step = training_step(model, torch.randn(batch, 3, size, size, device=device), dtype)
     try:
         step()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
         peak = peak_bytes(step, device)
+        reserved = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None
         seconds = statistics.median(wall_seconds(step, 1, device) for _ in range(_REPEATS))
     finally:
         model.zero_grad(set_to_none=True)
         model.eval()
     meaning = MEMORY_MEANING.get(device.type, "not measured on this device")
-    return {"batch": batch, "seconds": seconds, "peak_bytes": peak, "memory_meaning": meaning}
+    found = {"batch": batch, "seconds": seconds, "peak_bytes": peak, "reserved_bytes": reserved}
+    return {**found, "memory_meaning": meaning}
 
 
 def largest(fits: Callable[[int], bool], most: int = 4096) -> int:

@@ -20,6 +20,7 @@ from effkit.report import write_bytes
 from effkit.results import stamp
 from effkit.timing import MachineFloor, machine_floor
 from tnt_vit.survey.counting import count
+from tnt_vit.survey.energy import Meter, NoMeter
 from tnt_vit.survey.features import cka_matrix
 from tnt_vit.survey.measure import Found, measure_alone, time_group
 from tnt_vit.survey.models import Skipped
@@ -28,7 +29,7 @@ from tnt_vit.survey.settings import Settings
 from tnt_vit.survey.speed import Failure
 from tnt_vit.survey.store import Store, settings_id
 
-__all__ = ["between_models", "survey"]
+__all__ = ["between_models", "kept_features", "survey"]
 
 _KILLED = (
     "an earlier run ended without a word while it measured this network alone, as the system does for want of memory; "
@@ -87,6 +88,14 @@ class _Run:
         self.store = Store(folder, fresh)
         self.record = settings.record(list(pictures), _digest(pictures.values()))
         self.stamp = stamp(settings.where)
+        self.meter: Meter | None = None
+        self.no_meter = ""
+        if "energy" in settings.parts and not settings.structural:
+            try:
+                self.meter = Meter(settings.where)
+            except NoMeter as reason:
+                self.no_meter = str(reason)
+            self.record["energy_meter"] = not self.no_meter  # with one, rows without energy are measured again
         self.rows: dict[str, dict[str, Any]] = {}
         self.kept = 0
         self.tell: Any = lambda text: None
@@ -144,9 +153,14 @@ class _Run:
         fresh = [b for b in group if b.name not in self.rows]
         speed = "speed" in self.settings.parts
         with self.store.measuring([b.name for b in group]):
-            found = time_group(group, self.settings, floor, self.tell) if speed else {b.name: Found() for b in group}
+            if speed:
+                found = time_group(group, self.settings, floor, self.tell, self.meter)
+            else:
+                found = {b.name: Found() for b in group}
         for backbone in fresh:
             one = found[backbone.name]
+            if self.no_meter:
+                one.values["energy"] = {"absent": self.no_meter}
             if one.status == "measured":
                 self.tell(f"memory and features of {backbone.name}")
                 with self.store.measuring([backbone.name]):
@@ -179,19 +193,32 @@ class _Run:
         self.rows[backbone.name] = self.store.add(row)
 
 
-def between_models(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[list[str], list[list[float]]]:
-    """CKA between the last blocks of the networks of a survey, on the same places of the same pictures.
+def kept_features(rows: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, Tensor]:
+    """What the last blocks put out, as they were kept.
 
     Args:
         rows: Of :func:`survey`.
         folder: Of the survey.
 
     Returns:
-        Names, and CKA of each with each; nothing if there are fewer than two.
+        Name to ``(B grid^2, d)``, rows of all networks at the same places of the same pictures; only those that are
+        there.
     """
-    features: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for row in rows:
         file = features_file(folder, row["name"], row["settings_id"])
         if row.get("cka") and file.is_file():
-            features[row["name"]] = torch.from_numpy(np.load(file, allow_pickle=False))
+            found[row["name"]] = torch.from_numpy(np.load(file, allow_pickle=False))
+    return found
+
+
+def between_models(features: Mapping[str, Tensor]) -> tuple[list[str], list[list[float]]]:
+    """CKA between the last blocks of the networks of a survey.
+
+    Args:
+        features: Of :func:`kept_features`.
+
+    Returns:
+        Names, and CKA of each with each; nothing if there are fewer than two.
+    """
     return (list(features), cka_matrix(features)) if len(features) > 1 else ([], [])

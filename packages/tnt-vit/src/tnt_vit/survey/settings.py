@@ -18,7 +18,7 @@ from tnt_vit.survey.registry import Backbone
 
 __all__ = ["PARTS", "Settings"]
 
-PARTS = ("speed", "memory", "features")
+PARTS = ("speed", "memory", "features", "energy")
 _BATCHES = {"cuda": (1, 8, 32, 128), "cpu": (1, 4), "mps": (1, 8)}
 _LIBRARIES = ("torch", "timm", "transformers")
 
@@ -32,11 +32,11 @@ class Settings:
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``: of inference's weights and pictures, of training's autocast.
         threads: CPU threads of torch; its choice if not given.
         structural: Count on the meta device and measure nothing.
-        parts: What to measure: ``speed``, ``memory``, ``features``.
+        parts: What to measure: ``speed``, ``memory``, ``features``; ``energy`` (NVIDIA GPUs) only if it is named.
         pretrained: With the registry's weights, which are downloaded; random ones if not.
         batch_sizes: Of the throughput sweep; 1 and 4 on a CPU, 1 to 128 on a GPU if not given.
         min_rounds: Rounds at least, each network once a round.
-        min_seconds: Seconds a case at least, all networks of a group together.
+        min_seconds: Seconds a case at least, all networks of a group together; of energy, each network.
         together: Networks that are timed in turns; the first of the suite is in every group, as what others are
             compared with.
         compile: Through ``torch.compile``.
@@ -50,7 +50,7 @@ class Settings:
     precision: str = "auto"
     threads: int | None = None
     structural: bool = False
-    parts: Sequence[str] = PARTS
+    parts: Sequence[str] = PARTS[:3]
     pretrained: bool = False
     batch_sizes: Sequence[int] | None = None
     min_rounds: int = 10
@@ -66,6 +66,8 @@ class Settings:
         check_arguments(Settings, dataclasses.asdict(self))
         for part in self.parts:
             choose("parts", part, PARTS)
+        if "energy" in self.parts and "speed" not in self.parts:
+            raise UserError(f"parts=[{','.join(self.parts)}]: energy is measured at the best batch of speed, name both")
         counts = {k: getattr(self, k) for k in ("min_rounds", "train_batch")} | {"together": self.together - 1}
         for name, value in counts.items():
             if value < 1:
