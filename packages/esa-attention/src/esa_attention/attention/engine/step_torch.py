@@ -60,8 +60,8 @@ def _chunk(layer: ESALayer, row: int, query: Tensor, current: int, start: int, s
         far_indices = torch.cat((initial, choices[0][2]))
         if far_indices.shape[0] == 0:
             return _local(layer, row, query, cut, scaling)[0]
-        near = (near_query, keys, values)
-        return attend_decode(turned, store, far_indices, *near, scaling, layer.workspace.get, config.cpu_forms)
+        local = (near_query, keys, values)
+        return attend_decode(turned, store, far_indices, *local, scaling, layer.workspace.get, config.cpu_forms)
     near, near_lse = _local(layer, row, query, cut, scaling)
     far, far_lse = _far(layer, row, turned, cut, choices, scaling)
     return merge_attention_states([near, far], [near_lse, far_lse])[0]
