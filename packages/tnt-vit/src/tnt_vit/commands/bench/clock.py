@@ -21,12 +21,7 @@ __all__ = ["CALLS", "seconds_by_part"]
 CALLS = "calls"
 """The part that is no operator: Python, and torch's way to its kernels."""
 _KINDS = {
-    "attention": (
-        "bmm",
-        "_softmax",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_attention_math",
-    ),
+    "attention": ("bmm", "softmax", "scaled_dot_product_attention"),
     "norms": ("_weight_norm_interface",),
 }
 """Operators that no module stands for, by the names of inference mode, which shows them whole."""
