@@ -146,12 +146,12 @@ def _chunk(
         found = decode_attention(*to_heads, **shared)[0][:, :, None]
         return found if out is None else out.copy_(found)
     block = min(config.choosing_block, new)
-    turned = {"rotated": prepared.rotated, "is_rotated": prepared.rotated is not None}
     return prefill_attention(
         *(prepared.far, prepared.local, kv, selected, count, start, length, cos, sin),
         selection_block=block,
         out=out,
-        **turned,
+        rotated=prepared.rotated,
+        is_rotated=prepared.rotated is not None,
         **shared,
     )[0]
 
@@ -200,7 +200,11 @@ def _prepare(layer: ESALayer, query: Tensor, cos: Tensor, sin: Tensor, start: Te
         *(query, key[:, :, :new], value[:, :, :new], store.data),
         None if index is None else index.keys.data,
         None if index is None or index.scale is None else index.scale.data,
-        *(maps.query_weight, maps.key_weight, maps.query_bias, maps.key_bias, start, length, cos, sin),
+        maps.query_weight,
+        maps.key_weight,
+        maps.query_bias,
+        maps.key_bias,
+        *(start, length, cos, sin),
         num_initial=config.num_initial,
         num_local=config.num_local,
         far_position=config.w,
