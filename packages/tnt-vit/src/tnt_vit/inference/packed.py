@@ -86,7 +86,7 @@ class PackedLinear(nn.Module):
         weight: ``(out, in)``; copied.
         bias: ``(out,)`` or ``None``.
         gelu: Apply the exact GELU to the output.
-        dtype: Type of the copies; the weight's if not given.
+        dtype: Type of both copies; the weight's if not given.
     """
 
     weight: Tensor
@@ -97,9 +97,9 @@ class PackedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.gelu = gelu
-        weight, bias = (None if t is None else t.detach().to(dtype or t.dtype, copy=True) for t in (weight, bias))
-        self.register_buffer("weight", weight.contiguous())  # type: ignore[union-attr]
-        self.register_buffer("bias", None if bias is None else bias.contiguous())
+        dtype = dtype or weight.dtype
+        self.register_buffer("weight", weight.detach().to(dtype, copy=True).contiguous())
+        self.register_buffer("bias", None if bias is None else bias.detach().to(dtype, copy=True).contiguous())
         self._kernels: dict[int, _Mkl | _OneDnn] = {}
 
     def __getstate__(self) -> dict[str, Any]:
