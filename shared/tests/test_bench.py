@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from effkit.bench import Bench, check_counts, check_providers, draw_times, inference, training_step
+from effkit.bench.bench import _floor
 from effkit.errors import UserError
 from effkit.plots import read_description
 from effkit.results import read_csv
+from effkit.timing import MachineFloor
 
 
 def _bench(**more) -> Bench:
@@ -47,6 +49,25 @@ def test_rows_ratios_and_one_floor_for_all(tmp_path):
     assert report.data == {"floor_seconds": 0.001}
     assert [f.name for f in report.files] == ["out.csv", "bench.png"]
     assert re.match(r"Bar chart of the median time of a call, .*: .* ms.*\.$", read_description(tmp_path / "bench.png"))
+
+
+def test_what_the_machine_can_do_is_measured_once_for_all_jobs_of_a_process(monkeypatch):
+    asked = []
+
+    def measured(device, dtype, threads):
+        asked.append((device.type, dtype, threads))
+        return MachineFloor(1e9, 1e9, "cpu", "float32", threads)
+
+    monkeypatch.setattr("effkit.bench.bench.machine_floor", measured)
+    _floor.cache_clear()
+    try:
+        assert _bench().floor is _bench().floor
+        assert Bench("demo", device="cpu", threads=2).floor.threads == 2
+        assert Bench("demo", device="cpu").floor.threads == torch.get_num_threads()
+    finally:
+        _floor.cache_clear()
+    assert asked[:2] == [("cpu", torch.float32, 1), ("cpu", torch.float32, 2)]
+    assert len(asked) == len({threads for _, _, threads in asked})
 
 
 def test_floors_by_provider_stand_in_the_table():

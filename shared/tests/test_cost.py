@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from effkit.cost import Cost, count_params, measure, measure_image, register_macs
+from effkit.cost import Cost, count_params, measure, measure_image, on_meta, register_macs
 from effkit.errors import UserError
 
 
@@ -22,9 +22,24 @@ def vit_macs(depth: int, d: int, n: int = 196, patch: int = 16, classes: int = 1
     return depth * per_block + 3 * patch**2 * d * n + d * classes
 
 
-def on_meta(name: str) -> nn.Module:
-    with torch.device("meta"):
-        return timm.create_model(name)
+def network(name: str) -> nn.Module:
+    return on_meta(lambda: timm.create_model(name))
+
+
+class ComputesWidths(nn.Linear):
+    """As RegNet in timm before 1.0.30: with an operator that meta tensors lack."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        if self.weight.is_meta:
+            raise NotImplementedError
+
+
+def test_a_network_is_built_without_memory_where_it_can_be() -> None:
+    assert {p.device.type for p in on_meta(lambda: nn.Linear(4, 3)).parameters()} == {"meta"}
+    cost = measure(on_meta(ComputesWidths), torch.zeros(1, 4))
+    assert (cost.params, cost.macs) == (15, 12)
+    assert torch.empty(1).device.type == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +55,7 @@ def on_meta(name: str) -> nn.Module:
     ],
 )
 def test_known_models(name: str, params: int, macs: int) -> None:
-    model = on_meta(name)
+    model = network(name)
     cost = measure_image(model, 224)
     assert (cost.params, cost.macs) == (params, macs)
     assert cost.uncounted == ()
@@ -50,13 +65,13 @@ def test_known_models(name: str, params: int, macs: int) -> None:
 
 
 def test_closed_forms() -> None:
-    assert measure_image(on_meta("tnt_s_patch16_224"), 224).macs == tnt_macs(12, 24, 384)
-    assert measure_image(on_meta("tnt_b_patch16_224"), 224).macs == tnt_macs(12, 40, 640)
-    assert measure_image(on_meta("deit_small_patch16_224"), 224).macs == vit_macs(12, 384)
+    assert measure_image(network("tnt_s_patch16_224"), 224).macs == tnt_macs(12, 24, 384)
+    assert measure_image(network("tnt_b_patch16_224"), 224).macs == tnt_macs(12, 40, 640)
+    assert measure_image(network("deit_small_patch16_224"), 224).macs == vit_macs(12, 384)
 
 
 def test_layers_add_up_and_are_named() -> None:
-    cost = measure_image(on_meta("tnt_s_patch16_224"), 224)
+    cost = measure_image(network("tnt_s_patch16_224"), 224)
     assert sum(layer.params for layer in cost.layers) == cost.params
     assert sum(layer.macs for layer in cost.layers) == cost.macs
     layers = {layer.name: layer for layer in cost.layers}
@@ -68,7 +83,7 @@ def test_layers_add_up_and_are_named() -> None:
 
 
 def test_table_sums_at_any_depth() -> None:
-    cost = measure_image(on_meta("tnt_s_patch16_224"), 224)
+    cost = measure_image(network("tnt_s_patch16_224"), 224)
     for depth in range(5):
         table = cost.table(depth)
         *rows, total = table.rows
@@ -180,13 +195,13 @@ def test_custom_operator() -> None:
 
     x = torch.ones(2, 4, 6, 8)
     on_cpu = Functional(lambda x, w: double_linear(x, w, 2), 5, 8)
-    on_meta = Functional(on_cpu.call, 5, 8).to("meta")
-    for module in (on_cpu, on_meta):
+    bare = Functional(on_cpu.call, 5, 8).to("meta")
+    for module in (on_cpu, bare):
         unknown = measure(module, x)
         assert (unknown.macs, unknown.uncounted) == (0, ("effkit_test.double_linear",))
         assert "no formula known: effkit_test.double_linear" in unknown.table().note
     register_macs("effkit_test::double_linear", lambda x, w, times, *, out: times * out.numel() * w.shape[1])
-    for module in (on_cpu, on_meta):
+    for module in (on_cpu, bare):
         known = measure(module, x)
         assert (known.macs, known.uncounted) == (2 * 48 * 5 * 8, ())
     register_macs(double_linear, lambda x, w, times, *, out: 7)

@@ -11,7 +11,9 @@ from esa_attention.attention.functional import attention_states, esa_decode, esa
 from esa_attention.attention.rope import RopeTables
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
-from esa_attention.ops.scoring import chunk_scores, decode_scores_int8, select
+from esa_attention.ops.index_products import decode_scores_int8
+from esa_attention.ops.scoring import chunk_scores
+from esa_attention.ops.selection_cpu import select
 from esa_attention.reference import esa_reference, reference_choice
 
 SMALL = ESAConfig(num_initial=3, num_selected=7, num_local=10, chunk_size=5, proximity=1)

@@ -199,12 +199,13 @@ def test_graphs_need_a_gpu(tiny):
 # ---- compiled whole
 
 
-def test_a_compiled_model_decodes_in_one_graph(tiny, tokens):
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_model_decodes_in_one_graph(tiny, tokens, backend):
     model, ids = tiny(dtype=torch.float64), tokens(2, 60)
     name, starts = cache_argument(model), [0, 5]
     mask = torch.ones_like(ids)
     mask[1, :5] = 0
-    options = {"fullgraph": True, "backend": "eager"}
+    options = {"fullgraph": True, "backend": backend}
     with torch.no_grad(), apply_esa(model, FEW, verify=False) as handle:
         plain, whole = handle.new_cache(reserve=64), handle.new_cache(reserve=64)
         for cache in (plain, whole):
@@ -214,10 +215,12 @@ def test_a_compiled_model_decodes_in_one_graph(tiny, tokens):
         compiled = torch.compile(model, **options)
         with handle.decoding(whole, starts):
             ours = [compiled(part, **{name: whole}).logits for part, _ in parts]
-        torch.testing.assert_close(torch.cat(ours), torch.cat(expected), rtol=0, atol=1e-11)
+        # Llama's norms compute in float32 whatever the model, and inductor sums them in another order.
+        bound = 1e-11 if backend == "eager" else 1e-5
+        torch.testing.assert_close(torch.cat(ours), torch.cat(expected), rtol=0, atol=bound)
         assert whole.get_seq_length() == 48
         after = [model(ids[:, 48:49], attention_mask=mask[:, :49], **{name: cache}).logits for cache in (plain, whole)]
-        torch.testing.assert_close(*after, rtol=0, atol=1e-11)
+        torch.testing.assert_close(*after, rtol=0, atol=bound)
 
 
 def test_what_cannot_be_decoded_in_fixed_steps_is_refused(tiny, tokens):

@@ -368,7 +368,7 @@ def test_scores_compile_for_hopper(compile_kernel, name, kind, rank):
     """Scores of 512 queries are warp-group products without spills."""
     queries, tokens, warps, stages = prefill_triton._tile(512, rank > 128, kind != "fp32")
     types = {"index_ptr": f"*{kind}", "query_ptr": "*fp32" if kind == "fp32" else "*bf16"}
-    types |= {"start_ptr": "*i64", "length_ptr": "*i64"}
+    types |= {"start_ptr": "*i64", "length_ptr": "*i64", "best_ptr": "*u32"}
     fixed = {"RANK": rank, "PART": 128, "QUERIES": queries, "TOKENS": tokens, **PRODUCTS}
     fixed |= {"DOT": "fp32" if kind == "fp32" else "bf16"} | ({} if kind == "i8" else {"scale_ptr": None})
     options = {"warps": warps, "stages": stages, "fuse": False}
@@ -416,9 +416,9 @@ def test_rotation_and_max_filter_compile_for_hopper(compile_kernel):
     fixed = {"DIM": 128, "HALF": 64, "HALF_PADDED": 64, "REST_PADDED": 0, "TOKENS": chunk_attend_triton._ROTATE_TOKENS}
     fixed |= {"DOT": "bf16", "ACC": "fp32", "EMULATE_BF16": False}
     assert compile_kernel("chunk_attend_kernel", "rotate_kernel", types, fixed).stack <= SPILLED
-    types = {"start_ptr": "*i64", "length_ptr": "*i64"}
-    fixed = {"EPS": 3, "TOKENS": prefill_triton._DILATE_TOKENS}
-    assert compile_kernel("prefill_kernel", "dilate_kernel", types, fixed).stack <= SPILLED
+    types = {"start_ptr": "*i64", "length_ptr": "*i64", "histogram_ptr": "*i32"}
+    fixed = {"EPS": 3, "TOKENS": prefill_triton._DILATE_TOKENS, "BITS": 12}
+    assert compile_kernel("prefill_kernel", "dilate_kernel", types, fixed, warps=8).stack <= SPILLED
 
 
 @pytest.mark.gpu

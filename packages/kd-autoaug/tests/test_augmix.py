@@ -15,7 +15,7 @@ from kd_autoaug.augmentation.adapters import AugmentTransform
 from kd_autoaug.augmentation.policies.timm_strings import _AUGMIX
 from kd_autoaug.ops import Op
 from kd_autoaug.ops.parity import sample_pictures
-from kd_autoaug.ops.pil_picture import apply_to_picture
+from kd_autoaug.ops.single import apply_to_picture
 
 COUNT = 24
 # timm before 1.0.30 mixes square pictures only.

@@ -50,6 +50,15 @@ def test_bench_augment(answer, tmp_path):
     assert sum("ratio_to_torchvision" in line for line in lines) == 2
 
 
+@pytest.mark.parametrize(("peer", "kind"), [("timm", "pillow"), ("torchvision", "tensor")])
+def test_bench_single(answer, tmp_path, peer, kind):
+    found = answer("bench", "single", f"peer={peer}", f"kind={kind}", "batch_size=4", "size=16", "csv=b.csv", *QUICK)
+    assert set(found["seconds"]) == {"ours", peer}
+    assert found["faster_than"] > 0
+    lines = (tmp_path / "b.csv").read_text().splitlines()
+    assert sum(f"speedup_over_{peer}" in line and f"{kind}, operators of {peer}" in line for line in lines) == 1
+
+
 def test_bench_operators(answer, tmp_path):
     words = ["operators=[rotate,equalize]", "batch_size=2", "size=16", "min_seconds=0.1", "min_rounds=2"]
     found = answer("bench", "ops", *words)
@@ -69,13 +78,16 @@ def test_bench_step(answer, tmp_path):
 @pytest.mark.parametrize(
     ("words", "mentioned"),
     [
-        (["bench", "cook"], ["bench", "cook", "augment, ops, step, cache"]),
+        (["bench", "cook"], ["bench", "cook", "augment, single, ops, step, cache"]),
         (["bench", "ops", "augment"], ["one thing at a time"]),
         (["bench", "providers=[kornia]"], ["providers", "kornia", "timm"]),
         (["bench", "batch_size=0"], ["batch_size", "0"]),
         (["bench", "ops", "operators=[rotat]"], ["rotat", "rotate"]),
         (["bench", "interpolation=lanczos"], ["interpolation", "lanczos", "nearest"]),
         (["bench", "m=11"], ["m=11", "timm"]),
+        (["bench", "single", "peer=timm", "kind=tensor"], ["kind='tensor'", "timm", "torchvision"]),
+        (["bench", "single", "peer=kornia"], ["peer", "kornia", "timm"]),
+        (["bench", "single", "providers=[ours]"], ["providers", "peer", "leave it out"]),
         (["bench", "step", "classes=10", "k=11"], ["k=11"]),
         (["bench", "step", "network=resnet21"], ["resnet21"]),
         (["summary", "networks=[wrn]"], ["wrn", "wrn_40_2"]),

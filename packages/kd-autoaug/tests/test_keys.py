@@ -24,6 +24,7 @@ LINES = {
     "preview": [["chelsea", "operators=[rotate]", "magnitudes=[60]", "extrapolate=true", "views=2", "size=32"]],
     "bench": [
         ["augment", "size=16", "providers=[ours,timm]", *TIMES],
+        ["single", "size=16", "peer=timm", *TIMES],
         ["ops", "size=16", "operators=[invert]", *TIMES],
         ["step", "network=resnet20_cifar", "classes=10", "k=3", *TIMES],
         [

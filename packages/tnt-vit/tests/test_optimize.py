@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 import tnt_vit
+from effkit.testing import assert_close_to_reference
 from tnt_vit import TNT, optimize_for_inference
-from tnt_vit.inference.folding import fold_attention, fold_norm, fold_stem
+from tnt_vit.inference import norms
+from tnt_vit.inference.folding import fold_attention, fold_norm, fold_stem, of_unit_words
 from tnt_vit.inference.packed import PackedLinear, packed_kernels
 from tnt_vit.layers import Attention
 from tnt_vit.layers.stem import WordEmbed
@@ -99,6 +101,38 @@ def test_float32_error_is_that_of_the_module():
     assert (fast(x) - want).abs().max() <= 2 * module_error + 1e-6
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"legacy": True}, {"se_ratio": 0.25, "global_pool": "avg"}], ids=str)
+@pytest.mark.parametrize("fallback", [False, True])
+def test_bfloat16_is_as_close_to_float64_as_the_module(kwargs, fallback, monkeypatch):
+    if fallback:  # a torch without the operator of the words' norm
+        monkeypatch.setattr(norms, "_divides", lambda: False)
+    model = random_model(torch.bfloat16, **kwargs)
+    x = picture(model)
+    want = copy.deepcopy(model).double()(x.double())
+    for order in ("layers", "words_first"):
+        fast = optimize_for_inference(model, order=order, tile=7, images=2)
+        assert_close_to_reference(fast(x), model(x), want, what=order)
+
+
+def test_published_size_in_bfloat16():
+    model = tnt_vit.create_model("tnt_s", depth=2).bfloat16().eval()
+    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)).bfloat16()
+    with torch.no_grad():
+        want = copy.deepcopy(model).double()(x.double())
+        assert_close_to_reference(optimize_for_inference(model)(x), model(x), want)
+
+
+@pytest.mark.parametrize("spread", [1.0, 3e-3, 0.0])  # variance above, at and below the epsilon of the norm
+def test_words_of_length_one_are_normalised_words(spread):
+    generator = torch.Generator().manual_seed(0)
+    x = 5 + spread * torch.randn(7, 24, generator=generator, dtype=torch.float64)
+    weight = torch.randn(40, 24, generator=generator, dtype=torch.float64)
+    unit = norms.UnitNormalize(24, weight, 1e-5)(x)
+    assert (unit.norm(dim=1) - 1).abs().max() < 1e-12
+    want = F.linear(F.layer_norm(x, (24,), eps=1e-5), weight)
+    assert (F.linear(unit, of_unit_words(weight)) - want).abs().max() < 1e-10
+
+
 def test_published_size_in_float64():
     model = tnt_vit.create_model("tnt_s", depth=2).double().eval()
     x = torch.randn(2, 3, 224, 224, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -152,6 +186,11 @@ def test_bilinear_attention_is_exact(heads):
     got = F.linear((weights @ z).view(5, 16, heads * 12), folded.out_weight, folded.out_bias)
     want = attention(norm(x), explicit=True)
     assert (got - want).abs().max() < 1e-9 * want.abs().max()
+    folded, z = folded.of_unit_words(), norms.UnitNormalize(12, x, norm.eps)(x.view(-1, 12)).view(5, 16, 12)
+    rows = F.linear(z, folded.score_weight, folded.score_bias).view(5, 16 * heads, 12)
+    weights = (rows @ z.transpose(1, 2)).softmax(-1)
+    got = F.linear((weights @ z).view(5, 16, heads * 12), folded.out_weight, folded.out_bias)
+    assert (got - want).abs().max() < 1e-9 * want.abs().max()
 
 
 @pytest.mark.parametrize("width", [24, 200])
@@ -168,6 +207,26 @@ def test_packed_linear_at_changing_row_counts(width, gelu, bias):
         torch.testing.assert_close(layer(x).double(), want, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("gelu", [False, True])
+def test_packed_linear_in_bfloat16(gelu):
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((40, 24), (40,)))
+    layer = PackedLinear(weight.double(), bias, gelu=gelu, dtype=torch.bfloat16)
+    for rows in (5, 1, 0):
+        x = torch.randn(rows, 24, generator=generator).bfloat16()
+        plain, want = F.linear(x, weight, bias), F.linear(x.double(), weight.double(), bias.double())
+        assert_close_to_reference(layer(x), *(F.gelu(t) if gelu else t for t in (plain, want)))
+
+
+def test_mkl_is_for_wide_layers_on_intels_processors(monkeypatch):
+    for intel in (True, False):
+        monkeypatch.setattr("tnt_vit.inference.packed._made_by_intel", lambda intel=intel: intel)
+        for width in (24, 384):
+            chosen = type(PackedLinear(torch.ones(8, width), None)._pack(4)).__name__
+            preferred = "_Mkl" if intel and width == 384 else "_OneDnn"
+            assert chosen == preferred or len(packed_kernels()) < 2
+
+
 def test_packed_linear_follows_new_weights():
     layer = PackedLinear(torch.ones(8, 8), None)
     x = torch.ones(4, 8)
@@ -181,7 +240,11 @@ def test_the_fast_kernels_are_really_there():
     if not torch.backends.mkl.is_available():
         pytest.skip("this torch was built without MKL")
     assert "mkl" in packed_kernels()
-    assert not torch.backends.mkldnn.is_available() or "onednn" in packed_kernels()
+    if torch.backends.mkldnn.is_available():
+        assert "onednn" in packed_kernels()
+        if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            assert packed_kernels(torch.bfloat16) == {"onednn"}
+            assert norms._divides()
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,26 @@ as such in the package's README, because the paper does not give it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from effkit.errors import UserError, choose
+from effkit.errors import UserError, choose, written
 
-__all__ = ["ESAConfig"]
+__all__ = ["CPU_FORMS", "ESAConfig"]
 
 Selection = Literal["paper", "strict_causal", "rerank", "reuse"]
 Method = Literal["esa", "full", "sinks_local", "infllm_blocks", "quest_pages"]
 IndexDtype = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Backend = Literal["auto", "reference", "torch", "triton"]
+Forms = Literal["auto", "first"] | Mapping[str, str]
+
+# The products of a decoding step on a CPU, and the forms they can be had in (:mod:`esa_attention.ops.forms`).
+CPU_FORMS: dict[str, tuple[str, ...]] = {
+    "scores": ("columns", "onednn", "rows", "blocks", "mv"),
+    "scores_int8": ("pair", "rows", "columns", "blocks"),
+    "attend": ("pieces", "flash"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,10 @@ class ESAConfig:
         index_dtype: How compressed keys are stored; ``auto`` is fp32 on a CPU, int8 on a CUDA device, else the model's.
         offload: Keep keys and values in host memory and only the index on the device.
         backend: ``auto``, ``reference`` (float64 loops), ``torch``, ``triton``.
+        cpu_forms: In which forms the products of a decoding step are taken on a CPU; they differ in the last bits.
+            ``auto``: the fastest in a short measurement at first use in the process. ``first``: the first one that
+            runs, which is the same every time. Or forms by product, ``{"scores": "mv"}``, the others being measured;
+            see :data:`CPU_FORMS`.
         check_finite: Raise when a query, key or value is NaN or infinite (while decoding on a GPU it would cost a
             synchronisation and is left out: NaN then shows in the logits).
 
@@ -77,6 +90,7 @@ class ESAConfig:
     index_dtype: IndexDtype = "auto"
     offload: bool = False
     backend: Backend = "auto"
+    cpu_forms: Forms = "auto"
     check_finite: bool = True
 
     def __post_init__(self) -> None:
@@ -115,10 +129,24 @@ class ESAConfig:
         for name in ("offload", "check_finite"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        self._check_forms()
         if self.block_representatives > self.block_size:
             raise UserError(
                 f"block_representatives must be at most block_size={self.block_size}, got {self.block_representatives}"
             )
+
+    def _check_forms(self) -> None:
+        forms = self.cpu_forms
+        if isinstance(forms, str):
+            choose("cpu_forms", forms, ["auto", "first"])
+            return
+        if not isinstance(forms, Mapping):
+            raise UserError(
+                f"cpu_forms={written(forms)} must be 'auto', 'first' or a form by product, such as {{scores: mv}}"
+            )
+        for product, form in forms.items():
+            choose("product in cpu_forms", product, CPU_FORMS)
+            choose(f"cpu_forms.{product}", form, CPU_FORMS[product])
 
     @property
     def w(self) -> int:

@@ -22,6 +22,11 @@ from effkit.timing import Comparison, MachineFloor, compare, machine_floor
 __all__ = ["Bench", "Measured"]
 
 
+@functools.cache
+def _floor(device: torch.device, dtype: torch.dtype, threads: int) -> MachineFloor:
+    return machine_floor(device, dtype, threads=threads)
+
+
 @dataclass
 class Measured:
     """One case.
@@ -105,8 +110,8 @@ class Bench:
 
     @functools.cached_property
     def floor(self) -> MachineFloor:
-        """What this machine can do at best; measured at the first use."""
-        return machine_floor(self.device, self.dtype, threads=self.threads)
+        """What this machine can do at best; measured at the first use, and once for all jobs of a process."""
+        return _floor(self.device, self.dtype, self.threads or torch.get_num_threads())
 
     def run(
         self,

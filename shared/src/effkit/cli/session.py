@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from effkit.cli.composing import put_together
+from effkit.cli.copying import copied
 from effkit.cli.explain import debugging, one_line, raised_by
 from effkit.cli.mistakes import explain_composition
+from effkit.cli.overrides import parsed
+from effkit.cli.quicken import quicken
 from effkit.cli.shell import check_shell
-from effkit.cli.shipped import Repository
+from effkit.cli.shipped import Known, Repository, known
 from effkit.cli.targets import check_config
 from effkit.cli.words import booleans_read
 from effkit.errors import UserError, choose, nearest
@@ -101,7 +108,8 @@ class _Loader(ConfigLoaderImpl):
         super().__init__(path)
         self.repository = Repository(path)
         self.package = package
-        self._held: Any = None
+        self._held: Any = None  # the config before the words of the command line change it
+        self._places: IConfigRepository = self.repository  # and where it was looked for, `hydra.searchpath` included
 
     def load_configuration(
         self,
@@ -117,31 +125,60 @@ class _Loader(ConfigLoaderImpl):
             )
 
         config = load(overrides)
-        if (read := booleans_read(overrides, self._held)) != overrides:
+        # A copy, because to look a value up may keep it; without Hydra's node, which is most of it.
+        if overrides and (read := booleans_read(overrides, copied(self._held, without="hydra"))) != overrides:
             config = load(read)
         for group, option in chosen_options(config).items():
             if isinstance(option, str) and f"{group}={option}" in overrides:
                 folder = group.partition("@")[0]
-                if not self.repository.config_exists(f"{folder}/{option}"):  # listing them takes far longer
+                if not self._places.config_exists(f"{folder}/{option}"):  # listing them takes far longer
                     choose(group, option, self.options(folder))
         _check_global(config)
         check_config(config, self.package)
         check_shell(config)
         return config
 
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], Any]:
+        words = parsed(overrides)
+        shipped = known(self.repository)
+        if shipped is not None and not _searches_elsewhere(shipped, config_name, words):
+            self._places = shipped
+        else:
+            self._places = plain = CachingConfigRepository(self.repository)
+            self._process_config_searchpath(config_name, words, plain)
+        return words, self._places
+
     def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
-        config: DictConfig = super()._compose_config_from_defaults_list(defaults, repo)
-        # Before the words of the command line change it; without Hydra's node, which is most of it.
-        self._held = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        return config
+        own = functools.cache(lambda: CachingConfigRepository(self.repository))
+        self._held = None
+        if isinstance(repo, Known):
+            with contextlib.suppress(Exception):  # Hydra words below what does not fit
+                self._held = put_together(repo, defaults, lambda part: self._load_single_config(part, own()).config)
+        if self._held is None:
+            plain = own() if isinstance(repo, Known) else repo
+            self._held = super()._compose_config_from_defaults_list(defaults, plain)
+        return copied(self._held)
 
     def options(self, group: str) -> list[str]:
         """Options of a config group, those in sub-folders as ``folder/option``; empty if there is no such group."""
         # Of the files as they are: Hydra's own method composes nothing for this, but copies all that it would need to.
-        found = list(self.repository.get_group_options(group, ObjectType.CONFIG))
-        for folder in self.repository.get_group_options(group, ObjectType.GROUP):
+        found = list(self._places.get_group_options(group, ObjectType.CONFIG))
+        for folder in self._places.get_group_options(group, ObjectType.GROUP):
             found += [f"{folder}/{option}" for option in self.options(f"{group}/{folder}")]
         return sorted(found)
+
+
+def _searches_elsewhere(shipped: IConfigRepository, config_name: str | None, words: Sequence[Override]) -> bool:
+    """Whether Hydra adds places to look in, or the primary config is none that could say so."""
+    if any(word.get_key_element() == "hydra.searchpath" for word in words):
+        return True
+    primary = None if config_name is None else shipped.load_config(config_name)
+    if primary is None:
+        return False
+    config = primary.config
+    return not isinstance(config, DictConfig) or OmegaConf.select(config, "hydra.searchpath") is not None
 
 
 def _check_global(config: DictConfig) -> None:
@@ -181,6 +218,7 @@ class Session:
         own_files = flags.config_path is not None or flags.config_dir is not None
         self.shipped = None if own_files or self.own else (config_module, self.config_name)
         version.setbase("1.3")
+        quicken()
         path = create_config_search_path(flags.config_path or f"pkg://{config_module}")
         before_schema = SearchPathQuery(provider="schema")
         if flags.config_dir is not None:

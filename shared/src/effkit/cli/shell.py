@@ -61,10 +61,10 @@ def _shipped(config: Any) -> Any:
 
 def _typed(words: Any) -> dict[str, str]:
     """What the command line says of Hydra's node, by full key."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from effkit.cli.overrides import parsed
 
     found: dict[str, str] = {}
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in parsed(words):
         if not override.is_delete() and not override.is_sweep_override():
             found |= {key: text for key, (text, _) in _leaves(override.key_or_group, override.value())}
     return found

@@ -35,6 +35,10 @@ _STREAMS = {"ext://sys.stdout", "ext://sys.stderr"}
 # An interpolation without a value yet is one that Hydra fills in later. It may stay if only text can come of it: it
 # starts with a plain reference (whose target is looked at in its own place) or with a resolver that returns text.
 _TEXT_LATER = re.compile(r"\$\{(?:hydra:)?[^:{}$]*\}|\$\{(?:oc\.env|now|python_version):")
+# What can only give text and calls no resolver (some keep what they gave: `now`), and what refers to another key: known
+# without Hydra's grammar, which takes longer than all the rest.
+_TEXT = re.compile(r"(?!\$)(?!.*\$\{[^}]*:)", re.DOTALL)
+_REFERENCE = re.compile(r"\$\{(\w+(?:\.\w+)*)\}")
 _DEEPEST, _MOST = 40, 100_000
 
 
@@ -109,6 +113,8 @@ def _leaves(config: Any, keep: bool) -> Iterator[tuple[str, str, Any]]:
         config: A config, or plain dictionaries and lists.
         keep: Whether to write in the config what an interpolation that may name something gave.
     """
+    from omegaconf import Container, Node
+
     pending = [("", config)]
     for _ in range(_MOST):
         if not pending:
@@ -118,6 +124,14 @@ def _leaves(config: Any, keep: bool) -> Iterator[tuple[str, str, Any]]:
             break
         for key, child in children(node):
             here = f"{path}{key}"
+            if isinstance(child, Node):  # most are plain
+                held = child.__dict__["_content" if isinstance(child, Container) else "_val"]
+                if isinstance(held, dict | list) and isinstance(child, Container):
+                    pending.append((f"{here}.", child))
+                    continue
+                if held is None or isinstance(held, bool | int | float) or (type(held) is str and "$" not in held):
+                    yield here, str(key), None if held == "???" else held
+                    continue
             value = _value(node, key, child, here, keep)
             if _is_container(value):
                 pending.append((f"{here}.", value))
@@ -145,6 +159,20 @@ def _is_container(value: Any) -> bool:
     return isinstance(value, (dict, list, tuple))
 
 
+def _referred(child: Any, text: str) -> Any:
+    """The node that an interpolation refers to by its full key; `None` if it is no such plain case."""
+    from omegaconf import DictConfig
+
+    if (found := _REFERENCE.fullmatch(text)) is None:
+        return None
+    node = child._get_root()
+    for part in found[1].split("."):
+        if type(node) is not DictConfig or not isinstance(node.__dict__["_content"], dict):
+            return None
+        node = node.__dict__["_content"].get(part)
+    return None if node is None or node._is_interpolation() else node
+
+
 def _value(node: Any, key: Any, child: Any, path: str, keep: bool) -> Any:
     """The value of a child; an interpolation is filled in, and kept so where it may name something to be called."""
     from omegaconf import Node, flag_override
@@ -157,10 +185,16 @@ def _value(node: Any, key: Any, child: Any, path: str, keep: bool) -> Any:
     if not child._is_interpolation():
         return child if _is_container(child) else child._value()
     text = str(child._value())
+    in_logging = path.startswith(_LOGGING_NODES)
+    called = key == "_target_" or (key in _CALLED_BY_LOGGING and in_logging)
+    if keep and key != "_target_" and key not in _CALLED_BY_LOGGING and not in_logging:  # its text is for nobody
+        if _TEXT.match(text):
+            return None
+        if (there := _referred(child, text)) is not None:
+            return there if _is_container(there) else None
     try:
         found = child._dereference_node()
     except OmegaConfBaseException as error:
-        called = key == "_target_" or (key in _CALLED_BY_LOGGING and path.startswith(_LOGGING_NODES))
         if called:
             raise UserError(f"{path}={text!r} has no value when the config is composed: write the name out") from error
         if text.startswith("${") and not _TEXT_LATER.match(text):

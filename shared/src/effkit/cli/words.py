@@ -34,11 +34,12 @@ def booleans_read(overrides: Sequence[str], held: Any) -> list[str]:
         UserError: If the config holds nothing there, so that a word may be meant as either; or if it holds a boolean
             and is given something else.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import Override
 
+    from effkit.cli.overrides import parsed
+
     read = []
-    for line, override in zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True):
+    for line, override in zip(overrides, parsed(overrides), strict=True):
         key, value = override.key_or_group, cast(Any, override._value)
         # Hydra's node has types and reads the words itself; a group is given the name of an option.
         if override.is_delete() or override.is_sweep_override() or key.split(".")[0] == "hydra" or "/" in key:

@@ -5,8 +5,21 @@ row that cannot be measured here (it needs ImageNet, weights, a V100) says why, 
 of being left out.
 """
 
+from effkit.rows.counted import counted_network, counted_row
 from effkit.rows.outcome import Evidence, Outcome, Verdict, outcome_tables, table_title
 from effkit.rows.row import Row, evaluate
 from effkit.rows.tolerance import Kind, Tolerance
 
-__all__ = ["Evidence", "Kind", "Outcome", "Row", "Tolerance", "Verdict", "evaluate", "outcome_tables", "table_title"]
+__all__ = [
+    "Evidence",
+    "Kind",
+    "Outcome",
+    "Row",
+    "Tolerance",
+    "Verdict",
+    "counted_network",
+    "counted_row",
+    "evaluate",
+    "outcome_tables",
+    "table_title",
+]

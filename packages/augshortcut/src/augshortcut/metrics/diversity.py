@@ -26,23 +26,20 @@ def diversity(
 ) -> list[dict[str, Any]]:
     """Measure how different tokens are after each block of any timm model, which stays as it is.
 
-    More paths do not make tokens more different by themselves: absolute, relative and directional measures disagree,
-    so all are given.
+    This is :func:`effkit.diversity.diversity_by_layer`, which knows no blocks by itself.
 
     Args:
-        model: The model; runs in evaluation mode without gradients.
-        images: What its ``forward`` takes: pictures ``(B, C, H, W)``, or a NaFlex batch (whose padding is left out).
-        metrics: Keys of :data:`~effkit.diversity.MEASURES`; all if not given.
+        model: The model.
+        images: Pictures ``(B, C, H, W)``, or a NaFlex batch.
+        metrics: See there, as the four after ``layers``.
         layers: Names of modules; the transformer blocks if not given.
-        mask: Tokens that count, ``(B, N)``, with or without the class token and registers.
+        mask: Tokens that count, ``(B, N)``.
         prefix_tokens: Whether class tokens and registers count.
-        outlier_ratio: Tokens with a norm above this multiple of the picture's median are outliers (artefacts that
-            distort every measure); they are counted in each row.
+        outlier_ratio: From which norm a token is an outlier.
         drop_outliers: Leave them out.
 
     Returns:
-        One row a layer, in the order of the model: ``layer``, the measures (means over pictures), ``norm`` (the median
-        token's), ``tokens`` that counted and ``outliers`` (both per picture).
+        One row a layer, in the order of the model.
 
     Raises:
         UserError: If a name is not known, the mask does not fit, or outputs are no tokens.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,6 +12,11 @@ from effkit.doctor import doctor_report, triton_kernels
 from effkit.report import Report
 from esa_attention.integration.cache_argument import CACHE_NAMES
 from esa_attention.ops.attention_torch import _cpu_kernel_works
+from esa_attention.ops.forms import PRODUCTS, Size
+from esa_attention.ops.index_products import decode_scores, decode_scores_int8
+from esa_attention.ops.index_rows import quantised
+
+_TOKENS, _RANK = 32768, 128  # of the index that is measured
 
 __all__ = ["checks", "run"]
 
@@ -22,7 +28,7 @@ def run(cfg: Any) -> Report:
 
 def checks() -> list[Backend]:
     """Everything ESA can use, in order."""
-    return [_transformers(), _cpu_attention(), _int8_product(), triton_kernels()]
+    return [_transformers(), _cpu_attention(), _int8_product(), *_cpu_forms(), triton_kernels()]
 
 
 def _transformers() -> Backend:
@@ -44,3 +50,15 @@ def _int8_product() -> Backend:
     except (RuntimeError, AttributeError) as error:
         return Backend("CPU int8 product", False, f"float products are used instead: {str(error).splitlines()[0]}")
     return Backend("CPU int8 product", True, "torch._int_mm, exact integer sums")
+
+
+def _cpu_forms() -> Iterator[Backend]:
+    """Which forms of the products of a decoding step are taken here, by a short measurement on a made-up index."""
+    keys = torch.randn(_TOKENS, _RANK, generator=torch.Generator().manual_seed(0))
+    query = keys[0].clone()
+    digits, scale = quantised(keys)
+    decode_scores(query, keys)
+    decode_scores_int8(query, digits, scale)
+    for name, rows in (("scores", keys), ("scores_int8", digits)):
+        race = PRODUCTS[name].remembered[Size.of(rows), True]
+        yield Backend(f"CPU form of {name}", True, f"{race}; esa.cpu_forms={{{name}: FORM}} decides otherwise")

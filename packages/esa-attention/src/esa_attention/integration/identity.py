@@ -32,7 +32,9 @@ def handle_fingerprint(
         compressors: One a layer.
         own: What no other handle has, for models whose weights cannot be seen.
     """
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
+    decides = dataclasses.asdict(config)
+    del decides["cpu_forms"]  # of what a cache holds it decides nothing
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     known = fingerprint(model)
     digest.update(json.dumps(known, sort_keys=True).encode())
     if known["weights"] is None:

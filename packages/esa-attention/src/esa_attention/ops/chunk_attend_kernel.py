@@ -23,6 +23,64 @@ loop_bound, operand = _core.loop_bound, _core.operand
 attend_tile, columns, segments = _common.attend_tile, _common.columns, _common.segments
 
 
+@triton.jit
+def rotate_keys(
+    tile,
+    head,
+    row,
+    fresh,
+    kv_ptr,  # (B, capacity, 2, K, DIM)
+    rotated_ptr,  # (B, window, K, DIM)
+    start_ptr,
+    length_ptr,
+    cos_ptr,  # (positions, HALF)
+    sin_ptr,
+    kv_row_stride,
+    kv_token_stride,
+    kv_head_stride,
+    rotated_row_stride,
+    rotated_token_stride,
+    rotated_head_stride,
+    length_stride,
+    table_stride,
+    new_tokens,
+    num_initial,
+    num_local,
+    DIM: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_PADDED: tl.constexpr,
+    REST_PADDED: tl.constexpr,
+    TOKENS: tl.constexpr,
+    DOT: tl.constexpr,
+    ACC: tl.constexpr,
+    EMULATE_BF16: tl.constexpr,
+):
+    """A tile of local and current tokens but the last ``fresh``; ``row`` int64."""
+    _, length, _, local = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
+    first = tile * TOKENS
+    last = length - fresh
+    if first < last - local:
+        position = first + tl.arange(0, TOKENS)
+        seen = local + position < last
+        keys = kv_ptr + row * kv_row_stride + head.to(tl.int64) * kv_head_stride
+        source = (local + position) * kv_token_stride
+        turned = rotated_ptr + row * rotated_row_stride + head.to(tl.int64) * rotated_head_stride
+        target = turned + position.to(tl.int64)[:, None] * rotated_token_stride
+
+        key_1 = columns(keys, source, seen, 0, HALF, HALF_PADDED).to(ACC)
+        key_2 = columns(keys, source, seen, HALF, HALF, HALF_PADDED).to(ACC)
+        cos = columns(cos_ptr, position * table_stride, seen, 0, HALF, HALF_PADDED).to(ACC)
+        sin = columns(sin_ptr, position * table_stride, seen, 0, HALF, HALF_PADDED).to(ACC)
+        d = tl.arange(0, HALF_PADDED)[None, :]
+        mask = seen[:, None] & (d < HALF)
+        tl.store(target + d, operand(key_1 * cos - key_2 * sin, DOT, EMULATE_BF16), mask=mask)
+        tl.store(target + HALF + d, operand(key_2 * cos + key_1 * sin, DOT, EMULATE_BF16), mask=mask)
+        if REST_PADDED > 0:
+            d = 2 * HALF + tl.arange(0, REST_PADDED)[None, :]
+            key = columns(keys, source, seen, 2 * HALF, DIM - 2 * HALF, REST_PADDED)
+            tl.store(target + d, operand(key, DOT, EMULATE_BF16), mask=seen[:, None] & (d < DIM))
+
+
 @triton.jit(do_not_specialize=["new_tokens", "num_initial", "num_local"])
 def rotate_kernel(
     kv_ptr,  # (B, capacity, 2, K, DIM)
@@ -52,31 +110,12 @@ def rotate_kernel(
     EMULATE_BF16: tl.constexpr,
 ):
     """Rotate the keys of local and current tokens to their positions 0, 1, ... in the window."""
-    head = tl.program_id(1)
-    row = tl.program_id(2).to(tl.int64)
-    _, length, _, local = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
-    first = tl.program_id(0) * TOKENS
-    if first >= length - local:
-        return
-    position = first + tl.arange(0, TOKENS)
-    seen = local + position < length
-    kv_ptr += row * kv_row_stride + head.to(tl.int64) * kv_head_stride
-    rotated_ptr += row * rotated_row_stride + head.to(tl.int64) * rotated_head_stride
-    source = (local + position) * kv_token_stride
-    target = rotated_ptr + position.to(tl.int64)[:, None] * rotated_token_stride
-
-    key_1 = columns(kv_ptr, source, seen, 0, HALF, HALF_PADDED).to(ACC)
-    key_2 = columns(kv_ptr, source, seen, HALF, HALF, HALF_PADDED).to(ACC)
-    cos = columns(cos_ptr, position * table_stride, seen, 0, HALF, HALF_PADDED).to(ACC)
-    sin = columns(sin_ptr, position * table_stride, seen, 0, HALF, HALF_PADDED).to(ACC)
-    d = tl.arange(0, HALF_PADDED)[None, :]
-    mask = seen[:, None] & (d < HALF)
-    tl.store(target + d, operand(key_1 * cos - key_2 * sin, DOT, EMULATE_BF16), mask=mask)
-    tl.store(target + HALF + d, operand(key_2 * cos + key_1 * sin, DOT, EMULATE_BF16), mask=mask)
-    if REST_PADDED > 0:
-        d = 2 * HALF + tl.arange(0, REST_PADDED)[None, :]
-        key = columns(kv_ptr, source, seen, 2 * HALF, DIM - 2 * HALF, REST_PADDED)
-        tl.store(target + d, operand(key, DOT, EMULATE_BF16), mask=seen[:, None] & (d < DIM))
+    rotate_keys(
+        tl.program_id(0), tl.program_id(1), tl.program_id(2).to(tl.int64), 0,
+        kv_ptr, rotated_ptr, start_ptr, length_ptr, cos_ptr, sin_ptr, kv_row_stride, kv_token_stride, kv_head_stride,
+        rotated_row_stride, rotated_token_stride, rotated_head_stride, length_stride, table_stride, new_tokens,
+        num_initial, num_local, DIM, HALF, HALF_PADDED, REST_PADDED, TOKENS, DOT, ACC, EMULATE_BF16,
+    )  # fmt: skip
 
 
 @triton.jit(

@@ -61,6 +61,7 @@ def prefill_attention(
     selection_block: int | None = None,
     out: Tensor | None = None,
     rotated: Tensor | None = None,
+    is_rotated: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Attention of the last ``T`` tokens of every row: one softmax over far and local keys (section 3.8).
 
@@ -90,6 +91,7 @@ def prefill_attention(
         out: Written and returned if given.
         rotated: Scratch for rotated keys, ``(B, num_local + T, K, D)`` contiguous in the type of ``kv``; allocated if
             not given.
+        is_rotated: Whether ``rotated`` holds the keys of the window already (``prepare_chunk``).
 
     Returns:
         Output ``(B, H, T, D)`` in the type of the queries, and the log of the sum of exponentials ``(B, H, T)``
@@ -134,15 +136,16 @@ def prefill_attention(
     cos, sin = widened(cos), widened(sin)
     length_stride = 0 if length.numel() == 1 else 1
     code = kernels(__package__, "chunk_attend_kernel")
-    launch(
-        code.rotate_kernel,
-        (-(-window // _ROTATE_TOKENS), shapes.kv_heads, batch),
-        *(kv, turned, start, length, cos, sin, *kv.stride()[:2], kv.stride(3), *turned.stride()[:3], length_stride),
-        *(cos.stride(0), tokens, num_initial, num_local),
-        TOKENS=_ROTATE_TOKENS,
-        **{key: sizes[key] for key in ("DIM", "HALF", "HALF_PADDED", "REST_PADDED")},
-        **dots,
-    )
+    if not is_rotated:
+        launch(
+            code.rotate_kernel,
+            (-(-window // _ROTATE_TOKENS), shapes.kv_heads, batch),
+            *(kv, turned, start, length, cos, sin, *kv.stride()[:2], kv.stride(3), *turned.stride()[:3], length_stride),
+            *(cos.stride(0), tokens, num_initial, num_local),
+            TOKENS=_ROTATE_TOKENS,
+            **{key: sizes[key] for key in ("DIM", "HALF", "HALF_PADDED", "REST_PADDED")},
+            **dots,
+        )
     tiles = -(-min(block, tokens) // (tile["ROWS"] // shapes.group))
     launch(
         code.chunk_attention_kernel,

@@ -34,6 +34,29 @@ def order_key(x):
 
 
 @triton.jit
+def rising_key(x):
+    """Map a float to an unsigned number that rises with it, both zeros to the same; nothing but one NaN becomes 0."""
+    if x.dtype == tl.float64:
+        bits = tl.where(x == 0.0, 0.0, x).to(tl.uint64, bitcast=True)
+        return tl.where((bits >> 63) != 0, ~bits, bits | (tl.cast(1, tl.uint64) << 63))
+    else:
+        bits = tl.where(x == 0.0, 0.0, x).to(tl.uint32, bitcast=True)
+        return tl.where((bits >> 31) != 0, ~bits, bits | (tl.cast(1, tl.uint32) << 31))
+
+
+@triton.jit
+def from_rising_key(key):
+    """The float that :func:`rising_key` made ``key`` of; minus infinity for 0."""
+    if key.dtype == tl.uint64:
+        bits = tl.where((key >> 63) != 0, key & ~(tl.cast(1, tl.uint64) << 63), ~key)
+        x = bits.to(tl.float64, bitcast=True)
+    else:
+        bits = tl.where((key >> 31) != 0, key & ~(tl.cast(1, tl.uint32) << 31), ~key)
+        x = bits.to(tl.float32, bitcast=True)
+    return tl.where(key == 0, -float("inf"), x)
+
+
+@triton.jit
 def columns(ptr, rows_offset, mask, first, COUNT: tl.constexpr, PADDED: tl.constexpr):
     """Dimensions ``[first, first + COUNT)`` of the rows in ``mask`` (of all, without one), padded with 0."""
     d = tl.arange(0, PADDED)
@@ -69,3 +92,22 @@ def attend_tile(scores, value, acc, top, total, DOT: tl.constexpr, PRECISION: tl
         input_precision=PRECISION,
     )
     return acc, new_top, total
+
+
+@triton.jit
+def put_columns(ptr, rows_offset, value, mask, COUNT: tl.constexpr, PADDED: tl.constexpr):
+    """Store what :func:`columns` loads: ``COUNT`` of ``PADDED`` columns of the rows in ``mask``."""
+    d = tl.arange(0, PADDED)
+    tl.store(ptr + rows_offset[:, None] + d[None, :], value, mask=mask[:, None] & (d < COUNT)[None, :])
+
+
+@triton.jit
+def digit_scale(largest):
+    """The scale of eight-bit numbers, of which the largest is 127."""
+    return tl.where(largest > 0, largest / 127, 1.0)
+
+
+@triton.jit
+def to_digits(x):
+    """To the nearest whole number, halves to the even one: what adding and taking away 1.5 * 2**23 does."""
+    return ((x + 12582912.0) - 12582912.0).to(tl.int8)

@@ -43,8 +43,12 @@ class StepFacts:
     offload: bool
 
 
-def triton_runs(facts: StepFacts) -> bool:
+def triton_runs(facts: StepFacts, *, refuses: bool = True) -> bool:
     """Whether this step is one for the Triton kernels.
+
+    Args:
+        facts: What the choice depends on.
+        refuses: Whether ``backend="triton"`` that cannot do it is an error, and not merely no.
 
     Raises:
         UserError: If ``backend="triton"`` was asked for and cannot do it; says why.
@@ -55,6 +59,8 @@ def triton_runs(facts: StepFacts) -> bool:
         return False
     reason = _why_not(facts)
     if facts.backend == "triton":
+        if reason and not refuses:
+            return False
         if reason:
             raise UserError(f"backend='triton' cannot be used: {reason}; use backend='torch' or 'auto'")
         return True

@@ -17,6 +17,7 @@ from effkit.triton import device_functions, kernels
 
 _core, _common = device_functions(), kernels(__package__, "common_kernel")
 greater, loop_bound, operand = _core.greater, _core.loop_bound, _core.operand
+from_rising_key, order_key, rising_key = _common.from_rising_key, _common.order_key, _common.rising_key
 segments = _common.segments
 
 
@@ -36,13 +37,14 @@ def row_max_kernel(
     query_ptr,  # (B, queries, RANK)
     start_ptr,
     length_ptr,
-    best_ptr,  # (B, splits, queries) fp32
+    best_ptr,  # (B, queries) rising keys, 0 at first
     index_row_stride,
     index_stride,
     scale_row_stride,
     query_row_stride,
     query_stride,
     length_stride,
+    best_stride,
     queries,
     new_tokens,
     num_initial,
@@ -57,7 +59,7 @@ def row_max_kernel(
     PRECISION: tl.constexpr,
     EMULATE_BF16: tl.constexpr,
 ):
-    """Best score of each query among the middle tokens of one split."""
+    """Best score of each query among the middle tokens; splits meet in an atomic maximum, whose order is no matter."""
     split = tl.program_id(0)
     row = tl.program_id(2).to(tl.int64)
     _, _, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
@@ -90,8 +92,9 @@ def row_max_kernel(
         best = tl.maximum(best, tl.where(middle[:, None], score, -float("inf")))
     best = tl.reduce(best, 0, greater)
     query = first_query + tl.arange(0, QUERIES)
-    place = best_ptr + (row * tl.num_programs(0) + split) * queries + query
-    tl.store(place, best, mask=query < queries)
+    place = best_ptr + row * best_stride + query
+    if first < last:
+        tl.atomic_max(place, rising_key(best), mask=query < queries, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["capacity", "queries", "block", "new_tokens", "num_initial", "num_local"])
@@ -101,7 +104,7 @@ def chunk_scores_kernel(
     query_ptr,
     start_ptr,
     length_ptr,
-    best_ptr,  # (B, queries): each query's best score in the middle
+    best_ptr,  # (B, queries): rising key of each query's best score in the middle
     own_ptr,  # (B, blocks, capacity)
     index_row_stride,
     index_stride,
@@ -109,6 +112,7 @@ def chunk_scores_kernel(
     query_row_stride,
     query_stride,
     length_stride,
+    best_stride,
     own_row_stride,
     own_block_stride,
     capacity,
@@ -159,7 +163,8 @@ def chunk_scores_kernel(
                     score = tl.dot(operand(k, DOT, EMULATE_BF16), q, score, out_dtype=ACC, input_precision=PRECISION)
             query = query_base + tl.arange(0, QUERIES)
             # Infinity where there is no query makes the difference minus infinity, the neutral value.
-            top = tl.load(best_ptr + row * queries + query, mask=query < last_query, other=float("inf"))
+            top = from_rising_key(tl.load(best_ptr + row * best_stride + query, mask=query < last_query, other=0))
+            top = tl.where(query < last_query, top, float("inf"))
             if scale_ptr is not None:
                 score *= scale[:, None]
             best = tl.maximum(best, score - top[None, :])
@@ -168,25 +173,29 @@ def chunk_scores_kernel(
     tl.store(place, result, mask=token < capacity)
 
 
-@triton.jit(do_not_specialize=["capacity", "new_tokens", "num_initial", "num_local"])
+@triton.jit(do_not_specialize=["capacity", "new_tokens", "num_initial", "num_local", "num_selected"])
 def dilate_kernel(
     own_ptr,  # (B, blocks, capacity)
     dilated_ptr,  # (B, blocks, capacity)
+    histogram_ptr,  # (B blocks, ...) int32, zeroed, or None
     start_ptr,
     length_ptr,
     own_row_stride,
     own_block_stride,
     dilated_row_stride,
     dilated_block_stride,
+    histogram_stride,
     length_stride,
     capacity,
     new_tokens,
     num_initial,
     num_local,
+    num_selected,  # rows with no more middle tokens are not counted
     EPS: tl.constexpr,
     TOKENS: tl.constexpr,
+    BITS: tl.constexpr,  # of the first digit
 ):
-    """Max filter over ``2 EPS + 1`` tokens, clipped to the middle (Eq. 8)."""
+    """Max filter over ``2 EPS + 1`` tokens, clipped to the middle (Eq. 8); and how often each first digit occurs."""
     row = tl.program_id(2).to(tl.int64)
     number = tl.program_id(1).to(tl.int64)
     _, _, low, high = segments(start_ptr, length_ptr, length_stride, row, new_tokens, num_initial, num_local)
@@ -200,3 +209,10 @@ def dilate_kernel(
         after = tl.load(own_ptr + token + distance, mask=middle & (token + distance < high), other=-float("inf"))
         best = tl.maximum(best, tl.maximum(before, after))
     tl.store(dilated_ptr + token, best, mask=token < capacity)
+
+    if histogram_ptr is not None:  # noqa: SIM102  # a constant: the rest is not compiled without
+        if high - low > num_selected:
+            counts = tl.histogram((order_key(best) >> (32 - BITS)).to(tl.int32), 1 << BITS, mask=middle)
+            scores = row * tl.num_programs(1) + number
+            bins = histogram_ptr + scores * histogram_stride + tl.arange(0, 1 << BITS)
+            tl.atomic_add(bins, counts, mask=counts > 0, sem="relaxed")

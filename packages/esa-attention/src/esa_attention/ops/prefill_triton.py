@@ -10,6 +10,7 @@ from torch import Tensor
 from effkit.triton import check_tensors, dot_constants, kernels, launch, power_of_two, widened
 from esa_attention.ops.checks import check_integers, check_lengths, require
 from esa_attention.ops.score_triton import MAX_PROXIMITY, check_index, check_scores
+from esa_attention.ops.select_triton import SelectScratch, digit_bits
 
 __all__ = ["chunk_scores"]
 
@@ -44,6 +45,9 @@ def chunk_scores(
     new_tokens: int | None = None,
     first_new: int = 0,
     selection_block: int | None = None,
+    best: Tensor | None = None,
+    num_selected: int = 0,
+    scratch: SelectScratch | None = None,
 ) -> None:
     r"""Score all middle tokens for blocks of queries, and dilate the scores (Eqs. 4 and 8).
 
@@ -68,6 +72,10 @@ def chunk_scores(
         new_tokens: Tokens of the chunk, ``T`` by default: they say where the middle ends.
         first_new: Place in the chunk of the first query; only checked against ``new_tokens``.
         selection_block: Queries that choose together; all by default.
+        best: Scratch ``(B, T)`` of zeros, int32 (int64 for float64 scores); made if not given.
+        num_selected: How many are selected (k), for ``scratch``.
+        scratch: From :func:`~esa_attention.ops.select_triton.select_scratch`, its ``zeroed`` all zeros: filled with the
+            histograms that :func:`~esa_attention.ops.select_triton.select` begins with.
 
     Raises:
         UserError: If shapes, types or devices are wrong, or Triton cannot run here.
@@ -97,7 +105,17 @@ def chunk_scores(
         length=length,
         own=own,
         dilated=dilated,
+        best=best,
     )
+    integers = torch.int64 if own.dtype == torch.float64 else torch.int32
+    if best is None:
+        best = torch.zeros(batch, queries, dtype=integers, device=own.device)
+    require(
+        tuple(best.shape) == (batch, queries) and best.dtype == integers and best.stride(1) == 1,
+        f"best must be {integers} of shape {(batch, queries)}, got {best.dtype} of shape {tuple(best.shape)}",
+    )
+    if scratch is not None:
+        scratch.check(batch * blocks, capacity)
 
     dot = torch.bfloat16 if index.dtype == torch.int8 else index.dtype
     constants = dot_constants(torch.float64 if own.dtype == torch.float64 else dot)
@@ -113,13 +131,14 @@ def chunk_scores(
         query_index.stride(0),
         query_index.stride(1),
         0 if length.numel() == 1 else 1,
+        best.stride(0),
     )
+    best = best.view(torch.uint64 if own.dtype == torch.float64 else torch.uint32)
     sizes = (new_tokens, num_initial, num_local)
 
     tile_queries, tile_tokens, warps, stages = _tile(block, rank > _PART, tensor_cores)
     splits = min(-(-capacity // tile_tokens), _SPLITS)
     span = -(-capacity // (splits * tile_tokens)) * tile_tokens
-    best = own.new_empty(batch, splits, queries)
     launch(
         code.row_max_kernel,
         (splits, -(-queries // tile_queries), batch),
@@ -134,9 +153,6 @@ def chunk_scores(
         stages=stages,
         fuse=False,
     )
-    # A row whose middle is empty keeps minus infinity, which nobody subtracts.
-    best = best.amax(dim=1)
-
     own_strides = (own.stride(0), own.stride(1) if own.ndim == 3 else 0)
     launch(
         code.chunk_scores_kernel,
@@ -155,9 +171,12 @@ def chunk_scores(
     launch(
         code.dilate_kernel,
         (-(-capacity // _DILATE_TOKENS), blocks, batch),
-        *(own, dilated, start, length),
+        *(own, dilated, None if scratch is None else scratch.zeroed, start, length),
         *(*own_strides, dilated.stride(0), dilated.stride(1) if dilated.ndim == 3 else 0),
-        *(0 if length.numel() == 1 else 1, capacity, *sizes),
+        0 if scratch is None else scratch.zeroed.stride(0),
+        *(0 if length.numel() == 1 else 1, capacity, *sizes, num_selected),
         EPS=proximity,
         TOKENS=_DILATE_TOKENS,
+        BITS=digit_bits()[0],
+        warps=8,
     )

@@ -11,9 +11,10 @@ import triton.language as tl
 
 from effkit.triton import device_functions, kernels
 
-_core, _query = device_functions(), kernels(__package__, "query_kernel")
+_core, _common = device_functions(), kernels(__package__, "common_kernel")
 add, greater = _core.add, _core.greater
-query_kernel = _query.query_kernel
+digit_scale, to_digits = _common.digit_scale, _common.to_digits
+turn_queries = kernels(__package__, "query_kernel").turn_queries
 
 
 @triton.jit
@@ -117,8 +118,8 @@ def prepare_kernel(
         tl.store(place, new_key, mask=d < width)
         new_value = tl.load(value_ptr + row * value_row_stride + own * value_head_stride + d, mask=d < DIM)
         tl.store(place + store_value_stride, new_value, mask=d < width)
-        query_kernel(
-            query_ptr, far_ptr, local_ptr, folded_ptr, start_ptr, length_ptr, cos_ptr, sin_ptr,
+        turn_queries(
+            0, part, row, query_ptr, far_ptr, local_ptr, folded_ptr, start_ptr, length_ptr, cos_ptr, sin_ptr,
             query_row_stride, query_head_stride, 0, target_row_stride, target_head_stride, 0,
             target_row_stride, target_head_stride, 0, folded_row_stride, 0, 0, table_stride,
             1, num_local, far_position, scale_far,
@@ -163,10 +164,7 @@ def prepare_kernel(
                 tl.store(target, acc.to(index_ptr.dtype.element_ty), mask=r < count)
             else:
                 wide = tl.where(r < rank, acc, 0.0).to(tl.float32)
-                largest = tl.reduce(tl.abs(wide), 0, greater)
-                scale = tl.where(largest > 0, largest / 127, 1.0)
-                # To the nearest whole number, halves to the even one: what adding and taking away 1.5 * 2**23 does.
-                digit = (wide / scale + 12582912.0) - 12582912.0
-                tl.store(target, digit.to(tl.int8), mask=r < count)
+                scale = digit_scale(tl.reduce(tl.abs(wide), 0, greater))
+                tl.store(target, to_digits(wide / scale), mask=r < count)
                 if length <= capacity:
                     tl.store(scale_ptr + row * scale_row_stride + length - 1, scale)

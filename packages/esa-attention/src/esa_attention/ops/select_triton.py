@@ -13,7 +13,7 @@ from effkit.errors import choose
 from effkit.triton import check_tensors, kernels, launch
 from esa_attention.ops.checks import check_integers, check_lengths, require
 
-__all__ = ["SelectScratch", "digit_bits", "select", "select_scratch"]
+__all__ = ["SelectScratch", "digit_bits", "histogram_size", "select", "select_scratch"]
 
 _TILE = 1024  # tokens of a program
 _WARPS = 8
@@ -53,7 +53,7 @@ class SelectScratch(NamedTuple):
     @property
     def more(self) -> Tensor:
         """What was asked for behind the histograms, ``(rows, more)``."""
-        return self.zeroed[:, (2 << digit_bits()[0]) + _PADDING :]
+        return self.zeroed[:, histogram_size() :]
 
     def check(self, rows: int, capacity: int) -> None:
         """Check that it is large enough.
@@ -69,7 +69,14 @@ class SelectScratch(NamedTuple):
         )
 
 
-def select_scratch(rows: int, capacity: int, device: torch.device | str, more: int = 0) -> SelectScratch:
+def histogram_size() -> int:
+    """Integers that a row of scores needs in ``SelectScratch.zeroed``."""
+    return (2 << digit_bits()[0]) + _PADDING
+
+
+def select_scratch(
+    rows: int, capacity: int, device: torch.device | str, more: int = 0, zeroed: Tensor | None = None
+) -> SelectScratch:
     """Allocate what :func:`select` needs besides its results.
 
     Args:
@@ -77,9 +84,10 @@ def select_scratch(rows: int, capacity: int, device: torch.device | str, more: i
         capacity: Tokens there is room for.
         device: Where.
         more: Integers behind those that are zeroed, for another kernel of the step; see ``SelectScratch.more``.
+        zeroed: Memory of that part, ``(rows, histogram_size())`` int32; allocated if not given.
     """
     return SelectScratch(
-        torch.empty(rows, (2 << digit_bits()[0]) + _PADDING + more, dtype=torch.int32, device=device),
+        torch.empty(rows, histogram_size() + more, dtype=torch.int32, device=device) if zeroed is None else zeroed,
         torch.empty(rows, max(-(-capacity // _TILE), 1), dtype=torch.int32, device=device),
         torch.empty(rows, capacity, dtype=torch.int32, device=device),
     )
@@ -128,8 +136,9 @@ def select(
         num_initial: Size of the initial part (l_I).
         num_local: Size of the local part (l_L).
         scratch: From :func:`select_scratch`; allocated if not given.
-        histogram: ``ready`` if :func:`~esa_attention.ops.score_triton.decode_scores` has just filled ``scratch`` for
-            these scores.
+        histogram: ``ready`` if :func:`~esa_attention.ops.score_triton.decode_scores` or
+            :func:`~esa_attention.ops.prefill_triton.chunk_scores` has just filled ``scratch`` for these scores; or
+            where it is known that all of every middle is taken.
         indices: Written and returned if given, ``(B, k)`` or ``(B, N, k)`` int64, contiguous.
         count: Written and returned if given, ``(B,)`` or ``(B, N)`` int32, contiguous.
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from effkit.rows import Row, Tolerance
+from effkit.rows import Row, Tolerance, counted_row
 from esa_attention.config import ESAConfig
 from esa_attention.evaluation.models.geometries import published_shape
 from esa_attention.integration import costs
@@ -25,10 +26,7 @@ FORMULA = "closed form of Appendix A"
 OURS = "closed form, not in the paper"
 INT8_BARE = Storage(kv=2, index=1)
 
-
-def _row(table: str, name: str, metric: str, figure: float | None, compute: Callable[[], float], **more: Any) -> Row:
-    defaults: dict[str, Any] = {"unit": "", "source": OURS, "evidence": "computed"}
-    return Row(table=table, name=name, metric=metric, paper=figure, compute=compute, **{**defaults, **more})
+_row = partial(counted_row, source=OURS)
 
 
 def _rounds(figure: str | float) -> dict[str, Any]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from effkit.papers import Paper, collect_rows
-from effkit.rows import Row
+from effkit.rows import Row, counted_network, counted_row
 from greedy_enlarge.paper import figures
 from greedy_enlarge.spec import ArchSpec
 
@@ -17,15 +16,13 @@ ORDER = ["networks", "counters", "fig2", "scaling", "candidates", "search", "acc
 
 NEEDS_TRAINING = "needs ImageNet and about 3,600 GPU hours by the release's own account, and no weights were published"
 NEEDS_WEIGHTS = "needs ImageNet, and weights that are not part of this package"
+COUNT = "structural count of the network"
 
 _SHARES = {
     "resnet18": (25.5, 22.7, 22.7, 22.7), "resnet34": (18.9, 23.8, 36.5, 17.5), "resnet50": (16.3, 25.1, 35.8, 19.8),
 }  # fmt: skip
 
-
-def _row(table: str, name: str, metric: str, figure: float, compute: Callable[[], float], **more: Any) -> Row:
-    defaults: dict[str, Any] = {"unit": "", "source": "structural count of the network", "evidence": "computed"}
-    return Row(table=table, name=name, metric=metric, paper=figure, compute=compute, **{**defaults, **more})
+_row = partial(counted_row, source=COUNT)
 
 
 def _of_base(count: Callable[[ArchSpec], float], name: str) -> float:
@@ -34,15 +31,18 @@ def _of_base(count: Callable[[ArchSpec], float], name: str) -> float:
     return count(base(name))
 
 
-def network_rows() -> list[Row]:
-    """Parameters and MACs of the networks known by name."""
+def _cost(name: str, which: str) -> float:
     from greedy_enlarge.families import macs, params
 
-    rows = []
-    for name, (parameters, cost) in figures.NETWORKS.items():
-        how = {"command": f"greedy-enlarge count spec={name}"}
-        rows.append(_row("networks", name, "params", parameters, partial(_of_base, params, name), **how))
-        rows.append(_row("networks", name, "MACs", cost, partial(_of_base, macs, name), **how))
+    return _of_base({"params": params, "macs": macs}[which], name)
+
+
+def network_rows() -> list[Row]:
+    """Parameters and MACs of the networks known by name."""
+    rows: list[Row] = []
+    for name, both in figures.NETWORKS.items():
+        command = f"greedy-enlarge count spec={name}"
+        rows += counted_network("networks", name, both, partial(_cost, name), source=COUNT, command=command)
     return rows
 
 

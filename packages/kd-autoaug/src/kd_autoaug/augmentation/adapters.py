@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, get_worker_info
 from torchvision import tv_tensors
@@ -29,7 +31,8 @@ from effkit.notes import say_once
 from effkit.ranks import process_number
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
-from kd_autoaug.ops.pil_picture import apply_to_picture
+from kd_autoaug.augmentation.single import augment_alone, takes
+from kd_autoaug.ops.single import apply_to_picture
 
 __all__ = ["AugmentTransform", "IndexedDataset", "from_timm_string", "sample_key"]
 
@@ -55,6 +58,17 @@ class _Key:
         each = torch.tensor(self.used) if index.ndim else torch.arange(self.used, self.used + batch)
         self.used += 1 if index.ndim else batch
         return index + (each << _STREAM), self.view
+
+    def number(self) -> tuple[int, int] | None:
+        """Number and view of the next picture as plain integers; ``None`` if only tensors say it, or refuse it."""
+        index, view = self.index, self.view
+        if type(view) is not int or not isinstance(index, int | np.integer) or isinstance(index, bool):
+            return None
+        found = int(index) + (0 if self.draws == "same" else self.used << _STREAM)
+        if not (0 <= found < 1 << 63 and 0 <= view < 1 << 32):
+            return None
+        self.used += self.draws != "same"
+        return found, view
 
 
 _KEY: ContextVar[_Key | None] = ContextVar("kd_autoaug_key", default=None)
@@ -124,19 +138,25 @@ class AugmentTransform(v2.Transform):
             UserError: If a picture is of a kind that is not known; an array inside a sample is none that torchvision's
                 transforms would see.
         """
-        if len(inputs) == 1 and isinstance(inputs[0], np.ndarray):
-            return self._of_array(inputs[0])
+        if len(inputs) == 1:
+            given = inputs[0]
+            if isinstance(given, np.ndarray):
+                return self._of_array(given)
+            if isinstance(given, Image.Image | Tensor) and self._transformed_types is v2.Transform._transformed_types:
+                # What torchvision would do, without taking a sample apart that is none.
+                self.check_inputs([given])
+                return self.transform(given, self.make_params([given]))
         return super().forward(*inputs)
 
     def _of_array(self, picture: np.ndarray) -> np.ndarray:
-        if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3))):
+        shaped = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3))
+        if picture.dtype != np.uint8 or not shaped or picture.size == 0:
             raise UserError(
                 f"picture is an array of {picture.dtype} and shape {picture.shape}, must be uint8 (H, W) or (H, W, C) "
-                "with 1 or 3 channels"
+                "with 1 or 3 channels and at least one pixel"
             )
-        planes = torch.from_numpy(np.ascontiguousarray(picture[..., None] if picture.ndim == 2 else picture))
-        done = super().forward(planes.permute(2, 0, 1)).permute(1, 2, 0).numpy()
-        return np.ascontiguousarray(done[..., 0] if picture.ndim == 2 else done)
+        image = Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
+        return np.array(self.transform(image, self.make_params([image]))).reshape(picture.shape)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
         """Refuse what would have to move with the picture, film, and pictures that would be passed over.
@@ -163,6 +183,9 @@ class AugmentTransform(v2.Transform):
         picture = isinstance(inpt, Tensor)
         if not picture and inpt.mode not in ("L", "RGB"):
             raise UserError(f"picture has mode {inpt.mode!r}, must be 'L' or 'RGB': convert('RGB') first")
+        if takes(self.augment, inpt) and (number := self._number(params["key"])) is not None:
+            done = augment_alone(self.augment, inpt.as_subclass(Tensor) if picture else inpt, *number)
+            return _like(done, inpt) if picture else done
         policy = self.augment.policy
         if not picture and self.augment.only_policy and policy is not None and policy.mixture is None:
             index, view = self._numbers(1, params["key"])
@@ -189,6 +212,13 @@ class AugmentTransform(v2.Transform):
         self._calls += batch
         return torch.arange(first, first + batch) + (_worker() << 32), process_number()
 
+    def _number(self, key: _Key | None) -> tuple[int, int] | None:
+        """The same for one picture, as plain integers; ``None`` if tensors are needed."""
+        if key is not None:
+            return key.number()
+        self._calls += 1
+        return self._calls - 1 + (_worker() << 32), process_number()
+
 
 def _like(images: Tensor, given: Tensor) -> Tensor:
     return tv_tensors.wrap(images, like=given) if isinstance(given, tv_tensors.TVTensor) else images
@@ -197,9 +227,12 @@ def _like(images: Tensor, given: Tensor) -> Tensor:
 def _worker() -> int:
     """31 bits that differ between workers and between epochs; 0 in the main process."""
     info = get_worker_info()
-    if info is None:
-        return 0
-    return int.from_bytes(hashlib.sha256(str(info.seed).encode()).digest()[:4], "little") >> 1 or 1
+    return 0 if info is None else _hashed(info.seed)
+
+
+@lru_cache(maxsize=16)
+def _hashed(seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4], "little") >> 1 or 1
 
 
 def from_timm_string(text: str, hparams: Mapping[str, Any] | None = None, seed: int = 0, **options: Any) -> Any:
@@ -269,11 +302,24 @@ class IndexedDataset(Dataset[Any]):
         self._loaded: Tensor | None = None  # how often, by sample
         if isinstance(data, Sized):
             self._loaded = torch.zeros(len(data), dtype=torch.int32).share_memory_()
+        self._look()
+
+    def _look(self) -> None:
+        """The same memory as arrays, since it is read for each picture: a number of a tensor is a call of torch."""
+        self._told = self._view.numpy()
+        self._counts = None if self._loaded is None else self._loaded.numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_told", "_counts")}  # arrays would be copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._look()
 
     @property
     def view(self) -> int:
         """The view of the epoch that was told; 0 if none was."""
-        return max(0, int(self._view))
+        return max(0, int(self._told[0]))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the view of an epoch, 0, 1, ...: the epoch itself, modulo ``num_views``.
@@ -283,17 +329,17 @@ class IndexedDataset(Dataset[Any]):
         """
         if epoch < 0:
             raise UserError(f"epoch={epoch!r} must be 0 or more")
-        self._view.fill_(self._wrapped(epoch))
+        self._told[0] = self._wrapped(epoch)
 
     def _wrapped(self, view: int) -> int:
         return view if self.num_views is None else view % self.num_views
 
     def _view_of(self, i: int) -> int:
         """The view of sample i; where no epoch was told, how often it has been loaded before."""
-        if int(self._view) != _UNTOLD or self._loaded is None:
+        if self._told[0] != _UNTOLD or self._counts is None:
             return self.view
-        before = int(self._loaded[i])
-        self._loaded[i] += 1
+        before = int(self._counts[i])
+        self._counts[i] += 1
         if before == 1 and get_worker_info() is None:
             say_once(_COUNTS, __name__)
         return self._wrapped(before)

@@ -23,9 +23,9 @@ from kd_autoaug.ops.dispatch import BACKENDS, apply
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.torch_backend import cutout
 
-__all__ = ["BatchAugment"]
+__all__ = ["ACROSS", "DOWN", "FLIP", "LEFT", "TOP", "BatchAugment"]
 
-_TOP, _LEFT, _FLIP, _UNUSED, _ACROSS, _DOWN = range(6)  # words of the stream PLACEMENT
+TOP, LEFT, FLIP, _UNUSED, ACROSS, DOWN = range(6)  # words of the stream PLACEMENT
 
 Colour = int | Sequence[int]
 _OVERSHOOT = 0.25  # of the range: what a bicubic resize may leave beyond its ends
@@ -96,6 +96,7 @@ class BatchAugment:
             raise UserError(f"value_range={value_range!r} must be two numbers, the lower one first")
         self.value_range = value_range
         self._seen: set[tuple[int, int]] = set()  # sizes that the policy has been looked at for
+        self._fine: list[tuple[int, int]] = []  # the smallest of which it leaves enough
         self._calls = 0
 
     @overload
@@ -135,11 +136,8 @@ class BatchAugment:
         if words is not None:
             pictures = self._place(pictures, words)
         layers: list[Layer] = []
+        self.look_at((height, width))
         if self.policy is not None:
-            if (height, width) not in self._seen:
-                self._seen.add((height, width))
-                if line := frame.advice(self.policy, (height, width)):
-                    say_once(line, __name__)
             layers = self.policy.sample(self.seed, index, view, (height, width), backend=self.backend)
             pictures = self._by_policy(self.policy, pictures, layers, index, view)
         if words is not None:
@@ -156,6 +154,21 @@ class BatchAugment:
         if policy.mixture is None:
             return run(pictures, layers)
         return mixed(pictures, layers, policy.mixture, policy.mixture.words(self.seed, index, view, self.backend), run)
+
+    def look_at(self, size: tuple[int, int]) -> None:
+        """Say once if the policy leaves nothing of many pictures of a size (height, width).
+
+        Pictures that come alone come in many sizes; one that is no smaller than one of which enough was left is fine.
+        """
+        if size in self._seen or self.policy is None:
+            return
+        self._seen.add(size)
+        if any(size[0] >= height and size[1] >= width for height, width in self._fine):
+            return
+        if line := frame.advice(self.policy, size):
+            say_once(line, __name__)
+        else:
+            self._fine.append(size)
 
     def layers(self, index: Tensor, view: Tensor | int, size: tuple[int, int]) -> list[Layer]:
         """What the policy does to some samples, without their pictures.
@@ -222,7 +235,7 @@ class BatchAugment:
 
     def _place(self, images: Tensor, words: Tensor) -> Tensor:
         """Padded crop and flip."""
-        flipped = words[_FLIP] < self.hflip * 2.0**32
+        flipped = words[FLIP] < self.hflip * 2.0**32
         if self.padding:
             return self._crop(images, words, flipped)
         if not self.hflip:
@@ -237,7 +250,7 @@ class BatchAugment:
         pad = self.padding
         padded = _filled_like(images.new_empty(batch, channels, height + 2 * pad, width + 2 * pad), self.padding_fill)
         padded[..., pad : pad + height, pad : pad + width] = images
-        top, left = (rng.integers(words[k], 2 * pad + 1)[:, None] for k in (_TOP, _LEFT))
+        top, left = (rng.integers(words[k], 2 * pad + 1)[:, None] for k in (TOP, LEFT))
         across = torch.arange(width, device=images.device)
         rows = top + torch.arange(height, device=images.device)  # (B, H)
         columns = left + torch.where(flipped[:, None], width - 1 - across, across)
@@ -249,7 +262,7 @@ class BatchAugment:
         if not self.cutout:
             return images
         height, width = images.shape[2:]
-        left, top = (rng.integers(words[k], n) - self.cutout // 2 for k, n in ((_ACROSS, width), (_DOWN, height)))
+        left, top = (rng.integers(words[k], n) - self.cutout // 2 for k, n in ((ACROSS, width), (DOWN, height)))
         box = torch.stack([left, top, left + self.cutout, top + self.cutout], 1)
         return cutout(images, box, colour("cutout_fill", self.cutout_fill, images.shape[1]))
 

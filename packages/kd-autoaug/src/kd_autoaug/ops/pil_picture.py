@@ -1,4 +1,4 @@
-"""One Pillow picture by Pillow's public functions: what all backends are compared with, and what the adapters run."""
+"""One Pillow picture by Pillow's public functions: what everything else is compared with."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from kd_autoaug.ops.checks import colour
-from kd_autoaug.ops.layers import Layer
-from kd_autoaug.ops.matrix import affine_coefficients
 from kd_autoaug.ops.operators import Op
 
-__all__ = ["apply_to_picture", "pillow"]
+__all__ = ["pillow"]
 
 _ENHANCERS: dict[Op, Any] = {
     Op.BRIGHTNESS: ImageEnhance.Brightness,
@@ -65,38 +62,4 @@ def pillow(
     left, top, right, bottom = box
     if op == Op.CUTOUT and right > max(left, 0) and bottom > max(top, 0):
         ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=colour)
-    return image
-
-
-def apply_to_picture(
-    image: Image.Image, layers: Sequence[Layer], *, fill: int | Sequence[int], cutout_fill: int | Sequence[int] | None
-) -> Image.Image:
-    """Apply layers for one picture to a Pillow picture: the bits of :func:`kd_autoaug.ops.apply`.
-
-    For a single picture this is far less work than a batch of one: no tensor is made of its pixels.
-
-    Args:
-        image: Of mode L or RGB.
-        layers: Each for a batch of one.
-        fill: As for ``apply``.
-        cutout_fill: As for ``apply``.
-
-    Returns:
-        A new picture, or ``image`` where there is nothing to do.
-    """
-    channels = len(image.getbands())
-    outside = colour("fill", fill, channels)
-    patch = outside if cutout_fill is None else colour("cutout_fill", cutout_fill, channels)
-    for layer in layers:
-        op, arg, how = Op(int(layer.op)), float(layer.arg), int(layer.interpolation)
-        if op == Op.IDENTITY:
-            continue
-        if op == Op.ROTATE:  # by the map of all backends: Pillow's comes from the C library's cosine
-            numbers = affine_coefficients(layer, image.height, image.width)[0].tolist()
-            fillcolor = outside[0] if channels == 1 else outside
-            image = image.transform(
-                image.size, Image.Transform.AFFINE, numbers, resample=Image.Resampling(how), fillcolor=fillcolor
-            )
-            continue
-        image = pillow(image, op, arg, how, patch if op == Op.CUTOUT else outside, layer.box[0].tolist())
     return image

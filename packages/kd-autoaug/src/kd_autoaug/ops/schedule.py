@@ -14,12 +14,13 @@ from kd_autoaug.ops.arithmetic import ARITHMETIC
 from kd_autoaug.ops.layers import Layer
 from kd_autoaug.ops.matrix import LONGEST, affine_coefficients, fits_fixed_point, fixed_point
 from kd_autoaug.ops.operators import BICUBIC, BILINEAR, NEAREST, Kind, Op, kind_of
+from kd_autoaug.ops.single import apply_steps, from_picture, steps_of, to_picture
 from kd_autoaug.ops.tables import lookup_tables
 
 __all__ = ["Run"]
 
 # From this many pixels on `auto` hands an interpolation to Pillow on a CPU; the bits are the same, so only speed hangs
-# on it. Everything else is faster in torch at every size (`kd-autoaug bench ops`); a blur was not timed.
+# on it. Everything else is faster in torch on a batch (`kd-autoaug bench ops`); a blur was not timed.
 PIL_FROM_PIXELS = {BILINEAR: 80 * 80, BICUBIC: 18 * 18}
 
 ONE_BY_ONE = 144 * 144  # pixels from which pictures are taken one at a time on a CPU
@@ -48,11 +49,13 @@ class Run:
         self.module: Any = pil_backend if backend == "pil" else torch_backend
         on_cpu = images.device.type == "cpu"
         self.one_by_one = on_cpu and self.pixels >= ONE_BY_ONE
+        # On one thread, as in a loader's worker; several share torch's work on pixels, and none of Pillow's.
+        self.by_pillow = self.one_by_one and backend == "auto" and torch.get_num_threads() == 1
         self.at_once = max(1, CHUNK // (self.pixels * channels)) if on_cpu else len(images)
 
     def __call__(self, images: Tensor, layers: Sequence[Layer]) -> Tensor:
         if self.one_by_one:
-            return self._one_by_one(images, layers)
+            return self._alone(images, layers) if self.by_pillow else self._one_by_one(images, layers)
         before: Tensor | None = None  # where the picture at each place came from
         for layer in layers:
             keys = _ORDER.to(layer.op.device)[layer.op] + layer.interpolation
@@ -61,6 +64,19 @@ class Run:
             self._sorted(images, keys[order], layer[order])
             before = order
         return images if before is None else _rows(images, _inverse(before))
+
+    def _alone(self, images: Tensor, layers: Sequence[Layer]) -> Tensor:
+        """Each picture as a picture of Pillow's, on which all its operators work before it is written back."""
+        out = torch.empty_like(images, memory_format=torch.contiguous_format)
+        todo = zip(*(steps_of(layer) for layer in layers), strict=True)
+        for picture, result, steps in zip(images, out, todo, strict=True):
+            before = to_picture(picture)
+            after = apply_steps(before, steps, fill=self.fill, cutout_fill=self.cutout_fill)
+            if after is before:
+                result.copy_(picture)
+            else:
+                from_picture(after, result)
+        return out
 
     def _one_by_one(self, images: Tensor, layers: Sequence[Layer]) -> Tensor:
         images = images.clone(memory_format=torch.contiguous_format)

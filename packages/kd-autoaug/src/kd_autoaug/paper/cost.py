@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from effkit.cost import count_params, measure_image
-from effkit.rows import Row, Tolerance
+from effkit.rows import Row, Tolerance, counted_row
 from kd_autoaug.paper import figures as paper
 from kd_autoaug.paper.efficientnet import efficientnet
 from kd_autoaug.paper.evidence import cite
@@ -32,9 +32,7 @@ def _network(name: str, num_classes: int) -> nn.Module:
         return create_network(name, num_classes, 3, 32).eval()
 
 
-def _count(table: str, name: str, metric: str, figure: float | None, compute: Callable[[], float], **more: Any) -> Row:
-    defaults = {"unit": "", "source": cite("M", CODE), "evidence": "computed"}
-    return Row(table=table, name=name, metric=metric, paper=figure, compute=compute, **{**defaults, **more})
+_count = partial(counted_row, source=cite("M", CODE))
 
 
 def structure_rows() -> list[Row]:

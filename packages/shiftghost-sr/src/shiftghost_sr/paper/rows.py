@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from effkit.papers import Paper, collect_rows
-from effkit.rows import Row, Tolerance
+from effkit.rows import Row, Tolerance, counted_row
 from shiftghost_sr.paper import figures
 
 __all__ = ["ORDER", "PAPER", "paper_rows"]
@@ -40,9 +40,7 @@ def _giga(*which: Any) -> float:
     return round(_counted(*which).macs / 1e9, 1)
 
 
-def _row(table: str, name: str, metric: str, figure: float, compute: Callable[[], float], **more: Any) -> Row:
-    defaults: dict[str, Any] = {"unit": "", "source": _FRAME, "evidence": "computed"}
-    return Row(table=table, name=name, metric=metric, paper=figure, compute=compute, **{**defaults, **more})
+_row = partial(counted_row, source=_FRAME)
 
 
 def _saved(what: str) -> float:

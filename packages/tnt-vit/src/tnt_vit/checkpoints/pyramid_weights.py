@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Mapping
 
-from timm.models._manipulate import adapt_input_conv
 from torch import Tensor
 
-from effkit.checkpoints import Checkpoint, check_fit
+from effkit.checkpoints import Checkpoint
 from effkit.errors import UserError
+from tnt_vit.checkpoints.fitting import load_fitted, table_grid
 from tnt_vit.pyramid import PyramidTNT
 from tnt_vit.pyramid.checks import STEM_STRIDE, grids_of
 from tnt_vit.pyramid.positions import resample_relative, resample_table
@@ -18,7 +16,6 @@ from tnt_vit.pyramid.stage import pooled
 
 __all__ = ["adapt_pyramid", "is_pyramid", "load_pyramid", "pyramid_state"]
 
-_log = logging.getLogger(__name__)
 _STEM = "patch_embed.common_conv.0.weight"
 _COUNTER = "num_batches_tracked"  # of the batch norms; nothing reads it with their usual momentum
 
@@ -43,16 +40,6 @@ def pyramid_state(weights: Checkpoint) -> dict[str, Tensor]:
     )
 
 
-def _square(count: int) -> tuple[int, int]:
-    side = math.isqrt(count)
-    if side * side != count:
-        raise UserError(
-            f"the position table has {count} sentences, which is no square grid, and the file does not say which: "
-            "give the picture size it was trained for, load_checkpoint(..., img_size=(height, width))"
-        )
-    return side, side
-
-
 def adapt_pyramid(
     state: Mapping[str, Tensor], model: PyramidTNT, grid: tuple[int, int] | None = None
 ) -> dict[str, Tensor]:
@@ -73,10 +60,8 @@ def adapt_pyramid(
     table = out.get("outer_pos")
     if table is None or table.dim() != 3:
         return out
-    first = grid if grid is not None else _square(table.shape[1])
+    first = table_grid(table.shape[1], grid)
     size = (first[0] * STEM_STRIDE, first[1] * STEM_STRIDE)
-    if first[0] * first[1] != table.shape[1]:
-        raise UserError(f"the position table has {table.shape[1]} sentences, not {first[0]} x {first[1]}")
     old, new = grids_of(size, len(model.depths)), model.grids
     out["outer_pos"] = resample_table(table, old[0], new[0])
     for i, ratio in enumerate(model.sr_ratios):
@@ -113,20 +98,4 @@ def load_pyramid(
         ValueError: If names or shapes do not fit; the first ones are named.
     """
     state = adapt_pyramid(pyramid_state(weights), model, grid)
-    stem = state.get(_STEM)
-    if stem is not None and stem.dim() == 4 and stem.shape[1] == 3 != model.in_chans:
-        state[_STEM] = adapt_input_conv(model.in_chans, stem)
-        _log.info(f"weights {str(weights.path)!r}: first convolution fitted from 3 to {model.in_chans} channels")
-    own = model.state_dict()
-    left: list[str] = []
-    if not strict_head:
-        left = [
-            k for k in ("head.weight", "head.bias") if k in own and getattr(state.get(k), "shape", None) != own[k].shape
-        ]
-        state = {k: v for k, v in state.items() if k not in left and not (k.startswith("head.") and k not in own)}
-        state.update({k: own[k] for k in left})
-    classes = len(state.get("head.weight", ()))
-    hints = {"head.": f"build the model with num_classes={classes}, or give strict_head=False to fine-tune"}
-    check_fit(state, own, weights.path, hints=hints)
-    model.load_state_dict(state)
-    return left
+    return load_fitted(model, state, weights.path, stem=_STEM, strict_head=strict_head)

@@ -5,20 +5,18 @@ Nothing is unpickled beyond tensors (``weights_only=True``), and a file that doe
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from timm.models._manipulate import adapt_input_conv
 from torch import Tensor
 
-from effkit.checkpoints import Checkpoint, check_fit, read_checkpoint, write_state
+from effkit.checkpoints import Checkpoint, read_checkpoint, write_state
 from effkit.data.preprocessing import Preprocessing
 from effkit.errors import UserError
+from tnt_vit.checkpoints.fitting import load_fitted, table_grid
 from tnt_vit.checkpoints.pyramid_weights import is_pyramid, load_pyramid
 from tnt_vit.layers import resample_positions
 from tnt_vit.layers.checks import check_architecture
@@ -40,14 +38,13 @@ __all__ = [
     "to_timm_names",
 ]
 
-_log = logging.getLogger(__name__)
-
 Ema = bool | Literal["auto"]
 GRID_KEY = "tnt_vit.grid"
 """Key of the position table's rows and columns in the metadata of a safetensors file, as ``16x12``."""
 
 _NAMES = ("blocks.", "cls_token", "stages.", "outer_pos")  # what names of a TNT or a PyramidTNT begin with
 _STEM = "pixel_embed.proj.weight"
+_CONVERT = ", or once and for all, tnt-vit convert src=FILE dst=FILE.safetensors img_size=[height,width]"
 # Official name -> timm name, tried in this order; whole words between dots.
 _OFFICIAL = {
     "outer_pos": "patch_pos",
@@ -168,23 +165,6 @@ def stored_grid(weights: Checkpoint, patch_size: tuple[int, int]) -> tuple[int, 
     return grid if grid[0] * grid[1] == table.shape[1] - (0 if pyramid else 1) else None  # no class token
 
 
-def _fitted(table: Tensor, grid: tuple[int, int] | None, wanted: tuple[int, int]) -> Tensor:
-    """The position table for another grid. Grids are compared, not their numbers of sentences: 2x8 is not 4x4."""
-    count = table.shape[1] - 1
-    if grid is None:
-        side = math.isqrt(max(count, 0))
-        if count < 1 or side * side != count:
-            raise UserError(
-                f"the position table has {count} sentences, which is no square grid, and the file does not say which: "
-                "give the picture size it was trained for, load_checkpoint(..., img_size=(height, width)), or once and "
-                "for all, tnt-vit convert src=FILE dst=FILE.safetensors img_size=[height,width]"
-            )
-        grid = (side, side)
-    if grid[0] * grid[1] != count:
-        raise UserError(f"the position table has {count} sentences, not {grid[0]} x {grid[1]}")
-    return resample_positions(table, grid, wanted)
-
-
 def adapt_state(state: Mapping[str, Tensor], model: TNT, grid: tuple[int, int] | None = None) -> dict[str, Tensor]:
     """Fit weights in any known layout to a model: names, position table, legacy flag.
 
@@ -216,7 +196,8 @@ def adapt_state(state: Mapping[str, Tensor], model: TNT, grid: tuple[int, int] |
         )
     table = out.get("patch_pos")
     if table is not None and table.dim() == 3 and table.shape[2] == model.embed_dim:
-        out["patch_pos"] = _fitted(table, grid, model.grid_size)
+        stored = table_grid(table.shape[1] - 1, grid, _CONVERT)
+        out["patch_pos"] = resample_positions(table, stored, model.grid_size)
     return out
 
 
@@ -264,23 +245,7 @@ def load_checkpoint(
     if isinstance(model, PyramidTNT):
         return load_pyramid(model, found, strict_head=strict_head, grid=grid)
     state = adapt_state(read_state(found), model, grid)
-    stem = state.get(_STEM)
-    if stem is not None and stem.dim() == 4 and stem.shape[1] == 3 != model.in_chans:
-        state[_STEM] = adapt_input_conv(model.in_chans, stem)
-        _log.info(f"weights {str(found.path)!r}: first convolution fitted from 3 to {model.in_chans} channels")
-    own = model.state_dict()
-    left: list[str] = []
-    if not strict_head:
-        left = [
-            k for k in ("head.weight", "head.bias") if k in own and (k not in state or state[k].shape != own[k].shape)
-        ]
-        state = {k: v for k, v in state.items() if k not in left and not (k.startswith("head.") and k not in own)}
-        state.update({k: own[k] for k in left})
-    classes = len(state.get("head.weight", ()))
-    hints = {"head.": f"build the model with num_classes={classes}, or give strict_head=False to fine-tune"}
-    check_fit(state, own, found.path, hints=hints)
-    model.load_state_dict(state)
-    return left
+    return load_fitted(model, state, found.path, stem=_STEM, strict_head=strict_head)
 
 
 def save_checkpoint(

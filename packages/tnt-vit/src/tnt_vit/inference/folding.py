@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tnt_vit.layers import Attention
 from tnt_vit.layers.stem import WordEmbed, fold_word_filters
 
-__all__ = ["BilinearAttention", "fold_attention", "fold_norm", "fold_stem"]
+__all__ = ["BilinearAttention", "fold_attention", "fold_norm", "fold_stem", "of_unit_words"]
 
 
 @torch.no_grad()
@@ -53,6 +53,15 @@ def fold_stem(stem: WordEmbed, word_pos: Tensor) -> tuple[Tensor, Tensor]:
     return weight.contiguous(), bias.flatten().contiguous()
 
 
+def of_unit_words(weight: Tensor) -> Tensor:
+    """A weight ``(..., c)`` that reads normalised words, for words of length one that have kept an offset.
+
+    The length is made up for, and the offset, equal in all channels, falls out: without it nothing changes, because
+    normalised words have the mean zero.
+    """
+    return weight.shape[-1] ** 0.5 * (weight - weight.mean(-1, keepdim=True))
+
+
 @dataclass(frozen=True)
 class BilinearAttention:
     """Attention over few tokens as two linears and two products, with nothing to permute in between.
@@ -73,6 +82,17 @@ class BilinearAttention:
     score_bias: Tensor
     out_weight: Tensor
     out_bias: Tensor
+
+    def of_unit_words(self) -> BilinearAttention:
+        """The same for words as :class:`tnt_vit.inference.norms.UnitNormalize` leaves them."""
+        width = self.out_weight.shape[0]
+        score, bias = self.score_weight.view(-1, width, width), self.score_bias.view(-1, width, 1)
+        return BilinearAttention(
+            of_unit_words(of_unit_words(score).mT).mT.flatten(0, 1),
+            of_unit_words(bias.mT).flatten(),
+            of_unit_words(self.out_weight.view(width, -1, width)).flatten(1),
+            self.out_bias,
+        )
 
 
 @torch.no_grad()

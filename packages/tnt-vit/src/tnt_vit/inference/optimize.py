@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from effkit.errors import UserError, choose
 from tnt_vit.inference.folding import fold_norm, fold_stem
-from tnt_vit.inference.halves import InnerHalf, Normalize, OuterHalf
+from tnt_vit.inference.halves import InnerHalf, OuterHalf
+from tnt_vit.inference.norms import Normalize
 from tnt_vit.inference.packed import PackedLinear
 from tnt_vit.layers import KINDS, TNTBlock, resample_positions
 from tnt_vit.layers.checks import check_architecture, check_input

@@ -1,10 +1,10 @@
 """A linear layer for inference whose weights are laid out for the CPU's matrix kernels.
 
-Torch's own linear packs the weight anew at every call and copies the bias into the output first. In float32 on a CPU
-two families of prepacked kernels come with torch (Inductor uses them for frozen models): MKL's, the fastest for wide
-layers at the few hundred rows of one picture, and oneDNN's, the fastest for the narrow layers of the words, with the
-GELU inside. Which one runs depends on the width alone, so results repeat exactly. Elsewhere, and while torch traces,
-this is ``F.linear``.
+Torch's own linear packs the weight anew at every call and copies the bias into the output first. Two families of
+prepacked kernels come with torch (Inductor uses them for frozen models): oneDNN's, for float32 and bfloat16, with the
+GELU inside, and MKL's, for float32, the faster one on Intel's processors for wide layers at the few hundred rows of one
+picture (on AMD's it is 10 to 25 % slower than oneDNN's). Which one runs depends on type, width and processor alone, so
+results repeat exactly. Elsewhere, and while torch traces, this is ``F.linear``.
 """
 
 from __future__ import annotations
@@ -16,25 +16,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from effkit.provenance import cpu_name
+
 __all__ = ["PackedLinear", "packed_kernels"]
 
-# From this many input columns on, MKL's kernel was the faster one.
+# From this many input columns on, MKL's kernel was the faster one on Intel's processors.
 WIDE = 128
 
 
 @cache
-def packed_kernels() -> frozenset[str]:
-    """Which prepacked kernels work in this build of torch, of ``mkl`` and ``onednn``; tried once on a small product."""
-    weight, bias, x = torch.eye(16), torch.ones(16), torch.linspace(-2, 2, 64).view(4, 16)
+def packed_kernels(dtype: torch.dtype = torch.float32) -> frozenset[str]:
+    """Which prepacked kernels work in this build of torch, of ``mkl`` and ``onednn``; tried once on a small product.
+
+    Args:
+        dtype: Of weights and inputs.
+    """
+    if dtype not in (torch.float32, torch.bfloat16):
+        return frozenset()
+    weight, bias = torch.eye(16, dtype=dtype), torch.ones(16, dtype=dtype)
+    x = torch.linspace(-2, 2, 64).to(dtype).view(4, 16)
+    want = F.gelu(x.double() + 1)
     found = set()
-    for name, kernel in (("mkl", _Mkl), ("onednn", _OneDnn)):
+    for name, kernel in _KERNELS.items():
         try:
-            good = torch.allclose(kernel(weight, 4)(x, weight, bias, True), F.gelu(x + 1), atol=1e-6)
+            found_here = kernel(weight, 4)(x, weight, bias, True)
+            good = torch.allclose(found_here.double(), want, atol=4 * torch.finfo(dtype).eps)
         except (AttributeError, RuntimeError, TypeError):  # operator of another torch version, or a build without it
             good = False
         if good:
             found.add(name)
     return frozenset(found)
+
+
+@cache
+def _made_by_intel() -> bool:
+    return "intel" in cpu_name().lower()
 
 
 class _Mkl:
@@ -53,12 +69,14 @@ class _OneDnn:
     """A weight packed for oneDNN."""
 
     def __init__(self, weight: Tensor, rows: int) -> None:
-        self.rows = rows
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool) -> Tensor:
         post: tuple = ("gelu", [], "none") if gelu else ("none", [], "")
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, bias, *post)
+
+
+_KERNELS: dict[str, type[_Mkl] | type[_OneDnn]] = {"mkl": _Mkl, "onednn": _OneDnn}
 
 
 class PackedLinear(nn.Module):
@@ -68,16 +86,20 @@ class PackedLinear(nn.Module):
         weight: ``(out, in)``; copied.
         bias: ``(out,)`` or ``None``.
         gelu: Apply the exact GELU to the output.
+        dtype: Type of the copies; the weight's if not given.
     """
 
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__()
         self.gelu = gelu
-        self.register_buffer("weight", weight.detach().clone().contiguous())
-        self.register_buffer("bias", None if bias is None else bias.detach().clone().contiguous())
+        weight, bias = (None if t is None else t.detach().to(dtype or t.dtype, copy=True) for t in (weight, bias))
+        self.register_buffer("weight", weight.contiguous())  # type: ignore[union-attr]
+        self.register_buffer("bias", None if bias is None else bias.contiguous())
         self._kernels: dict[int, _Mkl | _OneDnn] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -99,11 +121,12 @@ class PackedLinear(nn.Module):
         """
         kernel = self._kernels.pop(rows, None)
         if kernel is None:
-            order = ("mkl", "onednn") if self.weight.shape[1] >= WIDE else ("onednn", "mkl")
-            name = next((n for n in order if n in packed_kernels()), None)
+            order = ("mkl", "onednn") if self.weight.shape[1] >= WIDE and _made_by_intel() else ("onednn", "mkl")
+            known = packed_kernels(self.weight.dtype)
+            name = next((n for n in order if n in known), None)
             if name is None:
                 return None
-            kernel = _Mkl(self.weight, rows) if name == "mkl" else _OneDnn(self.weight, rows)
+            kernel = _KERNELS[name](self.weight, rows)
         self._kernels[rows] = kernel
         if len(self._kernels) > 2:
             del self._kernels[next(iter(self._kernels))]
@@ -112,7 +135,7 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map rows ``(R, in)`` to ``(R, out)``."""
         # The order matters: while tracing, asking for the number of rows would make it a constant of the graph.
-        if not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == torch.float32 and x.shape[0]:
+        if not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype == self.weight.dtype and x.shape[0]:
             kernel = self._pack(x.shape[0])
             if kernel is not None:
                 return kernel(x, self.weight, self.bias, self.gelu)

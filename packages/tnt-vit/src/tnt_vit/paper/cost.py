@@ -10,10 +10,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-import torch
-
-from effkit.cost import Cost, measure_image
-from effkit.rows import Row, Tolerance
+from effkit.cost import Cost, measure_image, on_meta
+from effkit.rows import Row, Tolerance, counted_network
 from tnt_vit.checkpoints.zoo import create_model
 from tnt_vit.model import TNT
 from tnt_vit.paper import figures
@@ -43,8 +41,7 @@ def variant_cost(variant: str, **overrides: Any) -> tuple[Sizes, Cost]:
         variant: One of :func:`~tnt_vit.checkpoints.zoo.list_models`.
         **overrides: Arguments of :class:`~tnt_vit.model.TNT`; hashable.
     """
-    with torch.device("meta"):
-        model = create_model(variant, backend="reference", **overrides)
+    model = on_meta(lambda: create_model(variant, backend="reference", **overrides))
     assert isinstance(model, TNT)
     return Sizes.of(model), measure_image(model, model.img_size, model.in_chans)
 
@@ -52,8 +49,7 @@ def variant_cost(variant: str, **overrides: Any) -> tuple[Sizes, Cost]:
 @cache
 def pyramid_cost(variant: str) -> Cost:
     """Cost of a PyramidTNT for one picture of its own size."""
-    with torch.device("meta"):
-        model = create_model(variant)
+    model = on_meta(lambda: create_model(variant))
     return measure_image(model, model.img_size, model.in_chans)
 
 
@@ -62,11 +58,7 @@ def timm_cost(name: str, img_size: int) -> tuple[Cost, int]:
     """Cost of a timm model for one picture, and how many of its parameters are position tables and tokens."""
     import timm
 
-    try:
-        with torch.device("meta"):
-            model = timm.create_model(name)
-    except NotImplementedError:  # timm before 1.0.30 works out RegNet's widths with operators that meta tensors lack
-        model = timm.create_model(name)
+    model = on_meta(lambda: timm.create_model(name))
     loose = sum(p.numel() for p in model.parameters(recurse=False))
     return measure_image(model, img_size), loose
 
@@ -78,12 +70,13 @@ def _row(table: str, name: str, metric: str, figure: float | None, compute: Call
 
 def _exact(table: str, name: str, variant: str) -> list[Row]:
     """Whole counts of a variant: against a count made in the official design where there is one."""
-    known = figures.EXACT.get(variant)
-    same = {"source": COUNTED, "evidence": "computed", "tolerance": Tolerance("exact")}
-    return [
-        _row(table, name, "params", known and known.params, lambda: variant_cost(variant)[1].params, **same),
-        _row(table, name, "MACs", known and known.macs, lambda: variant_cost(variant)[1].macs, **same),
-    ]
+    known: tuple[float | None, float | None] = figures.EXACT.get(variant) or (None, None)
+
+    def count(which: str) -> int:
+        cost = variant_cost(variant)[1]
+        return {"params": cost.params, "macs": cost.macs}[which]
+
+    return counted_network(table, name, known, count, source=COUNTED, tolerance=Tolerance("exact"))
 
 
 def _printed_params(table: str, name: str, variant: str, figure: float) -> Row:

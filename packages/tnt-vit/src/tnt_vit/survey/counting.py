@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from effkit.cost import count_params, measure_image
+from effkit.cost import count_params, measure_image, on_meta
 from tnt_vit.survey.models import build
 from tnt_vit.survey.registry import Backbone
 from tnt_vit.survey.traffic import traffic
@@ -32,11 +32,7 @@ def count(backbone: Backbone) -> dict[str, Any]:
     Raises:
         Skipped: If there is no such network here.
     """
-    try:
-        with torch.device("meta"):
-            model = build(backbone)
-    except NotImplementedError:  # timm before 1.0.30 works out RegNet's widths with operators that meta tensors lack
-        model = build(backbone)
+    model = on_meta(lambda: build(backbone))
     cost = measure_image(model.net, backbone.size)
     modules = dict(model.net.named_modules())
     parts = dict.fromkeys(_PARTS, 0)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from effkit.data.at_hand import data_at_hand
 from ws_nas.meters.tables.benchmark import TabularBenchmark
 
 __all__ = ["ABSENT", "column", "published_table", "tables_at_hand"]
 
 ABSENT = "needs the published tables in EFFKIT_DATA/nas_bench_201, or shared/data/nas_bench_201 above the checkout"
-_FOLDER = "nas_bench_201"
 
 
 def tables_at_hand() -> Path | None:
-    """The folder: in the one named by ``EFFKIT_DATA``, or in a ``shared/data`` above this file."""
-    named = os.environ.get("EFFKIT_DATA")
-    roots = [Path(named)] if named else [parent / "shared" / "data" for parent in Path(__file__).resolve().parents]
-    return next((root / _FOLDER for root in roots if (root / _FOLDER / "nas_bench_macro.csv").is_file()), None)
+    """Their folder, see `effkit.data.at_hand.data_at_hand`; `None` if it is not there."""
+    found = data_at_hand("nas_bench_201", "nas_bench_macro.csv")
+    return found.parent if found is not None else None
 
 
 @lru_cache(maxsize=4)

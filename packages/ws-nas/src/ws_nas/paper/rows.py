@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from effkit.papers import Paper, collect_rows
-from effkit.rows import Row, Tolerance
+from effkit.rows import Row, Tolerance, counted_network, counted_row
 from ws_nas.paper import figures
 from ws_nas.paper.published import ABSENT, column, tables_at_hand
 
@@ -21,6 +21,8 @@ NEEDS_GPUS = "needs days of a GPU, and no weights are part of this package"
 COUNTED_OTHERWISE = "ours is a row of its own; what else was counted in the published figure could not be found"
 TOO_FEW = "13 models are no evidence (without any relation tau scatters by 0.21 there), and ImageNet is not here"
 
+COUNT = "structural count, checked on official code"
+TABLES = "computed from the published tables"
 _PDARTS = "P-DARTS repository, its table of results"
 _FAIRNAS = "FairNAS repository, its table of results"
 
@@ -74,41 +76,28 @@ def _connected() -> float:
 
 def space_rows() -> list[Row]:
     """How many genotypes spaces have."""
-    how: dict[str, Any] = {"unit": "", "source": "closed form", "evidence": "computed"}
-    rows = [
-        Row("spaces", name, "genotypes", size, compute=partial(_size, name), command=f"ws-nas info space={name}", **how)
-        for name, size in figures.SIZES.items()
-    ]
-    how["source"] = "computed from the published tables"
+    rows = []
+    for name, size in figures.SIZES.items():
+        how = {"source": "closed form", "command": f"ws-nas info space={name}"}
+        rows.append(counted_row("spaces", name, "genotypes", size, partial(_size, name), **how))
+    how = {"source": TABLES, "command": "ws-nas info space=nas_bench_201"}
     more = (("cells not connected to their input", 341, _connected), ("parameter counts", 28, _distinct_params))
-    for metric, figure, compute in more:
-        command = "ws-nas info space=nas_bench_201"
-        rows.append(Row("spaces", "nas_bench_201", metric, figure, compute=compute, command=command, **how))
+    rows += [counted_row("spaces", "nas_bench_201", metric, figure, compute, **how) for metric, figure, compute in more]
     return rows
 
 
 def network_rows() -> list[Row]:
     """Parameters and MACs of known networks, and parameters of supernets; what was published of them beside ours."""
-    rows = []
+    rows: list[Row] = []
     known = {(space, "", genotype): costs for (space, genotype), costs in figures.NETWORKS.items()} | figures.SIZED
     for (space, words, genotype), costs in known.items():
         side = f" at {words.split('=')[-1]}" if space == "ofa" and words else ", ImageNet" if words else ""
-        for metric, which, figure in zip(("params", "MACs"), ("params", "macs"), costs, strict=True):
-            rows.append(
-                Row(
-                    "networks", f"{space} {genotype}{side}", metric, figure, "",
-                    "structural count, checked on official code", "computed",
-                    compute=partial(_cost, space, words, genotype, which), command=_info(space, words, genotype),
-                )
-            )  # fmt: skip
+        name, count = f"{space} {genotype}{side}", partial(_cost, space, words, genotype)
+        how = {"source": COUNT, "command": _info(space, words, genotype)}
+        rows += counted_network("networks", name, costs, count, **how)
     for (space, family), figure in figures.SUPERNETS.items():
-        rows.append(
-            Row(
-                "networks", f"{space}, supernet of {family}", "params", figure, "",
-                "structural count, checked on official code", "computed", compute=partial(_supernet, space, family),
-                command="ws-nas reproduce table=networks",
-            )
-        )  # fmt: skip
+        name, how = f"{space}, supernet of {family}", {"source": COUNT, "command": "ws-nas reproduce table=networks"}
+        rows.append(counted_row("networks", name, "params", figure, partial(_supernet, space, family), **how))
     return [*rows, *_published_counts()]
 
 
@@ -148,8 +137,7 @@ def _additive() -> float:
 def table_rows() -> list[Row]:
     """Rank correlations of published tables."""
     here = tables_at_hand() is not None
-    how: dict[str, Any] = {"unit": "", "source": "computed from the published tables", "evidence": "computed"}
-    how["tolerance"] = Tolerance("abs", 0.001)
+    how: dict[str, Any] = {"unit": "", "source": TABLES, "evidence": "computed", "tolerance": Tolerance("abs", 0.001)}
     entries: list[tuple[str, float, Any]] = [(e.name, e.tau, partial(_table_tau, e)) for e in figures.TABLE_TAUS]
     entries.append(("NAS-Bench-Macro: the best additive model, and the mean of seeds", 0.865, _additive))
     return [

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from esa_attention.attention.cache.pages import advise
 from esa_attention.ops.index_rows import quantised
 
 __all__ = ["GrowingBuffer", "IndexStore", "empty", "index_dtype"]
@@ -23,7 +24,8 @@ _LEAST = 64  # tokens of a new buffer
 def empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device, pin: bool = False) -> Tensor:
     """Memory that may be written in any mode: what ``inference_mode`` makes can never be written outside it."""
     with torch.inference_mode(False):
-        return torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
+        memory = torch.empty(*shape, dtype=dtype, device=device, pin_memory=pin)
+    return advise(memory) if device.type == "cpu" and not pin else memory
 
 
 def index_dtype(asked: str, dtype: torch.dtype, kind: str, exact: bool) -> torch.dtype:
@@ -156,14 +158,21 @@ class IndexStore:
         """Bytes allocated."""
         return self.keys.nbytes + (self.scale.nbytes if self.scale else 0)
 
-    def append(self, compressed: Tensor) -> None:
-        """Add tokens ``(B, T, R)``."""
-        rows = self.keys.extend(compressed.shape[1])
+    def extend(self, count: int) -> None:
+        """Make room for ``count`` more tokens, whose rows are undefined."""
+        self.keys.extend(count)
+        if self.scale is not None:
+            self.scale.extend(count)
+
+    def write_last(self, compressed: Tensor) -> None:
+        """Give the last tokens their rows ``(B, T, R)``."""
+        first = self.keys.length - compressed.shape[1]
+        rows = self.keys.rows[:, first:]
         if self.scale is None:
             rows.copy_(compressed)
             return
         digits, scale = quantised(compressed)
-        self.scale.extend(compressed.shape[1]).copy_(scale)
+        self.scale.rows[:, first:].copy_(scale)
         rows.copy_(digits)
 
     def floats(self, begin: int, end: int) -> Tensor:

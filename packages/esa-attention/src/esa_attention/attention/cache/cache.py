@@ -28,7 +28,7 @@ __all__ = ["ESACache"]
 # What only the selection asks for, and not what is stored.
 RECONFIGURABLE = (
     *("num_initial", "num_selected", "proximity", "selection", "selection_block", "rerank_factor", "reuse_threshold"),
-    *("dense_until", "backend"),
+    *("dense_until", "backend", "cpu_forms"),
 )
 
 

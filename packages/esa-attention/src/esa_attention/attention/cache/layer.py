@@ -25,7 +25,8 @@ from esa_attention.compression.folding import fold_keys
 from esa_attention.compression.qk_compressor import QKCompressor
 from esa_attention.config import ESAConfig
 from esa_attention.ops.checks import check_finite
-from esa_attention.ops.dispatch import StepFacts
+from esa_attention.ops.chunk_prepare_triton import can_prepare_chunk
+from esa_attention.ops.dispatch import StepFacts, triton_runs
 
 __all__ = ["ESALayer", "LastChoice"]
 
@@ -62,6 +63,8 @@ class ESALayer(DynamicLayer):
     Attributes:
         store: Unrotated keys and values, ``(B, capacity, 2, K, D)``.
         index: Compressed keys; ``None`` where the keys themselves are the index (exact scores).
+        fresh: Keys and values ``(B, K, T, D)`` of the latest tokens that have a place but are not yet in it: the kernel
+            that begins their step writes them. Whoever asks for ``store`` or ``index`` before has them written at once.
     """
 
     is_croppable = True
@@ -80,12 +83,43 @@ class ESALayer(DynamicLayer):
         self.config, self.tables, self.reserve = config, tables, reserve
         self.compressor = compressor
         self.workspace = Workspace() if workspace is None else workspace
-        self.store: GrowingBuffer | None = None
-        self.index: IndexStore | None = None
+        self._store: GrowingBuffer | None = None
+        self._index: IndexStore | None = None
+        self.fresh: tuple[Tensor, Tensor] | None = None
         self.queries: GrowingBuffer | None = None
         self.derived = _Derived()
         self.layer_idx = 0
         self.watchers: list[Callable[..., None]] = []  # see ESAHandle.watch
+
+    @property
+    def store(self) -> GrowingBuffer | None:
+        """Unrotated keys and values."""
+        self.flush()
+        return self._store
+
+    @store.setter
+    def store(self, value: GrowingBuffer | None) -> None:
+        self._store = value
+
+    @property
+    def index(self) -> IndexStore | None:
+        """Compressed keys."""
+        self.flush()
+        return self._index
+
+    @index.setter
+    def index(self, value: IndexStore | None) -> None:
+        self._index = value
+
+    def without_fresh(self) -> tuple[GrowingBuffer, IndexStore | None]:
+        """``store`` and ``index`` as they are, for what writes ``fresh``."""
+        assert self._store is not None
+        return self._store, self._index
+
+    @property
+    def batch(self) -> int:
+        """Sequences held; 0 while there is nothing."""
+        return 0 if self._store is None else self._store.data.shape[0]
 
     # transformers keeps whole tensors in these two; ours are views of a buffer that may move.
     @property
@@ -189,20 +223,46 @@ class ESALayer(DynamicLayer):
         checked = self.checks(count)
         if checked:
             check_finite("the model", key=key_states, value=value_states)
-        rows = self.store.extend(count)
-        rows[:, :, 0].copy_(key_states.transpose(1, 2), non_blocking=True)
-        rows[:, :, 1].copy_(value_states.transpose(1, 2), non_blocking=True)
-        if self.index is not None:
-            exact = self.compressor.is_exact
-            rows = fold_keys(key_states) if exact else self.compressor.compress_key(key_states)
-            if checked and self.index.keys.data.dtype == torch.float16:
+        store, index = self.store, self.index
+        store.extend(count)
+        if index is not None:
+            index.extend(count)
+        self.fresh = (key_states, value_states)
+        if not self._may_wait(key_states, value_states, checked):
+            self.flush()
+        return store.rows[:, :, 0].transpose(1, 2), store.rows[:, :, 1].transpose(1, 2)
+
+    def _may_wait(self, key: Tensor, value: Tensor, checked: bool) -> bool:
+        """Whether the kernel that begins a step of several tokens can write them to the cache as well."""
+        store, index = self.without_fresh()
+        if key.shape[2] == 1 or self.queries is not None:
+            return False
+        if any(t.dtype != store.data.dtype or t.stride(3) != 1 for t in (key, value)):
+            return False
+        if not triton_runs(self.facts(key), refuses=False):
+            return False
+        kept = None if index is None else index.keys.data.dtype
+        if checked and kept == torch.float16:
+            return False  # the index is looked at as well
+        maps = self.compressor
+        return can_prepare_chunk(key.dtype, kept, maps.query_weight, maps.key_weight)
+
+    def flush(self) -> None:
+        """Write what is ``fresh`` to its place, if there is anything."""
+        if self.fresh is None:
+            return
+        (key, value), self.fresh = self.fresh, None
+        store, index = self.without_fresh()
+        count = key.shape[2]
+        rows = store.rows[:, store.length - count :]
+        rows[:, :, 0].copy_(key.transpose(1, 2), non_blocking=True)
+        rows[:, :, 1].copy_(value.transpose(1, 2), non_blocking=True)
+        if index is not None:
+            compressed = fold_keys(key) if self.compressor.is_exact else self.compressor.compress_key(key)
+            if self.checks(count) and index.keys.data.dtype == torch.float16:
                 # Sums of many products may leave its range though every key is in it.
-                check_finite("the index in fp16 (index_dtype)", **{"compressed key": rows.to(torch.float16)})
-            self.index.append(rows)
-        keys, values = self.keys, self.values
-        assert keys is not None
-        assert values is not None
-        return keys, values
+                check_finite("the index in fp16 (index_dtype)", **{"compressed key": compressed.to(torch.float16)})
+            index.write_last(compressed)
 
     def make_room(self, count: int) -> None:
         """Make room for ``count`` more tokens."""
@@ -245,7 +305,7 @@ class ESALayer(DynamicLayer):
 
     def get_seq_length(self) -> int:
         """Tokens held."""
-        return 0 if self.store is None else self.store.length
+        return 0 if self._store is None else self._store.length
 
     def index_rows(self, row: int, begin: int, end: int) -> Tensor:
         """Compressed keys of tokens ``[begin, end)`` of one sequence, ``(N, R)``; a view unless stored in 8 bits."""
@@ -268,6 +328,7 @@ class ESALayer(DynamicLayer):
 
     def copy(self, workspace: Workspace) -> ESALayer:
         """The same tokens in memory of their own; maps and tables are shared, which nothing changes."""
+        self.flush()
         other = ESALayer.__new__(ESALayer)
         other.__dict__.update(self.__dict__)
         other.workspace = workspace
@@ -280,6 +341,7 @@ class ESALayer(DynamicLayer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is stored, and not who watches or what can be made again."""
+        self.flush()
         return {**self.__dict__, "watchers": [], "derived": _Derived(choices=self.derived.choices)}
 
     def _buffers(self) -> list[GrowingBuffer | IndexStore]:
@@ -294,6 +356,8 @@ class ESALayer(DynamicLayer):
         """
         held, removed = self.get_seq_length(), int(tokens_to_remove)  # transformers 5.17 gives a tensor
         length = max(held + removed if removed <= 0 else min(removed, held), 0)
+        if self.fresh is not None and length <= held - self.fresh[0].shape[2]:
+            self.fresh = None
         for buffer in self._buffers():
             buffer.crop(length)
         for window in self.derived.windows.values():
@@ -335,7 +399,7 @@ class ESALayer(DynamicLayer):
 
     def reset(self) -> None:
         """Forget everything; the next tokens may have another batch size."""
-        self.store = self.index = self.queries = None
+        self.store = self.index = self.queries = self.fresh = None
         self.derived = _Derived()
         self.is_initialized = False
 

@@ -9,7 +9,9 @@ from esa_attention.attention.cache.layer import ESALayer, LastChoice
 from esa_attention.attention.engine import baselines
 from esa_attention.attention.segments import Segments
 from esa_attention.compression.folding import fold_queries
-from esa_attention.ops.scoring import chunk_scores, decode_scores, decode_scores_int8, select
+from esa_attention.ops.index_products import decode_scores, decode_scores_int8
+from esa_attention.ops.scoring import chunk_scores
+from esa_attention.ops.selection_cpu import select
 from esa_attention.ops.selection_torch import select_topk
 
 __all__ = ["Choices", "choose_tokens"]
@@ -61,13 +63,13 @@ def choose_tokens(layer: ESALayer, row: int, turned: Tensor, cut: Segments) -> C
 def _scores(layer: ESALayer, row: int, query_index: Tensor, cut: Segments, block: int) -> Tensor:
     """Own scores ``(blocks, M)`` of the middle tokens."""
     begin, end = cut.initial_end, cut.local
-    index = layer.index
+    index, forms = layer.index, layer.config.cpu_forms
     if query_index.shape[0] == 1:
         if index is not None and index.scale is not None:
             rows, scale = index.keys.data[row, begin:end], index.scale.data[row, begin:end]
-            return decode_scores_int8(query_index[0], rows, scale)[None]
+            return decode_scores_int8(query_index[0], rows, scale, forms)[None]
         rows = layer.index_rows(row, begin, end)
-        return decode_scores(query_index[0].to(rows.device), rows)[None]
+        return decode_scores(query_index[0].to(rows.device), rows, forms)[None]
     rows = layer.index_rows(row, begin, end)
     return chunk_scores(query_index.to(rows.device), rows, block)
 

@@ -44,8 +44,7 @@ def dense_tokens(layer: ESALayer, new: int, starts: Sequence[int] | None) -> lis
         new: How many tokens a step has.
         starts: First real token of every row.
     """
-    assert layer.store is not None
-    rows = [0] * layer.store.data.shape[0] if starts is None else starts
+    rows = [0] * layer.batch if starts is None else starts
     if layer.config.method == "full":
         return [new] * len(rows)
     limit, size, total = layer.dense_until, layer.config.step_size, layer.get_seq_length()

@@ -16,7 +16,7 @@ from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.engine.choosing import Choices, choose_tokens
 from esa_attention.attention.segments import Segments, segments
 from esa_attention.ops.attention_torch import attend
-from esa_attention.ops.decode_cpu import PIECE, attend_decode, decode_runs
+from esa_attention.ops.decode_cpu import attend_decode
 from esa_attention.ops.states_torch import merge_attention_states
 
 __all__ = ["attend_layer_torch"]
@@ -53,15 +53,15 @@ def _chunk(layer: ESALayer, row: int, query: Tensor, current: int, start: int, s
         watcher(layer.layer_idx, row, cut, choices)
     assert layer.store is not None
     store = layer.store.data[row]
-    if decode_runs(query, store):
+    if query.shape[1] == 1 and query.device.type == store.device.type == "cpu":
         keys, values, position = layer.window(row).read(store, cut.local, cut.end)
         near_query = layer.tables.rotate(query, position + cut.current - cut.local)
         initial = torch.arange(cut.start, cut.initial_end)
         far_indices = torch.cat((initial, choices[0][2]))
         if far_indices.shape[0] == 0:
             return _local(layer, row, query, cut, scaling)[0]
-        piece = layer.workspace.get("piece", (PIECE, *store.shape[2:]), store.dtype, store.device)
-        return attend_decode(turned, store, far_indices, near_query, keys, values, scaling, piece)
+        local = (near_query, keys, values)
+        return attend_decode(turned, store, far_indices, *local, scaling, layer.workspace.get, config.cpu_forms)
     near, near_lse = _local(layer, row, query, cut, scaling)
     far, far_lse = _far(layer, row, turned, cut, choices, scaling)
     return merge_attention_states([near, far], [near_lse, far_lse])[0]

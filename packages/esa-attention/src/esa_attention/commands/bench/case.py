@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from effkit.errors import UserError
+from esa_attention.attention.cache.buffers import empty
 from esa_attention.attention.cache.layer import ESALayer
 from esa_attention.attention.cache.workspace import Workspace
 from esa_attention.attention.engine.step import attend_layer
@@ -73,6 +74,7 @@ class Case:
             count = min(_FILL, self.length - low)
             keys, values = self._randn(*size)[:, :, :count], self._randn(*size)[:, :, :count]
             layer.update(keys, values)
+        layer.flush()
         return layer
 
     def esa(self, provider: str) -> Callable[[], Any]:
@@ -93,7 +95,9 @@ class Case:
         """Full attention over as many keys, contiguous by head, in every form there is."""
         size = (1, self.shape.num_kv_heads, self.length + self.new, self.shape.head_dim)
         self._generator.manual_seed(self.seed + 1)
-        return full_forms(self.query, self._randn(*size), self._randn(*size))
+        # In memory of the cache's kind, which may lie in large pages.
+        keys, values = (empty(size, self.dtype, self.device).copy_(self._randn(*size)) for _ in range(2))
+        return full_forms(self.query, keys, values)
 
     def append(self) -> Callable[[], Any]:
         """Appending one token, the index included."""

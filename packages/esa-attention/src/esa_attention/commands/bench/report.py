@@ -17,6 +17,7 @@ from esa_attention.commands.bench.floors import kernel_bytes, macs, moved_bytes
 from esa_attention.commands.bench.peers import captured, fastest
 from esa_attention.commands.bench.shape import LayerShape
 from esa_attention.config import ESAConfig
+from esa_attention.ops.forms import measured as measured_forms
 from esa_attention.plots import bytes_curves, time_curves
 
 __all__ = ["KINDS", "bench_report"]
@@ -119,6 +120,7 @@ def _measure(bench: Bench, case: Case, kind: str, names: Sequence[str]) -> dict[
         The figures of this length.
     """
     race: dict[str, float] = {}
+    known = measured_forms()
     if kind == "append":
         calls, baseline = {"esa": case.append()}, None
     else:
@@ -155,6 +157,9 @@ def _measure(bench: Bench, case: Case, kind: str, names: Sequence[str]) -> dict[
             + "."
         )
         found["full_attention"] = race
+    if forms := [line for line in measured_forms() if line not in known]:
+        found["cpu_forms"] = forms
+        measured.table.note += f" Forms by a measurement at first use (esa.cpu_forms): {'; '.join(forms)}."
     if case.new == 1:
         found["kernel_bytes"] = {n: kernel_bytes(case, n) for n in calls if n.startswith("esa")}
         for name, parts in found["kernel_bytes"].items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from effkit.errors import choose
 from kd_autoaug.augmentation.rng import integers, uniform
 
-__all__ = ["STYLES", "boxes"]
+__all__ = ["STYLES", "box_of", "boxes"]
 
 STYLES: dict[str, str] = {
     "none": "no cutout in this space",
@@ -54,3 +56,32 @@ def boxes(style: str, extent: Tensor, across: Tensor, down: Tensor, size: tuple[
         before = side // 2
         after = side - before
     return torch.stack((x - before, y - before, x + after, y + after), -1)
+
+
+def box_of(style: str, extent: float, across: int, down: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The box of one cutout in plain numbers: :func:`boxes`, step by step.
+
+    Args:
+        style: One of ``STYLES``.
+        extent: Pixels.
+        across: Word of 32 bits for the place along the width.
+        down: The same along the height.
+        size: Height and width of the picture.
+
+    Returns:
+        Left, top, right, bottom, right and bottom not included.
+    """
+    height, width = size
+    if style == "none":
+        return 0, 0, 0, 0
+    if style.startswith("rectangle"):
+        if style == "rectangle" and not extent > 0:
+            return 0, 0, 0, 0
+        left = math.floor(max(across * 2.0**-32 * width - extent / 2.0, 0.0))
+        top = math.floor(max(down * 2.0**-32 * height - extent / 2.0, 0.0))
+        return left, top, math.floor(min(left + extent, width)) + 1, math.floor(min(top + extent, height)) + 1
+    x, y = across * width >> 32, down * height >> 32
+    side = math.floor(extent + 0.5)
+    before = int(extent) if style == "half" else side // 2
+    after = int(extent) if style == "half" else side - before
+    return x - before, y - before, x + after, y + after

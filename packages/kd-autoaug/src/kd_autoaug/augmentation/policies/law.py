@@ -45,6 +45,16 @@ class Law:
         numbers = self.scale, self.offset, self.direction, self.cap, self.lowest, self.highest, self.root
         return [float(v) for v in (*numbers, *flags)]
 
+    def at(self, fraction: float, negative: bool) -> float:
+        """One argument before the factor of the side: :func:`evaluate` in plain numbers, rounding by rounding."""
+        x = fraction * self.scale
+        x = min(float(math.trunc(x)) if self.truncate == "scaled" else x, self.cap) * self.direction
+        y = self.offset + (-x if negative and self.sign == "scaled" else x)
+        y = float(math.trunc(y)) if self.truncate == "total" else y
+        y = math.sqrt(max(y, 0.0)) if self.root else y
+        y = min(max(y, self.lowest), self.highest)
+        return -y if negative and self.sign == "total" else y
+
 
 def stack(laws: Sequence[Law]) -> Tensor:
     """Coefficients of E laws for :func:`evaluate`, float64 ``(11, E)``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from effkit.errors import UserError, written
 from kd_autoaug.augmentation.policies.entries import Entry
 from kd_autoaug.augmentation.policies.names import named_table
 from kd_autoaug.augmentation.policies.sampling import Sampler
+from kd_autoaug.augmentation.policies.sampling_single import SingleSampler
 from kd_autoaug.augmentation.policies.space import LawSpace
 from kd_autoaug.augmentation.policies.table import PolicyTable
 from kd_autoaug.augmentation.policies.timm_strings import timm_table
@@ -130,6 +132,11 @@ class Policy(PolicyTable):
         """
         return self._sampler.sample(seed, index, view, size, backend)
 
+    @cached_property
+    def single(self) -> SingleSampler:
+        """Draws for one picture at a time what :meth:`sample` draws for many."""
+        return SingleSampler(self._sampler)
+
     def describe(self) -> dict[str, Any]:
         """The whole table, in plain values: what :meth:`fingerprint` hashes."""
         # The laws as what comes of them; two sizes, one of unequal sides, tell pixels, widths and heights apart.
@@ -158,7 +165,8 @@ class Policy(PolicyTable):
         return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_sampler"}  # tables of a device stay on this side
+        # Tables of a device stay on this side.
+        return {k: v for k, v in self.__dict__.items() if k not in ("_sampler", "single")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -98,7 +98,7 @@ class Sampler:
             op=table["op"],
             threshold=table["threshold"],
             level=table["level"],
-            argument=self._at(size, device),
+            argument=self.at(size, device),
             interpolation=table["interpolation"],
             numbers=table["numbers"],
             weight=table.get("weight"),
@@ -169,21 +169,21 @@ class Sampler:
         noise = self.policy.noise
         if noise is None:
             level = rng.integers(words[_LEVEL], self.bins) if self.policy.random_bin else 0
-            return self._at(size, entry.device).flatten()[(entry * self.bins + level) * 2 + negative]
+            return self.at(size, entry.device).flatten()[(entry * self.bins + level) * 2 + negative]
         level = table["level"][entry]
         if noise.std == float("inf"):
             level = level * rng.uniform(words[_LEVEL])
         else:
             level = level + noise.std * rng.normal(words[_LEVEL])
         fraction = level.clamp(0.0, noise.upper) / table["numbers"][2]
-        return evaluate(table["law"][:, entry], fraction, negative > 0) * self._at(size, entry.device)[entry]
+        return evaluate(table["law"][:, entry], fraction, negative > 0) * self.at(size, entry.device)[entry]
 
     def _constants(self, device: torch.device) -> dict[str, Tensor]:
         if device not in self._on:
             self._on[device] = {k: v.to(device) for k, v in self.constant.items()}
         return self._on[device]
 
-    def _at(self, size: tuple[int, int], device: torch.device) -> Tensor:
+    def at(self, size: tuple[int, int], device: torch.device) -> Tensor:
         """What depends on the size: arguments ``(E, bins, 2)``, with noise the factors of the sides ``(E,)``."""
         key = device, size
         if key not in self._sized:

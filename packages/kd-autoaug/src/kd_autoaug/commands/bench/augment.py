@@ -15,26 +15,15 @@ from effkit.errors import UserError, choose
 from effkit.report import Report, Table
 from kd_autoaug.augmentation.augment import BatchAugment
 from kd_autoaug.augmentation.policies.policy import Policy
+from kd_autoaug.commands.bench.peers import HOW, PEERS, peer_transform
 from kd_autoaug.commands.bench.shared import OURS, photographs
 
-__all__ = ["PEERS", "augment_report"]
-
-PEERS = ("timm", "torchvision")
-_HOW = {"nearest": Image.Resampling.NEAREST, "random": (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)}
+__all__ = ["augment_report"]
 
 
 def _peer(provider: str, pictures: list[Image.Image], n: int, m: float, interpolation: str) -> Callable[[], None]:
     """The peer's own transform, picture by picture, from Pillow picture to Pillow picture."""
-    if provider == "timm":
-        from timm.data.auto_augment import rand_augment_transform
-
-        hparams = {"img_mean": (128, 128, 128), "interpolation": _HOW[interpolation]}
-        transform: Any = rand_augment_transform(f"rand-m{m:g}-n{n}-p1.0", hparams)
-    else:
-        from torchvision.transforms import InterpolationMode, v2
-
-        how = InterpolationMode.NEAREST if interpolation == "nearest" else InterpolationMode.BILINEAR
-        transform = v2.RandAugment(n, int(m), interpolation=how, fill=128)
+    transform = peer_transform(provider, n, m, interpolation, fill=128)
 
     def run() -> None:
         for picture in pictures:
@@ -75,7 +64,7 @@ def augment_report(
     Raises:
         UserError: If a value is not allowed.
     """
-    choose("interpolation", interpolation, _HOW)
+    choose("interpolation", interpolation, HOW)
     if n < 1:
         raise UserError(f"n={n} must be at least 1 operator")
     if not 0 <= m <= 10:

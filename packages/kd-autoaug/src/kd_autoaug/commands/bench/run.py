@@ -14,11 +14,12 @@ from effkit.report import Report
 from kd_autoaug.commands.bench.augment import augment_report
 from kd_autoaug.commands.bench.cache import cache_report
 from kd_autoaug.commands.bench.operators import operators_report
+from kd_autoaug.commands.bench.single import single_report
 from kd_autoaug.commands.bench.step import step_report
 
 __all__ = ["KINDS", "run"]
 
-KINDS = ("augment", "ops", "step", "cache")
+KINDS = ("augment", "single", "ops", "step", "cache")
 
 
 def run(cfg: Any) -> Report:
@@ -36,7 +37,8 @@ def run(cfg: Any) -> Report:
     kind = choose("bench", words[0], KINDS)
     set_threads(cfg.threads)
     options, folder = plain_options(cfg), run_dir()
-    reports = {"augment": augment_report, "ops": operators_report, "step": step_report, "cache": cache_report}
+    reports = {"augment": augment_report, "single": single_report, "ops": operators_report}
+    reports |= {"step": step_report, "cache": cache_report}
     report: Any = reports[kind]
     check_arguments(report, {k: v for k, v in options.items() if k != "csv"})
     providers = options["providers"]
@@ -45,11 +47,18 @@ def run(cfg: Any) -> Report:
     if kind == "cache":
         keys = ("network", "classes", "k", "samples", "views", "workers", "rounds", "seed")
         return cache_report(**{k: options[k] for k in keys}, **shared)
-    shared |= {"folder": folder, "providers": providers}
+    shared |= {"folder": folder}
     timed = {k: cfg[k] for k in ("device", "threads", "min_rounds", "min_seconds")}
     if kind != "step" and cfg.precision not in ("auto", "fp32"):
         raise UserError(f"precision={cfg.precision} is of `bench step`: {kind} computes on bytes, leave it out")
     bench = Bench("kd-autoaug", precision=cfg.precision if kind == "step" else "fp32", memory=False, **timed)
+    if kind == "single":
+        if providers is not None:
+            raise UserError(f"providers={providers}: `bench single` times ours against peer={cfg.peer}, leave it out")
+        return single_report(
+            bench, **{k: options[k] for k in ("n", "m", "interpolation", "peer", "kind", "seed")}, **shared
+        )
+    shared |= {"providers": providers}
     if kind == "augment":
         return augment_report(bench, n=cfg.n, m=cfg.m, interpolation=cfg.interpolation, seed=cfg.seed, **shared)
     if kind == "ops":

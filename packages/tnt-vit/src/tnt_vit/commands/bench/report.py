@@ -1,4 +1,7 @@
-"""Speed beside the peers: timm's TNT-S and DeiT-S on the same device, all sides interleaved in one run."""
+"""Speed beside the peers: timm's TNT-S and DeiT-S on the same device, all sides interleaved in one run.
+
+On a CPU the matrix products of ours alone take turns with them (the row ``products``): what shapes and kernels allow.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from effkit.arguments import check_arguments
 from effkit.bench import Bench, check_counts, check_csv, check_providers, inference, training_step
@@ -17,58 +19,12 @@ from effkit.device import seed_everything
 from effkit.errors import UserError, choose
 from effkit.report import Report
 from tnt_vit.checkpoints.zoo import VARIANTS, create_model, full_name
+from tnt_vit.commands.bench.parts import parts_report
+from tnt_vit.commands.bench.products import products
+from tnt_vit.commands.bench.providers import ORDERS, PROVIDERS, build_provider
 from tnt_vit.commands.options import options
-from tnt_vit.inference.optimize import optimize_for_inference
 
-__all__ = ["PROVIDERS", "bench_report", "build_provider", "run"]
-
-PROVIDERS = {
-    "ours": "tnt_vit rewritten by optimize_for_inference",
-    "ours_words_first": "the same, words run through all layers first (R1)",
-    "ours_layers": "the same, words and sentences layer by layer",
-    "ours_module": "tnt_vit.TNT, the trainable module",
-    "timm": "timm's TNT with the same weights",
-    "deit": "timm's plain ViT of the same outer size",
-}
-_ORDERS: dict[str, Any] = {"ours": "auto", "ours_words_first": "words_first", "ours_layers": "layers"}
-_PEER_VIT = {192: "deit_tiny_patch16_224", 384: "deit_small_patch16_224"}
-
-
-def build_provider(provider: str, variant: str, device: torch.device, dtype: torch.dtype, seed: int = 0) -> nn.Module:
-    """A provider's network in evaluation mode; ours and timm's share their weights (random, seeded).
-
-    Args:
-        provider: A key of :data:`PROVIDERS`.
-        variant: A key of :data:`tnt_vit.checkpoints.zoo.VARIANTS`.
-        device: Where to put it.
-        dtype: Type of weights and pictures.
-        seed: Of the weights.
-
-    Raises:
-        ValueError: If the provider is unknown or has no such variant.
-    """
-    import timm
-
-    choose("providers", provider, list(PROVIDERS))
-    torch.manual_seed(seed)
-    model: Any = create_model(variant)
-    if provider == "timm":
-        if not VARIANTS[variant].hub:
-            raise UserError(
-                f"timm has no {variant}; leave 'timm' out of providers or use model=tnt_s, tnt_b or tnt_s_legacy"
-            )
-        peer = timm.create_model(variant)
-        peer.load_state_dict(model.state_dict())
-        model = peer
-    elif provider == "deit":
-        width = model.embed_dim
-        if width not in _PEER_VIT or model.img_size != (224, 224):
-            raise UserError(f"there is no DeiT of width {width} for {model.img_size}; leave 'deit' out of providers")
-        model = timm.create_model(_PEER_VIT[width])
-    model = model.to(device=device, dtype=dtype).eval()
-    if provider in _ORDERS:
-        model = optimize_for_inference(model, order=_ORDERS[provider])
-    return model
+__all__ = ["bench_report", "run"]
 
 
 def bench_report(
@@ -94,7 +50,8 @@ def bench_report(
         variant: Which TNT.
         batch_sizes: Pictures a call.
         providers: Keys of :data:`PROVIDERS`; the ratio is taken against ``timm`` if it is among them, else the last.
-        mode: ``inference``, or ``train`` for forward and backward of the trainable modules.
+        mode: ``inference``, ``train`` for forward and backward of the trainable modules, or ``parts`` for the shares of
+            one of ours.
         compile: Run every provider through ``torch.compile``.
         compile_mode: torch's compile mode, e.g. ``reduce-overhead`` or ``max-autotune``.
         device: ``auto``, ``cpu``, ``cuda``...
@@ -114,12 +71,12 @@ def bench_report(
     """
     given = {"mode": mode, "compile": compile, "compile_mode": compile_mode}
     check_arguments(bench_report, given)
-    choose("mode", mode, ["inference", "train"])
+    choose("mode", mode, ["inference", "train", "parts"])
     if compile_mode is not None:
         choose("compile_mode", compile_mode, list(torch._inductor.list_mode_options()))
     names = check_providers(providers, PROVIDERS)
     seed_everything(seed)
-    if mode == "train" and any(n in _ORDERS for n in names):
+    if mode == "train" and any(n in ORDERS for n in names):
         raise UserError("mode=train times trainable modules; use providers=[ours_module,timm,deit]")
     batches = check_counts("batch_sizes", batch_sizes)
     choose("model.name", variant, list(VARIANTS))
@@ -127,11 +84,16 @@ def bench_report(
         "tnt-vit", device=device, precision=precision, threads=threads, min_rounds=min_rounds, min_seconds=min_seconds
     )
     dtype = torch.float32 if mode == "train" else bench.dtype  # weights stay float32 in training
+    if mode == "parts":
+        if compile:
+            raise UserError("mode=parts clocks operators one by one, which compile=true joins; use compile=false")
+        return parts_report(bench, variant, names, batches, seed, csv)
     models = {n: build_provider(n, variant, bench.device, dtype, seed) for n in names}
     side = VARIANTS[variant].args.get("img_size", 224)
     baseline = "timm" if "timm" in names else names[-1]
     macs = _macs(variant)
     label = f"{mode} {'compile' if compile else 'eager'}"
+    alone = "ours" in names and bench.device.type == "cpu" and not compile
     data: dict[str, Any] = {}
     for batch in batches:
         x = torch.randn(batch, 3, side, side, device=bench.device, dtype=dtype)
@@ -140,6 +102,8 @@ def bench_report(
             calls: Any = {n: training_step(model, x, bench.dtype) for n, model in ready.items()}
         else:
             calls = {n: inference(model, x) for n, model in ready.items()}
+            if alone:
+                calls["products"] = products(models["ours"], x)
         # A training step multiplies three times as much as a forward pass.
         limit = bench.floor.seconds(macs=macs * batch * (3 if mode == "train" else 1))
         case = bench.run(
@@ -156,8 +120,13 @@ def bench_report(
         )
         rate = f"{bench.floor.flops_per_second / 1e9:,.0f} GFLOP/s of this machine's large matrix product"
         case.table.note += f" Floor: {macs / 1e9:.2f} GMACs a picture at the {rate} are {1e3 * limit:.2f} ms."
-        ratios = {f"faster_than_{baseline}": case.faster_than(baseline)}
-        data[f"batch_{batch}"] = {"seconds": case.seconds, **ratios, "floor_seconds": limit}
+        seconds = {n: case.seconds[n] for n in names}
+        found = {"seconds": seconds, f"faster_than_{baseline}": case.faster_than(baseline), "floor_seconds": limit}
+        if alone:
+            share = case.result.ratio("products", "ours").median
+            case.table.note += f" The products of ours alone take {100 * share:.0f} % of its time."
+            found |= {"products_seconds": case.seconds["products"], "share_of_products": share}
+        data[f"batch_{batch}"] = found
     return bench.report(f"tnt-vit bench {variant}", data, csv=csv, folder=folder)
 
 
