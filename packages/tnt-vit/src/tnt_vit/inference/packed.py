@@ -79,6 +79,11 @@ class _OneDnn:
 _KERNELS: dict[str, type[_Mkl] | type[_OneDnn]] = {"mkl": _Mkl, "onednn": _OneDnn}
 
 
+def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A contiguous copy without a graph, in its own type or another."""
+    return tensor.detach().to(dtype or tensor.dtype, copy=True).contiguous()
+
+
 class PackedLinear(nn.Module):
     """``x W^T + b``, or its exact GELU.
 
@@ -97,9 +102,8 @@ class PackedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.gelu = gelu
-        weight, bias = (None if t is None else t.detach().to(dtype or t.dtype, copy=True) for t in (weight, bias))
-        self.register_buffer("weight", weight.contiguous())  # type: ignore[union-attr]
-        self.register_buffer("bias", None if bias is None else bias.contiguous())
+        self.register_buffer("weight", _own(weight, dtype))
+        self.register_buffer("bias", None if bias is None else _own(bias, dtype))
         self._kernels: dict[int, _Mkl | _OneDnn] = {}
 
     def __getstate__(self) -> dict[str, Any]:
