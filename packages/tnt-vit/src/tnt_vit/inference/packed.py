@@ -79,11 +79,6 @@ class _OneDnn:
 _KERNELS: dict[str, type[_Mkl] | type[_OneDnn]] = {"mkl": _Mkl, "onednn": _OneDnn}
 
 
-def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """A contiguous copy without a graph, in its own type or another."""
-    return tensor.detach().to(dtype or tensor.dtype, copy=True).contiguous()
-
-
 class PackedLinear(nn.Module):
     """``x W^T + b``, or its exact GELU.
 
@@ -91,7 +86,7 @@ class PackedLinear(nn.Module):
         weight: ``(out, in)``; copied.
         bias: ``(out,)`` or ``None``.
         gelu: Apply the exact GELU to the output.
-        dtype: Type of the copies; the weight's if not given.
+        dtype: Type of both copies; the weight's if not given.
     """
 
     weight: Tensor
@@ -102,8 +97,9 @@ class PackedLinear(nn.Module):
     ) -> None:
         super().__init__()
         self.gelu = gelu
-        self.register_buffer("weight", _own(weight, dtype))
-        self.register_buffer("bias", None if bias is None else _own(bias, dtype))
+        dtype = dtype or weight.dtype
+        self.register_buffer("weight", weight.detach().to(dtype, copy=True).contiguous())
+        self.register_buffer("bias", None if bias is None else bias.detach().to(dtype, copy=True).contiguous())
         self._kernels: dict[int, _Mkl | _OneDnn] = {}
 
     def __getstate__(self) -> dict[str, Any]:

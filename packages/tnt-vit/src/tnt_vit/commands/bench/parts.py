@@ -49,16 +49,16 @@ def parts_report(
             found = seconds_by_part(model, x, rounds=bench.min_rounds, seconds=bench.min_seconds)
         whole = sum(found.values())
         what = f"{bench.precision} batch {batch}"
-        made: dict[str, Any] = {"threads": threads, **stamp()}
+        where: Any = stamp()
         lines = [[part, 1e3 * seconds, 100 * seconds / whole] for part, seconds in found.items()]
-        note = f"{made['machine']}, {threads} thread(s); medians, together {1e3 * whole:.1f} ms."
+        note = f"{where['machine']}, {threads} thread(s); medians, together {1e3 * whole:.1f} ms."
         tables.append(Table(f"{variant}, {what}, {names[0]} by part", ["part", "ms", "%"], lines, note))
         for part, seconds in found.items():
             figures = ((what, "ms", 1e3 * seconds), (f"{what} share", "share", seconds / whole))
             rows += [
                 ResultRow(
                     "tnt-vit", variant, part, f"{names[0]} by part", bench.precision, "batch", batch,
-                    metric, unit, value, **made,
+                    metric, unit, value, threads=threads, **where,
                 )
                 for metric, unit, value in figures
             ]  # fmt: skip

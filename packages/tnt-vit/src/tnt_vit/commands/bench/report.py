@@ -89,7 +89,7 @@ def bench_report(
         if compile:
             raise UserError("mode=parts clocks operators one by one, which compile=true joins; use compile=false")
         return parts_report(bench, variant, names, batches, seed, csv)
-    models = {n: build_provider(n, variant, bench.device, dtype, seed) for n in names}
+    models: dict[str, Any] = {n: build_provider(n, variant, bench.device, dtype, seed) for n in names}
     side = VARIANTS[variant].args.get("img_size", 224)
     baseline = "timm" if "timm" in names else names[-1]
     macs = _macs(variant)
