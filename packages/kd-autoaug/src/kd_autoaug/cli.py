@@ -76,7 +76,7 @@ def preview(cfg: DictConfig) -> Report:
 
 @main.command("bench", positional="what")
 def bench(cfg: DictConfig) -> Report:
-    """Time augmentation against timm and torchvision (augment, single), its operators (ops), a training step (step)."""
+    """Time augmentation against timm and torchvision (augment, single), operators (ops) or a training step."""
     from kd_autoaug.commands.bench.run import run
 
     return run(cfg)

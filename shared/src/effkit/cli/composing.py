@@ -7,6 +7,7 @@ and start jobs in the same way. So it is put together once, and each command add
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from hydra.core.default_element import ResultDefault
@@ -48,7 +49,7 @@ def put_together(
     def _merged(config: DictConfig, parts: Iterable[ResultDefault]) -> DictConfig:
         with flag_override(config, "no_deepcopy_set_nodes", True):
             for part in parts:
-                config.merge_with(copied(known.part(_key(part), lambda part=part: load(part))))
+                config.merge_with(copied(known.part(_key(part), partial(load, part))))
         return config
 
     return known.composed(("whole", *map(_key, defaults)), whole)

@@ -76,8 +76,9 @@ def quicken_copies() -> None:
     if not _KNOWN or hasattr(Metadata, "__deepcopy__"):
         return
     Metadata.__deepcopy__ = _copied_metadata  # type: ignore[attr-defined]
-    for kind in (DictConfig, ListConfig):
-        kind.__deepcopy__ = _quick(kind, kind.__deepcopy__)  # type: ignore[method-assign]
+    kinds: tuple[Any, ...] = (DictConfig, ListConfig)
+    for kind in kinds:
+        kind.__deepcopy__ = _quick(kind, kind.__deepcopy__)
 
 
 def _quick(kind: type, slow: Callable[[Any, dict[int, Any]], Any]) -> Callable[[Any, dict[int, Any]], Any]:

@@ -27,13 +27,13 @@ def _loader() -> Any:
     """OmegaConf's loader, which knows what a number is and refuses keys that stand twice, on another parser."""
     from omegaconf._utils import get_yaml_loader
 
-    plain = get_yaml_loader()
+    plain: Any = get_yaml_loader()
     try:
         from yaml.cyaml import CParser
     except ImportError:  # PyYAML was built without libyaml
         return plain
 
-    class Loader(CParser, plain):  # type: ignore[misc]
+    class Loader(CParser, plain):  # type: ignore[misc, valid-type]
         def __init__(self, stream: str) -> None:
             CParser.__init__(self, stream)
             yaml.constructor.SafeConstructor.__init__(self)

@@ -106,7 +106,7 @@ class _Loader(ConfigLoaderImpl):
 
     def __init__(self, path: ConfigSearchPath, package: str) -> None:
         super().__init__(path)
-        self.repository = Repository(path)
+        self.repository: Repository = Repository(path)
         self.package = package
         self._held: Any = None  # the config before the words of the command line change it
         self._places: IConfigRepository = self.repository  # and where it was looked for, `hydra.searchpath` included

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -23,6 +23,7 @@ from tnt_vit.commands.bench.parts import parts_report
 from tnt_vit.commands.bench.products import products
 from tnt_vit.commands.bench.providers import ORDERS, PROVIDERS, build_provider
 from tnt_vit.commands.options import options
+from tnt_vit.inference.optimize import InferenceTNT
 
 __all__ = ["bench_report", "run"]
 
@@ -103,7 +104,7 @@ def bench_report(
         else:
             calls = {n: inference(model, x) for n, model in ready.items()}
             if alone:
-                calls["products"] = products(models["ours"], x)
+                calls["products"] = products(cast(InferenceTNT, models["ours"]), x)
         # A training step multiplies three times as much as a forward pass.
         limit = bench.floor.seconds(macs=macs * batch * (3 if mode == "train" else 1))
         case = bench.run(
