@@ -149,8 +149,8 @@ HIGHLIGHTS = {
         "Weight-Sharing NAS: the optimization gap (arXiv 2008.01475)",
         "How well a super-network ranks its sub-networks, beside seed noise and plain counting.",
         ("taus.png", "Rank correlations of two supernets beside seed noise and counting"),
-        "All 81 networks of a chain are scored {:.1f} times as fast as one at a time, all 6,561 of another {:.1f} times, "
-        "24 trained {:.1f} times.",
+        "All 81 networks of a chain are scored {:.1f} times as fast as one at a time, all 6,561 of another {:.1f} "
+        "times, 24 trained {:.1f} times.",
         (
             speedup("cpu.csv", provider="prefix", x=81),
             speedup("cpu.csv", provider="prefix", x=6561),
