@@ -249,6 +249,6 @@ def test_attention_in_every_form(dtype):
 
     arguments = (queries[0], store, far, queries[1], keys, values, 0.2, scratch)
     found = _by_form("attend", lambda forms: decode_cpu.attend_decode(*arguments, forms))
-    assert set(found) == {"pieces", "flash"}
+    assert set(found) == {"pieces", "flash"} | ({"native"} if dtype != torch.float16 else set())
     for name, out in {**found, "auto": decode_cpu.attend_decode(*arguments)}.items():
         assert_close_to_reference(out, due(dtype), due(torch.float64), what=name)
