@@ -15,6 +15,8 @@ from esa_attention.ops.forms import PRODUCTS
 from esa_attention.ops.index_rows import quantised
 from esa_attention.ops.native import build
 from esa_attention.ops.native.decode import attend_native, scores_native
+from esa_attention.ops.native.select import select_native
+from esa_attention.ops.selection_torch import dilate, select_topk
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
@@ -158,6 +160,42 @@ def test_memory_outside_of_the_store_is_never_read(index):
         attend_native(*arguments)
 
 
+# ---- the choice among scores
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("levels", [None, 1000, 50])
+@pytest.mark.parametrize(("count", "proximity", "k"), [(9001, 0, 40), (9001, 1, 64), (20000, 3, 600), (5000, 12, 300)])
+def test_the_choice_is_that_of_all_scores(count, proximity, k, levels, seed):
+    """Also among scores of few levels, where ties decide."""
+    own = torch.randn(count, generator=torch.Generator().manual_seed(seed))
+    if levels:
+        own = (own * levels / 6).round()
+    own[:3], own[-3:] = 9e3, 9e3  # at the borders
+    chosen = select_native(own, proximity, k)
+    if levels != 50:  # so few that too many are alike: then it says so
+        assert chosen is not None
+    if chosen is not None:
+        assert torch.equal(chosen, select_topk(dilate(own, proximity), k, own))
+
+
+def test_zeros_infinities_and_a_strided_row():
+    own = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))[:, 0]
+    own = own.masked_fill(own < 0, -torch.inf)
+    own[::7], own[1::7], own[100] = 0.0, -0.0, torch.inf
+    chosen = select_native(own, 2, 100)
+    assert chosen is not None
+    assert torch.equal(chosen, select_topk(dilate(own, 2), 100, own))
+
+
+def test_scores_that_are_too_few_alike_or_no_numbers_are_left_to_others():
+    own = torch.randn(9000, generator=torch.Generator().manual_seed(0))
+    for strange in (own[:100], torch.zeros(9000), own.clone().index_fill_(0, torch.tensor([8999]), torch.nan)):
+        assert select_native(strange, 3, 90) is None
+    with pytest.raises(NotImplementedError, match="float32"):
+        select_native(own.double(), 3, 90)
+
+
 # ---- compiling
 
 
@@ -180,21 +218,21 @@ def _count(monkeypatch):
 
 def test_it_is_compiled_once_and_found_again(fresh, monkeypatch):
     ran = _count(monkeypatch)
-    build.library(4)
+    build.library("decode", 4)
     (file,) = fresh.iterdir()  # and nothing else is left there
     assert len(ran) == 2
     assert stat.S_IMODE(fresh.stat().st_mode) == 0o700
     build._outcome.cache_clear()
-    build._load(4)
+    build._load("decode", 4)
     assert len(ran) == 2
-    assert file.name == f"decode-{build._key(build._compiler(), 4)}.so"
+    assert file.name == f"decode-{build._key(build._compiler(), 'decode', 4)}.so"
 
 
 def test_a_broken_file_is_compiled_anew(fresh, monkeypatch):
     ran = _count(monkeypatch)
     fresh.mkdir(mode=0o700)
-    (fresh / f"decode-{build._key(build._compiler(), 4)}.so").write_bytes(b"no library")
-    build.library(4)
+    (fresh / f"decode-{build._key(build._compiler(), 'decode', 4)}.so").write_bytes(b"no library")
+    build.library("decode", 4)
     assert (len(ran), len(list(fresh.iterdir()))) == (2, 1)
 
 
@@ -203,7 +241,7 @@ def test_many_threads_may_ask_for_it_at_once(fresh):
 
     def ask():
         try:
-            found.append(build._load(4))
+            found.append(build._load("decode", 4))
         except Exception as error:
             errors.append(error)
 
@@ -219,8 +257,8 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(fresh, monkeypatch):
     fresh.mkdir(mode=0o700)
     os.chmod(fresh, 0o777)
     ran = _count(monkeypatch)
-    build._load(4)
-    build._load(4)
+    build._load("decode", 4)
+    build._load("decode", 4)
     assert len(ran) == 4  # for this process only, each time
     assert list(fresh.iterdir()) == []
 
@@ -249,16 +287,18 @@ def test_without_a_compiler_the_other_forms_are_taken_and_it_is_said(fresh, monk
 
 
 def test_the_source_does_not_compile(fresh, monkeypatch, tmp_path):
-    source = tmp_path / "decode.c"
-    source.write_text("int broken(\n")
-    monkeypatch.setattr(build, "_SOURCE", source)
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "decode.c").write_text("int broken(\n")
+    monkeypatch.setattr(build, "_SOURCES", sources)
     with pytest.raises(NotImplementedError, match=r"failed: .*decode.c.*error"):
-        build.library(1)
+        build.library("decode", 1)
     assert list(fresh.iterdir()) == []
 
 
-def test_the_source_warns_of_nothing(tmp_path):
+@pytest.mark.parametrize(("name", "per_word"), [("decode", 1), ("decode", 2), ("decode", 4), ("select", 1)])
+def test_the_source_warns_of_nothing(name, per_word, tmp_path):
     assert COMPILER is not None
-    for per_word in (1, 2, 4):
-        flags = ("-Wall", "-Wextra", "-Werror", f"-DPER_WORD={per_word}")
-        build._run([COMPILER, *build._FLAGS, *flags, "-c", str(build._SOURCE), "-o", str(tmp_path / "decode.o")])
+    flags = ("-Wall", "-Wextra", "-Werror", f"-DPER_WORD={per_word}")
+    source = build._SOURCES / f"{name}.c"
+    build._run([COMPILER, *build._FLAGS, *flags, "-c", str(source), "-o", str(tmp_path / "made.o")])

@@ -25,6 +25,7 @@ Forms = Literal["auto", "first"] | Mapping[str, str]
 CPU_FORMS: dict[str, tuple[str, ...]] = {
     "scores": ("columns", "onednn", "rows", "blocks", "native", "mv"),
     "scores_int8": ("pair", "rows", "columns", "native", "blocks"),
+    "select": ("numpy", "native", "plain"),
     "attend": ("pieces", "native", "flash"),
 }
 

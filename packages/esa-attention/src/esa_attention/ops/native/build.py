@@ -1,4 +1,4 @@
-"""Compiling the C source once for a machine, with the user's compiler, and loading what came out.
+"""Compiling a C source once for a machine, with the user's compiler, and loading what came out.
 
 As Triton and inductor do: the result lies in a folder of the user's, named by all that decides it, and later processes
 load it. Where there is no compiler, or it fails, the forms in torch are taken and ``doctor`` says why.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 __all__ = ["library"]
 
-_SOURCE = Path(__file__).with_name("decode.c")
+_SOURCES = Path(__file__).parent
 _FLAGS = ("-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-fPIC")
 # Lines of /proc/cpuinfo, of x86 and of ARM; others, such as the clock's rate, change by the minute.
 _DECIDES = ("vendor_id", "cpu family", "model", "flags", "CPU", "Features")
@@ -29,45 +29,46 @@ _SECONDS = 60  # after which a compiler that does not end is given up
 
 
 @functools.cache
-def library(per_word: int) -> ctypes.CDLL:
-    """The functions of ``decode.c`` for numbers of which so many fill 32 bits.
+def library(name: str, per_word: int = 1) -> ctypes.CDLL:
+    """The functions of a source for numbers of which so many fill 32 bits.
 
     Args:
+        name: ``decode`` or ``select``.
         per_word: 1 (float32), 2 (bfloat16) or 4 (int8).
 
     Raises:
         NotImplementedError: If it cannot be had here; in one line, why.
     """
-    found = _outcome(per_word)
+    found = _outcome(name, per_word)
     if isinstance(found, str):
         raise NotImplementedError(found)
     return found
 
 
 @functools.cache
-def _outcome(per_word: int) -> ctypes.CDLL | str:
+def _outcome(name: str, per_word: int) -> ctypes.CDLL | str:
     """The functions or why there are none: a failure is remembered as well, and nothing tried twice."""
     try:
-        return _load(per_word)
+        return _load(name, per_word)
     except (OSError, subprocess.SubprocessError, NotImplementedError) as error:
         return str(error).strip().splitlines()[0]
 
 
-def _load(per_word: int) -> ctypes.CDLL:
+def _load(name: str, per_word: int) -> ctypes.CDLL:
     if os.name != "posix" or sys.byteorder != "little":
         raise NotImplementedError("only compiled on Linux and macOS, of machines that keep the low byte first")
     compiler = _compiler()
     where = _folder()
     if where is None:  # nobody else's place is trusted with code, and without one of ours it is made for this process
         with tempfile.TemporaryDirectory() as folder:
-            return ctypes.CDLL(str(_compiled(compiler, per_word, Path(folder) / "decode.so")))
-    file = where / f"decode-{_key(compiler, per_word)}.so"
+            return ctypes.CDLL(str(_compiled(compiler, name, per_word, Path(folder) / f"{name}.so")))
+    file = where / f"{name}-{_key(compiler, name, per_word)}.so"
     if file.is_file():
         try:
             return ctypes.CDLL(str(file))
         except OSError:
             pass  # broken, or of a system that was changed since
-    return ctypes.CDLL(str(_compiled(compiler, per_word, file)))
+    return ctypes.CDLL(str(_compiled(compiler, name, per_word, file)))
 
 
 def _compiler() -> list[str]:
@@ -99,12 +100,12 @@ def _folder() -> Path | None:
     return folder if about.st_uid == os.getuid() and not others and os.access(folder, os.W_OK) else None
 
 
-def _key(compiler: list[str], per_word: int) -> str:
+def _key(compiler: list[str], name: str, per_word: int) -> str:
     """By all that decides what is compiled: a folder may be shared by machines of several kinds."""
     path = Path(shutil.which(compiler[0]) or compiler[0]).resolve()
     about = path.stat()
     decides = [*compiler, str(path), about.st_size, about.st_mtime_ns, *_FLAGS, per_word, _processor()]
-    digest = hashlib.sha256(repr(decides).encode() + _SOURCE.read_bytes())
+    digest = hashlib.sha256(repr(decides).encode() + (_SOURCES / f"{name}.c").read_bytes())
     return digest.hexdigest()[:32]
 
 
@@ -117,15 +118,15 @@ def _processor() -> str:
         return f"{platform.machine()} {platform.processor()} {platform.version()}"
 
 
-def _compiled(compiler: list[str], per_word: int, file: Path) -> Path:
+def _compiled(compiler: list[str], name: str, per_word: int, file: Path) -> Path:
     """Compile to a file, which is there whole or not at all.
 
     The object is compiled with OpenMP and linked without it, so that its threads come from the library that torch has
     loaded: a second one beside it would start threads of its own.
     """
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made, linked = f"{folder}/decode.o", f"{folder}/decode.so"
-        _run([*compiler, *_FLAGS, f"-DPER_WORD={per_word}", "-c", str(_SOURCE), "-o", made])
+        made, linked = f"{folder}/{name}.o", f"{folder}/{name}.so"
+        _run([*compiler, *_FLAGS, f"-DPER_WORD={per_word}", "-c", str(_SOURCES / f"{name}.c"), "-o", made])
         _run([*compiler, "-shared", made, "-o", linked])
         os.replace(linked, file)
     return file

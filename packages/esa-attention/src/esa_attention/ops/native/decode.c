@@ -17,6 +17,11 @@
 #define STEP (LANES * PER_WORD) /* numbers in a vector of words */
 #define TOKENS 32               /* of a unit of work: its keys and values of a head lie in the nearest caches */
 #define QUERIES 4               /* that share one reading of a row */
+#ifdef __AVX512F__
+#define ROWS 2 /* that share one reading of a query, as far as there are registers */
+#else
+#define ROWS 1
+#endif
 #define CACHE_LINE 64
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
@@ -104,7 +109,7 @@ struct attention {
   float *out;           /* (kv_heads, group, dim) */
   ptrdiff_t num_far, num_near, kv_heads, group, dim; /* dim: a multiple of 2 * LANES */
   ptrdiff_t key_head, key_row, value_head, value_row; /* numbers from one head, or row, to the next */
-  ptrdiff_t threads;
+  ptrdiff_t capacity, threads;
 };
 
 /* Some tokens of one head. */
@@ -113,6 +118,13 @@ struct unit {
   ptrdiff_t tokens, head;
   int near;
 };
+
+static inline void fetch(const struct unit *unit, ptrdiff_t t, ptrdiff_t dim) {
+  for (ptrdiff_t x = 0; x < dim; x += CACHE_LINE / (ptrdiff_t)sizeof(number)) {
+    __builtin_prefetch(unit->keys[t] + x, 0, 2);
+    __builtin_prefetch(unit->values[t] + x, 0, 2);
+  }
+}
 
 /* e^x for x <= 0, by 2^n e^r: within 2 units of the last place; NaN stays NaN. */
 static inline floats exponential(floats x) {
@@ -134,26 +146,34 @@ static inline floats exponential(floats x) {
   return (floats)((words)p + exponent) + (x - x);
 }
 
-/* Scores of `count` queries against the keys of a unit, while those of the next are fetched. */
+/* Scores of `count` queries against `rows` keys of a unit, from the t-th on. */
+static inline __attribute__((always_inline)) void score_rows(const int count, const int rows, const struct unit *unit,
+                                                              ptrdiff_t t, ptrdiff_t dim, const float *queries,
+                                                              float (*scores)[TOKENS]) {
+  floats sums[ROWS][QUERIES] = {{{0}}};
+  for (ptrdiff_t x = 0; x < dim; x += STEP) {
+    words held[ROWS];
+    for (int r = 0; r < rows; r++) held[r] = load_words(unit->keys[t + r] + x);
+    for (int j = 0; j < PER_WORD; j++)
+      for (int i = 0; i < count; i++) {
+        floats query = load(queries + i * dim + x + j * LANES);
+        for (int r = 0; r < rows; r++) sums[r][i] += widened(held[r], j) * query;
+      }
+  }
+  for (int i = 0; i < count; i++)
+    for (int r = 0; r < rows; r++) scores[i][t + r] = total(sums[r][i]);
+}
+
+/* Scores of `count` queries against the keys of a unit, while keys and values of the next are fetched. */
 static inline __attribute__((always_inline)) void score_unit(const int count, const struct unit *unit,
                                                               const struct unit *next, ptrdiff_t dim,
                                                               const float *queries, float (*scores)[TOKENS]) {
-  for (ptrdiff_t t = 0; t < unit->tokens; t++) {
-    if (t < next->tokens)
-      for (ptrdiff_t x = 0; x < dim; x += CACHE_LINE / (ptrdiff_t)sizeof(number)) {
-        __builtin_prefetch(next->keys[t] + x, 0, 2);
-        __builtin_prefetch(next->values[t] + x, 0, 2);
-      }
-    floats sums[QUERIES] = {{0}};
-    for (ptrdiff_t x = 0; x < dim; x += STEP) {
-      words held = load_words(unit->keys[t] + x);
-      for (int j = 0; j < PER_WORD; j++) {
-        floats key = widened(held, j);
-        for (int i = 0; i < count; i++) sums[i] += key * load(queries + i * dim + x + j * LANES);
-      }
-    }
-    for (int i = 0; i < count; i++) scores[i][t] = total(sums[i]);
+  ptrdiff_t t = 0;
+  for (; t + ROWS <= unit->tokens; t += ROWS) {
+    for (ptrdiff_t n = t; n < t + ROWS && n < next->tokens; n++) fetch(next, n, dim);
+    score_rows(count, ROWS, unit, t, dim, queries, scores);
   }
+  for (; t < unit->tokens; t++) score_rows(count, 1, unit, t, dim, queries, scores);
 }
 
 /* Scores to weights, with the running maximum and sum of a query; what was summed before is scaled down. */
@@ -255,8 +275,11 @@ static void attend_part(const struct attention *a, ptrdiff_t p) {
   }
 }
 
-/* Attention of one token over far and near tokens, at least one, under one softmax. */
-void attend(const struct attention *a) {
+/* Attention of one token over far and near tokens, at least one, under one softmax. Returns 1, and reads nothing, if a
+   far token is none of the store's. */
+int attend(const struct attention *a) {
+  for (ptrdiff_t t = 0; t < a->num_far; t++)
+    if (a->far[t] < 0 || a->far[t] >= a->capacity) return 1;
   ptrdiff_t heads = a->kv_heads * a->group, dim = a->dim, state = heads * (dim + 2);
   for (ptrdiff_t h = 0; h < 2 * heads; h++)
     for (ptrdiff_t x = 0; x < dim; x++) a->arranged[h * dim + place(x)] = a->queries[h * dim + x];
@@ -282,6 +305,7 @@ void attend(const struct attention *a) {
       a->out[h * dim + x] = value / sum;
     }
   }
+  return 0;
 }
 
 #endif

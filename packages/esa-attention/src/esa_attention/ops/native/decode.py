@@ -25,7 +25,8 @@ class _Attention(ctypes.Structure):
             for name in ("store", "far", "keys", "values", "queries", "arranged", "states", "out")
         ),
         *((name, ctypes.c_ssize_t) for name in ("num_far", "num_near", "kv_heads", "group", "dim")),
-        *((name, ctypes.c_ssize_t) for name in ("key_head", "key_row", "value_head", "value_row", "threads")),
+        *((name, ctypes.c_ssize_t) for name in ("key_head", "key_row", "value_head", "value_row")),
+        *((name, ctypes.c_ssize_t) for name in ("capacity", "threads")),
     ]
 
 
@@ -57,7 +58,7 @@ def scores_native(vector: Tensor, keys: Tensor, scale: Tensor | None = None) -> 
     """
     count, width = keys.shape
     per_word = _per_word(keys, width, _LANES * _PER_WORD.get(keys.dtype, 1))
-    compiled = library(per_word)
+    compiled = library("decode", per_word)
     query = vector.float().contiguous()
     factors = None if scale is None else scale.float().contiguous()
     arranged, out = query.new_empty(width), query.new_empty(count)
@@ -93,9 +94,7 @@ def attend_native(
         raise NotImplementedError("keys and values must be of one type, and the store in one piece")
     if near_keys.stride(2) != 1 or near_values.stride(2) != 1:
         raise NotImplementedError("the numbers of a token must lie together")
-    if bool((far < 0).any() | (far >= store.shape[0]).any()):
-        raise IndexError(f"far tokens must be of the {store.shape[0]} that the store holds")
-    compiled = library(per_word)
+    compiled = library("decode", per_word)
     heads, threads = far_query.shape[0], torch.get_num_threads()
     queries = torch.stack((far_query.view(heads, dim), near_query.view(heads, dim))).float().mul_(scaling)
     indices = far.to(torch.int64).contiguous()
@@ -104,5 +103,7 @@ def attend_native(
     tensors = (store, indices, near_keys, near_values, queries, arranged, states, out)
     sizes = (far.shape[0], near, kv_heads, heads // kv_heads, dim)
     strides = (*near_keys.stride()[:2], *near_values.stride()[:2])
-    compiled.attend(ctypes.byref(_Attention(*(t.data_ptr() for t in tensors), *sizes, *strides, threads)))
+    asked = _Attention(*(t.data_ptr() for t in tensors), *sizes, *strides, store.shape[0], threads)
+    if compiled.attend(ctypes.byref(asked)):
+        raise IndexError(f"far tokens must be of the {store.shape[0]} that the store holds")
     return out.to(far_query.dtype)
