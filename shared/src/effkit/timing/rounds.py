@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -54,7 +55,8 @@ def compare(
         min_seconds: Go on with rounds until so much time has passed.
         max_rounds: Rounds at most.
         threads: CPU threads during the measurement; as they are if `None`. Restored afterwards.
-        order: "interleaved" takes turns; "sequential" finishes one before the next (its ratios are then not paired).
+        order: "interleaved" takes turns, in an order that is drawn for every round (always the same draws) and in which
+            nobody follows itself; "sequential" finishes one before the next (its ratios are then not paired).
         clock: "events" (CUDA), "wall" (monotonic clock and synchronisation), or "auto".
         memory: Whether to take peak memory; costs one more call each.
 
@@ -104,10 +106,10 @@ def compare(
             turns = [names] if order == "interleaved" else [[name] for name in names]
             for turn in turns:
                 start = time.perf_counter()
-                for number in range(max_rounds):
+                for number, drawn in enumerate(_orders(turn, max_rounds)):
                     if number >= min_rounds and time.perf_counter() - start >= min_seconds:
                         break
-                    for name in turn if number % 2 == 0 else reversed(turn):
+                    for name in drawn:
                         samples[name].append(sample(name))
     rounds = min(map(len, samples.values()))
     timings = {
@@ -115,6 +117,21 @@ def compare(
         for name, s in samples.items()
     }
     return Comparison(timings, str(device), used_threads, order, "events" if events else "wall")
+
+
+def _orders(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
+    """An order for every round: drawn, always the same draws, and nobody follows itself.
+
+    Who comes after itself finds its memory in the caches, who always comes after the same other finds that one's.
+    """
+    draws = random.Random(0)
+    order = list(names)
+    for _ in range(rounds):
+        yield order
+        last = order[-1]
+        order = draws.sample(order, len(order))
+        while order[0] == last and len(order) > 1:
+            order = draws.sample(order, len(order))
 
 
 def _warm_up(call: Callable[[], Any], times: int) -> float:
