@@ -116,8 +116,8 @@ SENTENCES: dict[str, list[tuple[str, list[Figure]]]] = {
         ),
         (
             "ours is {:.1f} times as fast at 32x32 and {:.1f} times at 224x224 on Pillow pictures, its quicker kind, "
-            "and {:.1f} and {:.1f} times on uint8 tensors; against timm {:.1f} and {:.1f} times, and {:.1f} times with its "
-            "own interpolation.",
+            "and {:.1f} and {:.1f} times on uint8 tensors; against timm {:.1f} and {:.1f} times, and {:.1f} times with "
+            "its own interpolation.",
             [
                 *(single(size, kind, "torchvision") for kind in ("pillow", "tensor") for size in (32, 224)),
                 *(single(size, "pillow", "timm") for size in (32, 224)),

@@ -20,6 +20,8 @@ from effkit.testing.documents import blocks, without_uv_run
 
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PRINTED = re.compile(r"^print\(.*\)  # (?P<output>.+)$", re.MULTILINE)
+# A config group and some of its options: `loss` (ce, hinton).
+GROUP = re.compile(r"`(?P<group>[a-z_]+)`\s\((?P<options>[a-z0-9_]+(?:,\s[^)]*)?)\)")
 LINK = re.compile(r"\]\((?P<target>[^)\s#]+)[^)]*\)")
 # Programs of others that a document may call; what comes after their names is theirs.
 PROGRAMS = {"cd", "export", "git", "jupyter", "mkdocs", "pip", "python", "python3", "sbatch", "torchrun", "uv", "uvx"}
@@ -104,6 +106,17 @@ def test_commands_in_the_text_exist(document, apps):
             words = without_uv_run(words)
         if len(words) > 1 and words[0] in apps and not words[1].isupper():
             check_ours(apps[words[0]], shlex.split(" ".join(words[1:])))
+
+
+def test_options_of_groups_exist(package, root):
+    """What a README lists behind a group's name can be chosen; words between the options are left alone."""
+    text = (package.folder / "README.md").read_text(encoding="utf-8")
+    shipped = [package.configs, root / "shared" / "src" / "effkit" / "configs"]
+    for match in GROUP.finditer(text):
+        found = {path.stem for folder in shipped for path in (folder / match["group"]).glob("*.yaml")}
+        names = re.findall(r"\w*_\w*|\w+(?=,|$)", match["options"])
+        if found:
+            assert [name for name in names if name not in found] == [], match[0]
 
 
 def test_files_named_in_commands_exist(document, root):
