@@ -160,5 +160,13 @@ def test_root_readme_lists_every_member(root, members):
         assert f"| [{member.name}]({member.folder.relative_to(root)}) |" in text
 
 
+def test_readme_of_the_core_names_every_module(root):
+    text = (root / "shared" / "README.md").read_text(encoding="utf-8")
+    core = root / "shared" / "src" / "effkit"
+    modules = {path.stem for path in core.glob("[a-z]*.py")} | {path.parent.name for path in core.glob("*/__init__.py")}
+    # The script `effkit` and the YAML files are no modules to import.
+    assert modules - {"configs", "main"} == set(re.findall(r"`effkit\.(\w+)`", text[: text.index("Imports go")]))
+
+
 def test_ci_runs_the_command_of_the_readme(root):
     assert "uv run pytest" in (root / ".ci" / "run").read_text(encoding="utf-8")
