@@ -162,7 +162,7 @@ HIGHLIGHTS = {
 
 def highlights_table(root: Path) -> str:
     """Markdown of the table of packages."""
-    lines = ["| package | what it gives | measured here, on a CPU | |", "| --- | --- | --- | --- |"]
+    lines = ["| package | what it gives | measured here, on a CPU | picture |", "| --- | --- | --- | --- |"]
     for folder in sorted(path.parent for path in root.glob("packages/*/pyproject.toml")):
         line = HIGHLIGHTS[folder.name]
         picture, alt = line.picture
