@@ -21,7 +21,7 @@ import yaml
 MACHINE_PATH = re.compile(r"(?<![\w.:/}>-])/(home|root|Users|work|tmp)(/|\b)")
 LARGEST = 300 * 1024
 # What a distribution's source folder may hold. A new kind of file is added here on purpose, not by accident.
-SOURCES = {".py", ".yaml", ".txt", ".csv", ".toml"}
+SOURCES = {".py", ".yaml", ".txt", ".csv", ".toml", ".c"}
 
 
 def texts(root: Path, tracked: list[Path]) -> Iterator[tuple[Path, str]]:

@@ -23,9 +23,10 @@ Forms = Literal["auto", "first"] | Mapping[str, str]
 
 # The products of a decoding step on a CPU, and the forms they can be had in (:mod:`esa_attention.ops.forms`).
 CPU_FORMS: dict[str, tuple[str, ...]] = {
-    "scores": ("columns", "onednn", "rows", "blocks", "mv"),
-    "scores_int8": ("pair", "rows", "columns", "blocks"),
-    "attend": ("pieces", "flash"),
+    "scores": ("columns", "onednn", "rows", "blocks", "native", "mv"),
+    "scores_int8": ("pair", "rows", "columns", "native", "blocks"),
+    "select": ("numpy", "native", "plain"),
+    "attend": ("pieces", "native", "flash"),
 }
 
 

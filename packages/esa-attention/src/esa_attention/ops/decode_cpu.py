@@ -9,12 +9,14 @@ product of half precision matrices gives no float32 scores; and one softmax over
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from esa_attention.ops.attention_torch import attend
 from esa_attention.ops.forms import PRODUCTS, Asked, Product, Size
+from esa_attention.ops.native.decode import attend_native
 from esa_attention.ops.states_torch import merge_attention_states
 
 __all__ = ["attend_decode"]
@@ -101,7 +103,12 @@ def _flash(
     return merge_attention_states([out[0] for out, _ in parts], [lse[0] for _, lse in parts])[0]
 
 
-_FORMS = {"pieces": _pieces, "flash": _flash}
+def _native(*arguments: Any) -> Tensor:
+    """Compiled: keys and values are read where they lie, without a copy of the far ones."""
+    return attend_native(*arguments[:-1])
+
+
+_FORMS = {"pieces": _pieces, "native": _native, "flash": _flash}
 _ATTEND = PRODUCTS["attend"] = Product("attend", _FORMS, lambda dtype: 64 * torch.finfo(dtype).eps)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from esa_attention.ops.forms import PRODUCTS, Asked, Product, Size
+from esa_attention.ops.native.decode import scores_native
 
 __all__ = ["decode_scores", "decode_scores_int8"]
 
@@ -78,7 +79,14 @@ def _tolerance(dtype: torch.dtype) -> float:
     return 64 * torch.finfo(dtype).eps if dtype.is_floating_point else 1e-3
 
 
-_FLOATS = {"columns": _columns, "onednn": _onednn, "rows": _rows, "blocks": _blocks, "mv": _mv}
+_FLOATS = {
+    "columns": _columns,
+    "onednn": _onednn,
+    "rows": _rows,
+    "blocks": _blocks,
+    "native": scores_native,
+    "mv": _mv,
+}
 _SCORES = PRODUCTS["scores"] = Product("scores", _FLOATS, _tolerance)
 
 
@@ -140,7 +148,13 @@ def _blocks_int8(vector: Tensor, keys: Tensor, scale: Tensor) -> Tensor:
     return _widened(vector, keys).mul_(scale)
 
 
-_INT8 = {"pair": _pair_int8, "rows": _rows_int8, "columns": _columns_int8, "blocks": _blocks_int8}
+_INT8 = {
+    "pair": _pair_int8,
+    "rows": _rows_int8,
+    "columns": _columns_int8,
+    "native": scores_native,
+    "blocks": _blocks_int8,
+}
 _SCORES_INT8 = PRODUCTS["scores_int8"] = Product("scores_int8", _INT8, _tolerance)
 
 

@@ -1,4 +1,4 @@
-"""The choice among scored tokens on a CPU, in numpy: linear in their number, and nearly all of it one reading.
+"""The choice among scored tokens on a CPU: linear in their number, and nearly all of it one reading.
 
 A max filter over all scores, a partition of all of them and the masks of all of them are a dozen passes over memory to
 find a few thousand tokens. The largest score of every block of tokens tells beforehand where those can be: a token as
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from esa_attention.ops.forms import PRODUCTS, Asked, Product, Size
+from esa_attention.ops.native.select import select_native
 from esa_attention.ops.selection_torch import dilate, select_topk
 
 __all__ = ["select"]
@@ -19,21 +21,17 @@ __all__ = ["select"]
 # Tokens of a block: the more blocks there are to one that is needed, the fewer candidates they leave.
 _SIZES = (64, 32, 16, 8)
 _BLOCKS = 4
+# Below so many scores any form takes as long as the calls around it.
+_LEAST = 2**14
 
 
-def select(own: Tensor, proximity: int, k: int) -> Tensor:
-    """The ``k`` best tokens by dilated score, own score and lower index; see ``select_topk``.
+def _plain(own: Tensor, proximity: int, k: int) -> Tensor:
+    """All scores are looked at."""
+    return select_topk(dilate(own, proximity), k, own)
 
-    Args:
-        own: Scores of the middle tokens ``(M,)``, with ``M > k``.
-        proximity: Half-width of the max filter.
-        k: How many.
 
-    Returns:
-        Indices ``(k,)``, ascending.
-    """
-    if own.device.type != "cpu":
-        return select_topk(dilate(own, proximity), k, own)
+def _numpy(own: Tensor, proximity: int, k: int) -> Tensor:
+    """Candidates and what is chosen of them in numpy."""
     values = own.numpy()
     near = _candidates(own, values, proximity, k)
     if near is None:
@@ -45,6 +43,36 @@ def select(own: Tensor, proximity: int, k: int) -> Tensor:
         np.maximum(spread, values[np.maximum(near - step, 0)], out=spread)
         np.maximum(spread, values[np.minimum(near + step, last)], out=spread)
     return torch.from_numpy(near[_best(spread, values[near], k)])
+
+
+def _native(own: Tensor, proximity: int, k: int) -> Tensor:
+    """The same compiled; what is no way for it (few scores, many alike) is another form's."""
+    found = select_native(own, proximity, k)
+    return _numpy(own, proximity, k) if found is None else found
+
+
+_FORMS = {"numpy": _numpy, "native": _native, "plain": _plain}
+_SELECT = PRODUCTS["select"] = Product("select", _FORMS, lambda dtype: 0.0)
+
+
+def select(own: Tensor, proximity: int, k: int, forms: Asked = "auto") -> Tensor:
+    """The ``k`` best tokens by dilated score, own score and lower index; see ``select_topk``.
+
+    Args:
+        own: Scores of the middle tokens ``(M,)``, with ``M > k``.
+        proximity: Half-width of the max filter.
+        k: How many.
+        forms: In which form, see :mod:`~esa_attention.ops.forms`; all give the same.
+
+    Returns:
+        Indices ``(k,)``, ascending.
+    """
+    if own.device.type != "cpu":
+        return _plain(own, proximity, k)
+    if own.shape[0] < _LEAST or own.dtype != torch.float32:
+        return _numpy(own, proximity, k)
+    size = Size(own.dtype, own.shape[0].bit_length(), k, k, torch.get_num_threads())
+    return _SELECT(forms, size, own, proximity, k)
 
 
 def _candidates(own: Tensor, values: np.ndarray, proximity: int, k: int) -> np.ndarray | None:

@@ -48,7 +48,7 @@ def choose_tokens(layer: ESALayer, row: int, turned: Tensor, cut: Segments) -> C
         candidates = [torch.arange(cut.num_middle)] * -(-num_queries // block)
     else:
         own = _scores(layer, row, query_index, cut, block)
-        candidates = [select(scores, config.proximity, take) for scores in own]
+        candidates = [select(scores, config.proximity, take, config.cpu_forms) for scores in own]
     choices: Choices = []
     for number, chosen in enumerate(candidates):
         low, high = number * block, min((number + 1) * block, num_queries)
