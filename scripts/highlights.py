@@ -98,7 +98,7 @@ HIGHLIGHTS = {
         ("needle.png", "Needle found by length and depth"),
         "A decoding step of one layer runs {:.1f} times as fast as attention to all of 32,768 tokens, {:.1f} times at "
         "262,144.",
-        tuple(speedup("cpu.csv", provider="esa", mode="decode", x=x) for x in (32768, 262144)),
+        tuple(speedup("cpu.csv", provider="esa", mode="decode", dtype="fp32", x=x) for x in (32768, 262144)),
     ),
     "greedy-enlarge": Highlight(
         "Greedy Network Enlarging (arXiv 2108.00177)",

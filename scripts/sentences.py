@@ -45,7 +45,7 @@ def quantile(file: str, name: str, **wanted: object) -> Figure:
 
 def longer(pick: Callable[[list[float]], float], lengths: tuple[int, ...]) -> Figure:
     """By how many percent the 8-bit index is slower than the other: the least or the most."""
-    ratios = [times("cpu.csv", "esa", "esa_int8", mode="decode", x=x)[1] for x in lengths]
+    ratios = [times("cpu.csv", "esa", "esa_int8", mode="decode", dtype="fp32", x=x)[1] for x in lengths]
     return "cpu.csv", lambda rows: 100 * (pick([read(rows) for read in ratios]) - 1)
 
 
@@ -89,11 +89,11 @@ SENTENCES: dict[str, list[tuple[str, list[Figure]]]] = {
     "esa-attention": [
         (
             "In float32 a step reaches {:.0f}, {:.0f} and {:.0f} % of its floor at 32,768, 131,072 and 262,144 tokens",
-            [times("cpu.csv", "esa", "floor_esa", 100, mode="decode", x=LENGTHS[i]) for i in (0, 2, 3)],
+            [times("cpu.csv", "esa", "floor_esa", 100, mode="decode", dtype="fp32", x=LENGTHS[i]) for i in (0, 2, 3)],
         ),
         (
             "exceeds the ratio of the bytes ({:.1f}).",
-            [times("cpu.csv", "floor_esa", "floor_sdpa", mode="decode", x=LENGTHS[-1])],
+            [times("cpu.csv", "floor_esa", "floor_sdpa", mode="decode", dtype="fp32", x=LENGTHS[-1])],
         ),
         ("takes as long, {:.0f} to {:.0f} % longer in these medians", [longer(min, LENGTHS), longer(max, LENGTHS)]),
         ("The closed form of a layer (d_G = 1024) takes {:.1f} s.", [time("cpu.csv", 1, mode="calibrate")]),
