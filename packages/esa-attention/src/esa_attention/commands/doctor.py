@@ -15,8 +15,11 @@ from esa_attention.ops.attention_torch import _cpu_kernel_works
 from esa_attention.ops.forms import PRODUCTS, Size
 from esa_attention.ops.index_products import decode_scores, decode_scores_int8
 from esa_attention.ops.index_rows import quantised
+from esa_attention.ops.native.build import library
+from esa_attention.ops.selection_cpu import chosen_size, select
 
 _TOKENS, _RANK = 32768, 128  # of the index that is measured
+_SELECTED = 2048
 
 __all__ = ["checks", "run"]
 
@@ -28,7 +31,7 @@ def run(cfg: Any) -> Report:
 
 def checks() -> list[Backend]:
     """Everything ESA can use, in order."""
-    return [_transformers(), _cpu_attention(), _int8_product(), *_cpu_forms(), triton_kernels()]
+    return [_transformers(), _cpu_attention(), _int8_product(), _compiled(), *_cpu_forms(), triton_kernels()]
 
 
 def _transformers() -> Backend:
@@ -52,13 +55,21 @@ def _int8_product() -> Backend:
     return Backend("CPU int8 product", True, "torch._int_mm, exact integer sums")
 
 
+def _compiled() -> Backend:
+    try:
+        where = library("decode")._name
+    except NotImplementedError as error:
+        return Backend("compiled CPU forms", False, f"products of torch and numpy are used instead: {error}")
+    return Backend("compiled CPU forms", True, f"{where}; compiled once by the system's C compiler (CC= for none)")
+
+
 def _cpu_forms() -> Iterator[Backend]:
     """Which forms of the products of a decoding step are taken here, by a short measurement on a made-up index."""
     keys = torch.randn(_TOKENS, _RANK, generator=torch.Generator().manual_seed(0))
     query = keys[0].clone()
     digits, scale = quantised(keys)
-    decode_scores(query, keys)
+    select(decode_scores(query, keys), 3, _SELECTED)
     decode_scores_int8(query, digits, scale)
-    for name, rows in (("scores", keys), ("scores_int8", digits)):
-        race = PRODUCTS[name].remembered[Size.of(rows), True]
+    for name, size in (("scores", Size.of(keys)), ("scores_int8", Size.of(digits)), ("select", None)):
+        race = PRODUCTS[name].remembered[size or chosen_size(_TOKENS, _SELECTED), True]
         yield Backend(f"CPU form of {name}", True, f"{race}; esa.cpu_forms={{{name}: FORM}} decides otherwise")

@@ -124,23 +124,33 @@ def _from_sums(sums: Tensor, scale: Tensor, step: float) -> Tensor:
     return torch.add(wide[0], wide[1], alpha=1 / 254).mul_(scale).mul_(step)
 
 
+def _by_digits(vector: Tensor, keys: Tensor, scale: Tensor, sums: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Scores from integer sums of both digits of the query, ``(2, M)``; the last rows are widened, see ``_WHOLE``."""
+    whole = keys.shape[0] - keys.shape[0] % _WHOLE
+    if not whole or not bool(vector.any()):
+        return (keys.float() @ vector).mul_(scale)
+    digits, step = _digits(vector)
+    scores = vector.new_empty(keys.shape[0])
+    scores[:whole] = _from_sums(sums(digits, keys[:whole]), scale[:whole], step)
+    torch.mul(keys[whole:].float() @ vector, scale[whole:], out=scores[whole:])
+    return scores
+
+
 def _rows_int8(vector: Tensor, keys: Tensor, scale: Tensor) -> Tensor:
     """A digit at a time: a single row is a case of its own in oneDNN, often the fastest."""
-    digits, step = _digits(vector)
-    sums = [torch._int_mm(digits[i : i + 1], keys.T)[0] for i in range(2)]
-    return _from_sums(torch.stack(sums), scale, step)
+    return _by_digits(
+        vector, keys, scale, lambda two, rows: torch.stack([torch._int_mm(two[i : i + 1], rows.T)[0] for i in range(2)])
+    )
 
 
 def _pair_int8(vector: Tensor, keys: Tensor, scale: Tensor) -> Tensor:
     """Both digits as rows of one product, which reads the keys once."""
-    digits, step = _digits(vector)
-    return _from_sums(torch._int_mm(digits, keys.T), scale, step)
+    return _by_digits(vector, keys, scale, lambda two, rows: torch._int_mm(two, rows.T))
 
 
 def _columns_int8(vector: Tensor, keys: Tensor, scale: Tensor) -> Tensor:
     """Both digits as columns: keys are what oneDNN reads as it lies."""
-    digits, step = _digits(vector)
-    return _from_sums(torch._int_mm(keys, digits.T).T, scale, step)
+    return _by_digits(vector, keys, scale, lambda two, rows: torch._int_mm(rows, two.T).T)
 
 
 def _blocks_int8(vector: Tensor, keys: Tensor, scale: Tensor) -> Tensor:
@@ -171,11 +181,6 @@ def decode_scores_int8(query_index: Tensor, keys: Tensor, scale: Tensor, forms: 
         ``(M,)`` float32.
     """
     vector = query_index.float()
-    whole = keys.shape[0] - keys.shape[0] % _WHOLE
-    if not bool(vector.any()):
-        return torch.zeros(keys.shape[0], device=keys.device)
-    if keys.numel() < _LEAST or keys.device.type != "cpu" or not whole:
+    if keys.numel() < _LEAST or keys.device.type != "cpu":
         return (keys.float() @ vector).mul_(scale)
-    scores = _SCORES_INT8(forms, Size.of(keys), vector, keys[:whole], scale[:whole])
-    rest = (keys[whole:].float() @ vector).mul_(scale[whole:])
-    return torch.cat((scores, rest))
+    return _SCORES_INT8(forms, Size.of(keys), vector, keys, scale)

@@ -20,6 +20,6 @@ def quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
         ``(..., R)`` int8 and ``(...)`` float32: a row is their product.
     """
     wide = rows.float()
-    largest = wide.abs().amax(dim=-1)
-    scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
+    scale = torch.linalg.vector_norm(wide, torch.inf, dim=-1).div_(127)
+    scale.masked_fill_(scale == 0, 1)
     return (wide / scale[..., None]).round_().to(torch.int8), scale

@@ -16,7 +16,7 @@ from esa_attention.ops.forms import PRODUCTS, Asked, Product, Size
 from esa_attention.ops.native.select import select_native
 from esa_attention.ops.selection_torch import dilate, select_topk
 
-__all__ = ["select"]
+__all__ = ["chosen_size", "select"]
 
 # Tokens of a block: the more blocks there are to one that is needed, the fewer candidates they leave.
 _SIZES = (64, 32, 16, 8)
@@ -71,8 +71,12 @@ def select(own: Tensor, proximity: int, k: int, forms: Asked = "auto") -> Tensor
         return _plain(own, proximity, k)
     if own.shape[0] < _LEAST or own.dtype != torch.float32:
         return _numpy(own, proximity, k)
-    size = Size(own.dtype, own.shape[0].bit_length(), k, k, torch.get_num_threads())
-    return _SELECT(forms, size, own, proximity, k)
+    return _SELECT(forms, chosen_size(own.shape[0], k), own, proximity, k)
+
+
+def chosen_size(count: int, k: int) -> Size:
+    """For what a measurement of this choice holds: so many scores, of which so many are chosen."""
+    return Size(torch.float32, count.bit_length(), k, k, torch.get_num_threads())
 
 
 def _candidates(own: Tensor, values: np.ndarray, proximity: int, k: int) -> np.ndarray | None:

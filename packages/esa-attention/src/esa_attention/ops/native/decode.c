@@ -17,12 +17,6 @@
 #define STEP (LANES * PER_WORD) /* numbers in a vector of words */
 #define TOKENS 32               /* of a unit of work: its keys and values of a head lie in the nearest caches */
 #define QUERIES 4               /* that share one reading of a row */
-#ifdef __AVX512F__
-#define ROWS 2 /* that share one reading of a query, as far as there are registers */
-#else
-#define ROWS 1
-#endif
-#define CACHE_LINE 64
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t words __attribute__((vector_size(4 * LANES)));
@@ -119,13 +113,6 @@ struct unit {
   int near;
 };
 
-static inline void fetch(const struct unit *unit, ptrdiff_t t, ptrdiff_t dim) {
-  for (ptrdiff_t x = 0; x < dim; x += CACHE_LINE / (ptrdiff_t)sizeof(number)) {
-    __builtin_prefetch(unit->keys[t] + x, 0, 2);
-    __builtin_prefetch(unit->values[t] + x, 0, 2);
-  }
-}
-
 /* e^x for x <= 0, by 2^n e^r: within 2 units of the last place; NaN stays NaN. */
 static inline floats exponential(floats x) {
   const floats zero = {0}, least = zero - 87.0f;
@@ -146,34 +133,23 @@ static inline floats exponential(floats x) {
   return (floats)((words)p + exponent) + (x - x);
 }
 
-/* Scores of `count` queries against `rows` keys of a unit, from the t-th on. */
-static inline __attribute__((always_inline)) void score_rows(const int count, const int rows, const struct unit *unit,
-                                                              ptrdiff_t t, ptrdiff_t dim, const float *queries,
-                                                              float (*scores)[TOKENS]) {
-  floats sums[ROWS][QUERIES] = {{{0}}};
-  for (ptrdiff_t x = 0; x < dim; x += STEP) {
-    words held[ROWS];
-    for (int r = 0; r < rows; r++) held[r] = load_words(unit->keys[t + r] + x);
-    for (int j = 0; j < PER_WORD; j++)
-      for (int i = 0; i < count; i++) {
-        floats query = load(queries + i * dim + x + j * LANES);
-        for (int r = 0; r < rows; r++) sums[r][i] += widened(held[r], j) * query;
-      }
-  }
-  for (int i = 0; i < count; i++)
-    for (int r = 0; r < rows; r++) scores[i][t + r] = total(sums[r][i]);
-}
-
-/* Scores of `count` queries against the keys of a unit, while keys and values of the next are fetched. */
+/* Scores of `count` queries against the keys of a unit, while those of the next are fetched: a line at a time, since a
+   processor waits for a burst of them. */
 static inline __attribute__((always_inline)) void score_unit(const int count, const struct unit *unit,
                                                               const struct unit *next, ptrdiff_t dim,
                                                               const float *queries, float (*scores)[TOKENS]) {
-  ptrdiff_t t = 0;
-  for (; t + ROWS <= unit->tokens; t += ROWS) {
-    for (ptrdiff_t n = t; n < t + ROWS && n < next->tokens; n++) fetch(next, n, dim);
-    score_rows(count, ROWS, unit, t, dim, queries, scores);
+  for (ptrdiff_t t = 0; t < unit->tokens; t++) {
+    floats sums[QUERIES] = {{0}};
+    for (ptrdiff_t x = 0; x < dim; x += STEP) {
+      words held = load_words(unit->keys[t] + x);
+      __builtin_prefetch(next->keys[t] + x, 0, 2);
+      for (int j = 0; j < PER_WORD; j++) {
+        floats key = widened(held, j);
+        for (int i = 0; i < count; i++) sums[i] += key * load(queries + i * dim + x + j * LANES);
+      }
+    }
+    for (int i = 0; i < count; i++) scores[i][t] = total(sums[i]);
   }
-  for (; t < unit->tokens; t++) score_rows(count, 1, unit, t, dim, queries, scores);
 }
 
 /* Scores to weights, with the running maximum and sum of a query; what was summed before is scaled down. */
@@ -192,15 +168,18 @@ static inline void weigh(ptrdiff_t tokens, float *scores, float *maximum, float 
     for (ptrdiff_t x = 0; x < dim; x++) summed[x] *= before;
 }
 
-/* Adds the weighted values of a unit for `count` queries, two vectors of numbers at a time. */
-static inline __attribute__((always_inline)) void add_unit(const int count, const struct unit *unit, ptrdiff_t dim,
+/* Adds the weighted values of a unit for `count` queries, two vectors of numbers at a time; fetches as above. */
+static inline __attribute__((always_inline)) void add_unit(const int count, const struct unit *unit,
+                                                            const struct unit *next, ptrdiff_t dim,
                                                             float (*weights)[TOKENS], float *summed) {
   for (ptrdiff_t x = 0; x < dim; x += 2 * LANES) {
     floats low[QUERIES], high[QUERIES];
     for (int i = 0; i < count; i++) low[i] = load(summed + i * dim + x), high[i] = load(summed + i * dim + x + LANES);
     for (ptrdiff_t t = 0; t < unit->tokens; t++) {
       const number *row = unit->values[t] + x;
+      __builtin_prefetch(next->values[t] + x, 0, 2);
 #if PER_WORD == 1
+      __builtin_prefetch(next->values[t] + x + LANES, 0, 2);
       floats first = (floats)load_words(row), second = (floats)load_words(row + LANES);
 #else
       words held = load_words(row);
@@ -220,7 +199,7 @@ static inline __attribute__((always_inline)) void attend_unit(const int count, c
   float weights[QUERIES][TOKENS];
   score_unit(count, unit, next, dim, queries, weights);
   for (int i = 0; i < count; i++) weigh(unit->tokens, weights[i], maxima + i, sums + i, summed + i * dim, dim);
-  add_unit(count, unit, dim, weights, summed);
+  add_unit(count, unit, next, dim, weights, summed);
 }
 
 static ptrdiff_t least(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
@@ -263,6 +242,8 @@ static void attend_part(const struct attention *a, ptrdiff_t p) {
   for (ptrdiff_t u = 0; units[u & 1].tokens; u++) {
     struct unit *unit = &units[u & 1], *next = &units[(u + 1) & 1];
     find(a, next, u + 1, low, high, first, last);
+    for (ptrdiff_t t = next->tokens; t < TOKENS; t++) /* nothing to fetch: what is here already */
+      next->keys[t] = unit->keys[0], next->values[t] = unit->values[0];
     for (ptrdiff_t g = 0; g < group; g += QUERIES) {
       ptrdiff_t h = unit->head * group + g, left = group - g;
       const float *queries = a->arranged + (unit->near * heads + h) * dim;
