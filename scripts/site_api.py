@@ -39,7 +39,8 @@ def api_page(name: str, source: Path) -> str:
     parts = [f"# {name}: the API"]
     if names:
         parts += [f"What `import {package.name}` offers. How it is used: [{name}](../packages/{name}.md)."]
-        return "\n\n".join([*parts, *(f"::: {path}" for path in names.values())]) + "\n"
+        below_title = "\n    options:\n      heading_level: 2"  # of the core's modules objects come one level lower
+        return "\n\n".join([*parts, *(f"::: {path}{below_title}" for path in names.values())]) + "\n"
     parts += [f"The core's modules. What they are for: [{name}](../packages/{name}.md)."]
     for file in sorted([*package.glob("*.py"), *package.glob("*/__init__.py")]):
         part = file.parent.name if file.name == "__init__.py" else file.stem

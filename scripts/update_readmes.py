@@ -2,6 +2,7 @@
 
 A package's README marks the place of a table with ``<!-- table results/cpu.csv -->`` and ``<!-- /table -->``, the
 root's that of the highlights with ``<!-- highlights -->`` and ``<!-- /highlights -->``; what is between is generated.
+Sentences that repeat such figures are listed in sentences.py, and get theirs from the same files.
 
     uv run python scripts/update_readmes.py [--check]
 """
@@ -14,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from highlights import highlights_table
+from sentences import with_figures
 
 from effkit.report import Table, write_text
 from effkit.results import ResultRow, read_csv
@@ -113,6 +115,7 @@ def updated(readme: Path) -> str:
         return match[1] + table(read_csv(readme.parent / match["path"])) + match[4]
 
     text = BLOCK.sub(fill, readme.read_text(encoding="utf-8"))
+    text = with_figures(text, readme.parent.name, readme.parent / "results")
     return HIGHLIGHTS.sub(lambda match: match[1] + highlights_table(ROOT) + match[2], text)
 
 

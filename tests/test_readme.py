@@ -20,6 +20,8 @@ from effkit.testing.documents import blocks, without_uv_run
 
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 PRINTED = re.compile(r"^print\(.*\)  # (?P<output>.+)$", re.MULTILINE)
+# A config group and some of its options: `loss` (ce, hinton).
+GROUP = re.compile(r"`(?P<group>[a-z_]+)`\s\((?P<options>[a-z0-9_]+(?:,\s[^)]*)?)\)")
 LINK = re.compile(r"\]\((?P<target>[^)\s#]+)[^)]*\)")
 # Programs of others that a document may call; what comes after their names is theirs.
 PROGRAMS = {"cd", "export", "git", "jupyter", "mkdocs", "pip", "python", "python3", "sbatch", "torchrun", "uv", "uvx"}
@@ -106,6 +108,17 @@ def test_commands_in_the_text_exist(document, apps):
             check_ours(apps[words[0]], shlex.split(" ".join(words[1:])))
 
 
+def test_options_of_groups_exist(package, root):
+    """What a README lists behind a group's name can be chosen; words between the options are left alone."""
+    text = (package.folder / "README.md").read_text(encoding="utf-8")
+    shipped = [package.configs, root / "shared" / "src" / "effkit" / "configs"]
+    for match in GROUP.finditer(text):
+        found = {path.stem for folder in shipped for path in (folder / match["group"]).glob("*.yaml")}
+        names = re.findall(r"\w*_\w*|\w+(?=,|$)", match["options"])
+        if found:
+            assert [name for name in names if name not in found] == [], match[0]
+
+
 def test_files_named_in_commands_exist(document, root):
     for words in commands(document.read_text(encoding="utf-8")):
         for word in words:
@@ -145,6 +158,14 @@ def test_root_readme_lists_every_member(root, members):
     text = (root / "README.md").read_text(encoding="utf-8")
     for member in members:
         assert f"| [{member.name}]({member.folder.relative_to(root)}) |" in text
+
+
+def test_readme_of_the_core_names_every_module(root):
+    text = (root / "shared" / "README.md").read_text(encoding="utf-8")
+    core = root / "shared" / "src" / "effkit"
+    modules = {path.stem for path in core.glob("[a-z]*.py")} | {path.parent.name for path in core.glob("*/__init__.py")}
+    # The script `effkit` and the YAML files are no modules to import.
+    assert modules - {"configs", "main"} == set(re.findall(r"`effkit\.(\w+)`", text[: text.index("Imports go")]))
 
 
 def test_ci_runs_the_command_of_the_readme(root):

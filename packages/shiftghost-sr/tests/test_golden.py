@@ -62,6 +62,12 @@ def test_memory_of_the_body():
         assert peaks["deployed"].convolutions <= peaks["dense"].convolutions + 8, (name, peaks)
 
 
+def test_memory_of_vdsr_is_that_of_the_readme():
+    forms = {"dense": None, "deployed": "axis"}
+    found = [count_module(build_form("vdsr", 2, "official", form, way)).challenge.peak for form, way in forms.items()]
+    assert [round(peak / 2**20, 1) for peak in found] == [257.0, 129.4]
+
+
 def test_names_and_their_scales():
     for name in MODELS:
         with torch.device("meta"):
