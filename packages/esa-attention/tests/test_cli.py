@@ -186,7 +186,7 @@ def test_reproduce_takes_both_spellings_of_a_table(run):
 def test_doctor_says_what_loads(run, tmp_path):
     code, out, _ = run("doctor", "format=json")
     assert code == 0
-    assert {"transformers", "triton kernels"} <= {check["name"] for check in _data(out)["esa"]}
+    assert {"transformers", "compiled CPU forms", "triton kernels"} <= {check["name"] for check in _data(out)["esa"]}
     assert list(tmp_path.iterdir()) == []
 
 

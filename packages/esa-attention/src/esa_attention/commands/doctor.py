@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,10 +58,11 @@ def _int8_product() -> Backend:
 
 def _compiled() -> Backend:
     try:
-        where = library("decode")._name
+        file = library("decode")._name
     except NotImplementedError as error:
         return Backend("compiled CPU forms", False, f"products of torch and numpy are used instead: {error}")
-    return Backend("compiled CPU forms", True, f"{where}; compiled once by the system's C compiler (CC= for none)")
+    where = file if Path(file).is_file() else "for this process only, since no folder of yours can keep them"
+    return Backend("compiled CPU forms", True, f"{where}; by the system's C compiler (CC= for none)")
 
 
 def _cpu_forms() -> Iterator[Backend]:
