@@ -267,6 +267,7 @@ def test_a_folder_that_others_may_write_to_is_not_trusted(fresh, monkeypatch):
     ("compiler", "message"),
     [
         ("", "CC is empty: no compiler is wanted"),
+        ("cc 'x", "No closing quotation"),
         ("no-such-compiler", "the compiler that CC names, no-such-compiler, is not there"),
         ("false", "false failed: status 1"),
     ],

@@ -47,10 +47,13 @@ def library(name: str, per_word: int = 1) -> ctypes.CDLL:
 
 @functools.cache
 def _outcome(name: str, per_word: int) -> ctypes.CDLL | str:
-    """The functions or why there are none: a failure is remembered as well, and nothing tried twice."""
+    """The functions or why there are none: a failure is remembered as well, and nothing tried twice.
+
+    What can fail: reading and writing, loading, the compiler, and a ``CC`` whose quotes do not end (``ValueError``).
+    """
     try:
         return _load(name, per_word)
-    except (OSError, subprocess.SubprocessError, NotImplementedError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError, NotImplementedError) as error:
         return str(error).strip().splitlines()[0]
 
 
