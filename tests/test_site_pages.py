@@ -10,13 +10,15 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from effkit.testing.browser import Browser, find_chromium
+from effkit.testing import pages as browser_pages
+from effkit.testing.browser import Browser
 from effkit.testing.pages import axe_faults, axe_source
+
+browser = browser_pages.browser
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -59,15 +61,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     lost = site / "404.html"  # its addresses begin at the server's root, whatever was asked for
     lost.write_text(lost.read_text(encoding="utf-8").replace('="/', '="./'), encoding="utf-8")
     return sorted(site.rglob("*.html"))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    command = find_chromium()
-    if command is None:
-        pytest.skip("no Chromium is installed")
-    with Browser(command, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def show(browser: Browser, page: Path, width: int, dark: bool) -> None:

@@ -7,7 +7,6 @@ that AXE names. What is not installed is skipped.
 
 import itertools
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,11 @@ from effkit.report import Table
 from effkit.reproduce.machines import compare_machines
 from effkit.reproduce.page import render_html
 from effkit.rows import Row, Tolerance
-from effkit.testing.browser import Browser, find_chromium
+from effkit.testing import pages
+from effkit.testing.browser import Browser
 from effkit.testing.pages import MEASURE, axe_faults, axe_source
+
+browser = pages.browser
 
 WIDTHS = (320, 390, 639, 640, 800, 1000, 1400)
 SEEN = "A line that rises from 1 to 2 in one step."
@@ -100,15 +102,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "index.html"
     file.write_text(render_html(hard_document(pictures), folder), encoding="utf-8")
     return file
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    command = find_chromium()
-    if command is None:
-        pytest.skip("no Chromium is installed")
-    with Browser(command, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -6,12 +6,14 @@ import itertools
 import pytest
 
 from effkit.report import Table
-from effkit.testing.browser import Browser, find_chromium
+from effkit.testing import pages
 from effkit.testing.pages import MEASURE, axe_faults, axe_source
 from tnt_vit.plots.survey import draw_slopes
 from tnt_vit.survey.page import render_html, render_markdown
 from tnt_vit.survey.registry import read_registry, select
 from tnt_vit.survey.tables import all_tables, listing
+
+browser = pages.browser
 
 
 def row(backbone):
@@ -60,15 +62,6 @@ def page(tmp_path_factory):
                        environment=environment)  # fmt: skip
     file.write_text(html, encoding="utf-8")
     return file
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    command = find_chromium()
-    if command is None:
-        pytest.skip("no Chromium is installed")
-    with Browser(command, tmp_path_factory.mktemp("profile")) as opened:
-        yield opened
 
 
 def test_everything_is_in_its_place(browser, page):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from effkit.testing.browser import Browser
+import pytest
 
-__all__ = ["MEASURE", "axe_faults", "axe_source"]
+from effkit.testing.browser import Browser, find_chromium
+
+__all__ = ["MEASURE", "axe_faults", "axe_source", "browser"]
 
 # Everything that may not be: told as a list of sentences.
 MEASURE = r"""
@@ -73,3 +76,13 @@ def axe_faults(browser: Browser, axe: str) -> tuple[int, list[tuple[str, str, li
     found = browser.evaluate("axe.run().then(r => ({checked: r.passes.length, faults: r.violations}))")
     faults = [(f["id"], f["help"], [n["html"][:200] for n in f["nodes"]][:3]) for f in found["faults"]]
     return found["checked"], faults
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for the tests of a file that say ``browser = pages.browser``; skipped where none is installed."""
+    command = find_chromium()
+    if command is None:
+        pytest.skip("no Chromium is installed")
+    with Browser(command, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
